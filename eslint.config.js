@@ -3,7 +3,7 @@
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['dist/', 'node_modules/', '.tap/', 'src/net/proto/*_pb.*'] },
+  { ignores: ['dist/', 'node_modules/', '.tap/', 'src/*/proto/*_pb.*'] },
   {
     files: ['**/*.ts'],
     extends: [tseslint.configs.strictTypeChecked],

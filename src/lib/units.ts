@@ -1,0 +1,51 @@
+// Byte counts as people write them: 100GB is decimal, 10GiB is binary.
+
+import { XcoreError } from './errors.ts';
+
+const FACTORS: Record<string, number> = {
+  '': 1,
+  b: 1,
+  k: 1e3,
+  kb: 1e3,
+  kib: 2 ** 10,
+  m: 1e6,
+  mb: 1e6,
+  mib: 2 ** 20,
+  g: 1e9,
+  gb: 1e9,
+  gib: 2 ** 30,
+  t: 1e12,
+  tb: 1e12,
+  tib: 2 ** 40,
+  p: 1e15,
+  pb: 1e15,
+  pib: 2 ** 50,
+};
+
+/** Parses '100GB', '10 GiB', '1.5TB' or '4096' to whole bytes; USAGE for anything else, zero and 2^53 or more. */
+export function parseBytes(text: string): number {
+  const match = /^\s*(\d{1,16}(?:\.\d{1,6})?)\s*([a-z]{0,3})\s*$/i.exec(text);
+  const factor = match ? FACTORS[match[2]!.toLowerCase()] : undefined;
+  if (!match || factor === undefined) {
+    throw new XcoreError('USAGE', `'${text}' is not a size; write it as in 100GB, 10GiB or 500MB`);
+  }
+  const bytes = Math.floor(Number(match[1]) * factor);
+  if (bytes < 1) throw new XcoreError('USAGE', `'${text}' is less than one byte`);
+  if (!Number.isSafeInteger(bytes)) throw new XcoreError('USAGE', `'${text}' is more than any disk holds`);
+  return bytes;
+}
+
+const STEPS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'] as const;
+
+/** Formats a byte count for people: '0 B', '1.5 KiB', '10 GiB'. */
+export function formatBytes(bytes: number): string {
+  let value = Math.max(0, bytes);
+  let step = 0;
+  // 1023.95 would print as 1024.
+  while (step < STEPS.length - 1 && value >= (step === 0 ? 1024 : 1023.95)) {
+    value /= 1024;
+    step += 1;
+  }
+  const digits = step === 0 || value >= 100 ? 0 : 1;
+  return `${value.toFixed(digits).replace(/\.0$/, '')} ${STEPS[step]!}`;
+}
