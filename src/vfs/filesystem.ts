@@ -1,8 +1,9 @@
 // What a FUSE driver may ask of a filesystem: POSIX operations by inode number. Drivers depend on
 // this and on nothing else of the volume; no encryption, no network, no kernel structures here.
 
-/** A result that may be there at once or later: answering at once saves a turn of the event loop. */
-export type Now<T> = T | Promise<T>;
+import type { Now } from '../lib/now.ts';
+
+export type { Now };
 
 /** The process behind a request. */
 export interface Caller {

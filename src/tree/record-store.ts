@@ -1,0 +1,334 @@
+// Records over LevelDB: sealed values, a cache of decoded records, and changes that are gathered in
+// memory and committed together. Knows keys and records, not what a filesystem means by them.
+
+import { LRUCache } from 'lru-cache';
+import { Level } from 'level';
+import { create, toBinary } from '@bufbuild/protobuf';
+import type { Sealer } from '../crypto/sealer.ts';
+import { asError, XcoreError } from '../lib/errors.ts';
+import { ChangeSetSchema } from './proto/tree_pb.ts';
+import type { Change } from './proto/tree_pb.ts';
+import { decodeNumber, KIND, keyBytes, keyRange, outboxKey, PUBLISHED_KINDS } from './keys.ts';
+import { decodeRecord, encodeRecord } from './records.ts';
+import type { TreeRecord } from './records.ts';
+
+/** A consistent view of the committed state. */
+export type StoreSnapshot = ReturnType<Database['snapshot']>;
+
+/** Waits until all bytes that commits may refer to are in their files; `sync`: also on the disk. */
+export type DataBarrier = (sync: boolean) => Promise<void>;
+
+/** Decoded records kept in memory, in units of one inode or dentry. */
+const CACHED_RECORDS = 60_000;
+/** Changed records after which callers of settle() wait for a commit. */
+const MAX_DIRTY_RECORDS = 20_000;
+/** A change that nobody waits for is committed after so long. */
+const COMMIT_DELAY_MS = 10;
+/** After a failed commit the next try comes after so long. */
+const RETRY_DELAY_MS = 1_000;
+const ITERATOR_BATCH = 512;
+
+type Database = Level<Buffer, Buffer>;
+interface Waiter {
+  readonly promise: Promise<void>;
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+  sync: boolean;
+}
+type BatchOperation = { type: 'put'; key: Buffer; value: Buffer } | { type: 'del'; key: Buffer };
+
+const publishedKinds: ReadonlySet<string> = new Set(PUBLISHED_KINDS);
+
+function weigh(record: TreeRecord | null): number {
+  if (record === null || !('offsets' in record)) return 1;
+  return 1 + (record.offsets.length >> 3);
+}
+
+/**
+ * The index of one volume. get() never waits; put() and delete() take effect in memory at once and
+ * on disk with the next commit, all changes between two turns of the event loop together. A record
+ * may be changed in place, then put(); none may be held across an await.
+ */
+export class RecordStore {
+  readonly #db: Database;
+  readonly #sealer: Sealer;
+  readonly #cache = new LRUCache<string, { record: TreeRecord | null }>({
+    maxSize: CACHED_RECORDS,
+    sizeCalculation: ({ record }) => weigh(record),
+  });
+  #dirty = new Map<string, TreeRecord | null>();
+  #inFlight = new Map<string, TreeRecord | null>();
+  readonly #alreadyPublished = new Set<string>();
+  #barrier: DataBarrier = () => Promise.resolve();
+  #next: Waiter | null = null;
+  #running: Promise<void> | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  #failure: Error | null = null;
+  #unsynced = false;
+  #closed = false;
+  #lastCommit = 0;
+  #firstUnpublished = 1;
+  #recordsChanges = false;
+  readonly #lineage: Buffer;
+
+  private constructor(db: Database, sealer: Sealer, lineage: Buffer) {
+    this.#db = db;
+    this.#sealer = sealer;
+    this.#lineage = lineage;
+  }
+
+  /**
+   * Opens or creates an index. `lineage`, 16 bytes, tells this index from any other of the volume.
+   * HOME_LOCKED when another process has it open.
+   */
+  static async open(dir: string, sealer: Sealer, lineage: Buffer): Promise<RecordStore> {
+    const db: Database = new Level(dir, {
+      keyEncoding: 'buffer',
+      valueEncoding: 'buffer',
+      // what a write keeps in memory before it becomes a file, and what reads keep of files
+      writeBufferSize: 8 * 1024 * 1024,
+      cacheSize: 16 * 1024 * 1024,
+      maxOpenFiles: 200,
+    });
+    try {
+      await db.open();
+    } catch (error) {
+      const cause = error instanceof Error ? error.cause : undefined;
+      if (cause instanceof Error && 'code' in cause && cause.code === 'LEVEL_LOCKED') {
+        throw new XcoreError('HOME_LOCKED', `another xcore process uses ${dir}`, { cause: error });
+      }
+      throw cause instanceof Error && 'errno' in cause ? cause : error;
+    }
+    const store = new RecordStore(db, sealer, lineage);
+    await store.#findOutbox();
+    return store;
+  }
+
+  async #findOutbox(): Promise<void> {
+    const range = keyRange(KIND.outbox);
+    for await (const key of this.#db.keys({ ...range, limit: 1 })) {
+      this.#firstUnpublished = decodeNumber(key.toString('latin1'), 1);
+    }
+    for await (const key of this.#db.keys({ ...range, limit: 1, reverse: true })) {
+      this.#lastCommit = decodeNumber(key.toString('latin1'), 1);
+    }
+  }
+
+  /** Number of the newest commit; never used twice by one lineage. */
+  get lastCommit(): number {
+    return this.#lastCommit;
+  }
+
+  /** First commit that is not published, lastCommit + 1 when there is none. */
+  get firstUnpublished(): number {
+    return Math.min(this.#firstUnpublished, this.#lastCommit + 1);
+  }
+
+  get lineage(): Buffer {
+    return this.#lineage;
+  }
+
+  /** Changed records that no commit has taken yet. */
+  get dirtyRecords(): number {
+    return this.#dirty.size;
+  }
+
+  /** Whether commits are kept for publication: true for a writer, false for a follower. */
+  setRecording(on: boolean, lastCommit?: number): void {
+    this.#recordsChanges = on;
+    if (lastCommit !== undefined && lastCommit > this.#lastCommit) {
+      this.#lastCommit = lastCommit;
+      this.#firstUnpublished = lastCommit + 1;
+    }
+  }
+
+  setBarrier(barrier: DataBarrier): void {
+    this.#barrier = barrier;
+  }
+
+  /** The record of a key, or undefined. CORRUPT_RECORD when the index was changed or damaged. */
+  get(key: string): TreeRecord | undefined {
+    const dirty = this.#dirty.get(key);
+    if (dirty !== undefined) return dirty ?? undefined;
+    const inFlight = this.#inFlight.get(key);
+    if (inFlight !== undefined) return inFlight ?? undefined;
+    const cached = this.#cache.get(key);
+    if (cached !== undefined) return cached.record ?? undefined;
+    const bytes = keyBytes(key);
+    const sealed = this.#db.getSync(bytes);
+    const record = sealed === undefined ? null : this.#decode(key, bytes, sealed);
+    this.#cache.set(key, { record });
+    return record ?? undefined;
+  }
+
+  #decode(key: string, bytes: Buffer, sealed: Buffer): TreeRecord {
+    return decodeRecord(key.charAt(0), this.#sealer.open(sealed, bytes), key.length >= 9 ? decodeNumber(key, 1) : 0);
+  }
+
+  /** Sets a record; the store owns it from now on. */
+  put(key: string, record: TreeRecord): void {
+    this.#dirty.set(key, record);
+    this.#schedule(COMMIT_DELAY_MS);
+  }
+
+  delete(key: string): void {
+    this.#dirty.set(key, null);
+    this.#schedule(COMMIT_DELAY_MS);
+  }
+
+  /** Deletes a record whose deletion the log carries already. */
+  deletePublished(key: string): void {
+    this.#alreadyPublished.add(key);
+    this.delete(key);
+  }
+
+  #schedule(delayMs: number): void {
+    if (this.#timer !== null || this.#closed) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      this.commit().catch(() => undefined); // kept in #failure and tried again
+    }, delayMs);
+  }
+
+  /** Throws what the last commit failed with, if it failed: nothing new is taken until one succeeds. */
+  assertHealthy(): void {
+    if (this.#closed) throw new XcoreError('CLOSED', 'the index is closed');
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  /** A promise to wait for when too much is uncommitted, else null. */
+  settle(): Promise<void> | null {
+    return this.#dirty.size > MAX_DIRTY_RECORDS ? this.commit() : null;
+  }
+
+  /** Resolves when all changes made so far are committed; `sync`: and survive a power cut. */
+  commit(sync = false): Promise<void> {
+    const nothingNew = this.#dirty.size === 0 && this.#next === null;
+    if (nothingNew && !(sync && (this.#unsynced || this.#running))) return this.#running ?? Promise.resolve();
+    this.#next ??= { ...Promise.withResolvers<void>(), sync };
+    this.#next.sync ||= sync;
+    const { promise } = this.#next;
+    this.#running ??= this.#run().finally(() => (this.#running = null));
+    return promise;
+  }
+
+  async #run(): Promise<void> {
+    while (this.#next !== null) {
+      const waiter = this.#next;
+      this.#next = null;
+      const dirty = this.#dirty;
+      this.#dirty = new Map();
+      this.#inFlight = dirty;
+      try {
+        const { operations, recorded } = this.#encode(dirty);
+        await this.#barrier(waiter.sync);
+        await this.#db.batch(operations, { sync: waiter.sync });
+        if (recorded) this.#lastCommit++;
+        this.#unsynced = !waiter.sync;
+        this.#failure = null;
+        for (const [key, record] of dirty) {
+          this.#alreadyPublished.delete(key);
+          if (!this.#dirty.has(key)) this.#cache.set(key, { record });
+        }
+        this.#inFlight = new Map();
+        waiter.resolve();
+      } catch (error) {
+        this.#failure = asError(error);
+        for (const [key, record] of this.#dirty) dirty.set(key, record);
+        this.#dirty = dirty;
+        this.#inFlight = new Map();
+        if (!this.#closed) this.#schedule(RETRY_DELAY_MS);
+        waiter.promise.catch(() => undefined);
+        waiter.reject(this.#failure);
+      }
+    }
+  }
+
+  /** Seals what changed: the only moment at which records are read for a commit. */
+  #encode(dirty: ReadonlyMap<string, TreeRecord | null>): { operations: BatchOperation[]; recorded: boolean } {
+    const operations: BatchOperation[] = [];
+    const changes: Partial<Change>[] = [];
+    for (const [keyText, record] of dirty) {
+      const key = keyBytes(keyText);
+      const published =
+        this.#recordsChanges && publishedKinds.has(keyText.charAt(0)) && !this.#alreadyPublished.has(keyText);
+      if (record === null) {
+        operations.push({ type: 'del', key });
+        if (published) changes.push({ key });
+      } else {
+        const value = encodeRecord(keyText.charAt(0), record);
+        operations.push({ type: 'put', key, value: this.#sealer.seal(value, key) });
+        if (published) changes.push({ key, value });
+      }
+    }
+    if (changes.length === 0) return { operations, recorded: false };
+    const commit = this.#lastCommit + 1;
+    const key = keyBytes(outboxKey(commit));
+    const changeSet = create(ChangeSetSchema, {
+      changes: changes as Change[],
+      lineage: this.#lineage,
+      lastCommit: BigInt(commit),
+    });
+    operations.push({ type: 'put', key, value: this.#sealer.seal(toBinary(ChangeSetSchema, changeSet), key) });
+    return { operations, recorded: true };
+  }
+
+  /** Committed records whose keys begin with `prefix`, from key `from` on if given. */
+  async *range(
+    prefix: string,
+    options: { from?: Buffer; snapshot?: StoreSnapshot } = {},
+  ): AsyncGenerator<{ key: string; record: TreeRecord }> {
+    for await (const { key, value } of this.plaintexts(prefix, options)) {
+      yield { key, record: decodeRecord(key.charAt(0), value, key.length >= 9 ? decodeNumber(key, 1) : 0) };
+    }
+  }
+
+  /** As range(), with the records' plaintext bytes. */
+  async *plaintexts(
+    prefix: string,
+    options: { from?: Buffer; snapshot?: StoreSnapshot } = {},
+  ): AsyncGenerator<{ key: string; value: Buffer }> {
+    const { gte, lt } = keyRange(prefix);
+    const iterator = this.#db.iterator({
+      gte: options.from ?? gte,
+      lt,
+      ...(options.snapshot ? { snapshot: options.snapshot } : {}),
+    });
+    try {
+      for (;;) {
+        const entries = await iterator.nextv(ITERATOR_BATCH);
+        if (entries.length === 0) return;
+        for (const [key, value] of entries) yield { key: key.toString('latin1'), value: this.#sealer.open(value, key) };
+      }
+    } finally {
+      await iterator.close();
+    }
+  }
+
+  /** A view of what is committed now; the caller closes it. */
+  snapshot(): StoreSnapshot {
+    return this.#db.snapshot();
+  }
+
+  /** Forgets commits up to `commit`, which are published, together with the changes put() before. */
+  async published(commit: number): Promise<void> {
+    const first = this.firstUnpublished;
+    for (let n = first; n <= commit; n++) this.#dirty.set(outboxKey(n), null);
+    this.#firstUnpublished = Math.max(this.#firstUnpublished, commit + 1);
+    await this.commit();
+  }
+
+  /** Commits what is left and closes the database. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    try {
+      await this.commit(true);
+    } finally {
+      this.#closed = true;
+      await this.#running?.catch(() => undefined);
+      await this.#db.close();
+    }
+  }
+}

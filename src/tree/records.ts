@@ -1,0 +1,246 @@
+// The records of a tree as objects, and their encoding. Objects are owned by the record store and
+// changed in place only between two commits, followed by a put().
+
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import type { DescMessage, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import { XcoreError } from '../lib/errors.ts';
+import {
+  CountersRecordSchema,
+  DentryRecordSchema,
+  HeadRecordSchema,
+  InodeRecordSchema,
+  ShardRecordSchema,
+  WindowRecordSchema,
+  XattrsRecordSchema,
+} from './proto/tree_pb.ts';
+import type { Window } from './extents.ts';
+import { KIND } from './keys.ts';
+
+/** One inode; sizes in bytes, times in nanoseconds since 1970. */
+export interface Inode {
+  readonly ino: number;
+  mode: number;
+  uid: number;
+  gid: number;
+  nlink: number;
+  sizeBytes: number;
+  atimeNs: bigint;
+  mtimeNs: bigint;
+  ctimeNs: bigint;
+  btimeNs: bigint;
+  rdev: number;
+  /** Target of a symlink, else empty. */
+  symlinkTarget: Uint8Array;
+  hasXattrs: boolean;
+  /** Parent of a directory, else 0. */
+  parent: number;
+  /** Names in a directory, '.' and '..' not counted. */
+  entries: number;
+  /** Bytes of a file that extents cover. */
+  storedBytes: number;
+}
+
+/** One name in a directory. */
+export interface Dentry {
+  /** latin1 string of the name's bytes. */
+  readonly name: string;
+  readonly ino: number;
+  /** S_IFMT bits. */
+  readonly type: number;
+}
+
+/** One shard, or the segment that becomes it. */
+export interface Shard {
+  /** 32 random bytes from which its key is derived. */
+  readonly salt: Uint8Array;
+  sizeBytes: number;
+  /** 32 bytes, or empty while the segment is open. */
+  id: Uint8Array;
+  liveBytes: number;
+  crc32: number;
+}
+
+/** Extended attributes of one inode: name (latin1) to value. */
+export type Xattrs = Map<string, Uint8Array>;
+
+/** What the volume counts. */
+export interface Counters {
+  nextIno: number;
+  nextShard: number;
+  inodes: number;
+  /** Bytes that extents cover, over all files. */
+  storedBytes: number;
+}
+
+/** How far this index and the volume log agree. */
+export interface HeadState {
+  seq: number;
+  hash: Uint8Array;
+  epoch: number;
+  lastCommit: number;
+  checkpointSeq: number;
+  logBytes: number;
+}
+
+/** A shard that no published entry names yet. */
+export interface Upload {
+  /** Enough hosts hold it. */
+  readonly durable: boolean;
+}
+
+/** Any record of the index. */
+export type TreeRecord = Inode | Dentry | Window | Shard | Xattrs | Counters | HeadState | Upload | Mark;
+
+/** A record whose key says it all. */
+export const MARK = { mark: true } as const;
+export type Mark = typeof MARK;
+
+function pack<S extends DescMessage>(schema: S, init: MessageInitShape<S>): Uint8Array {
+  return toBinary(schema, create(schema, init));
+}
+
+/** Decodes a protobuf message, turning malformed input into CORRUPT_RECORD. */
+export function unpack<S extends DescMessage>(schema: S, bytes: Uint8Array): MessageShape<S> {
+  try {
+    return fromBinary(schema, bytes);
+  } catch (error) {
+    throw new XcoreError('CORRUPT_RECORD', `malformed ${schema.typeName}`, { cause: error });
+  }
+}
+
+const NO_BYTES = new Uint8Array(0);
+
+/** Plaintext bytes of a record; its kind is the first character of its key. */
+export function encodeRecord(kind: string, record: TreeRecord): Uint8Array {
+  switch (kind) {
+    case KIND.inode: {
+      const inode = record as Inode;
+      return pack(InodeRecordSchema, {
+        ...inode,
+        sizeBytes: BigInt(inode.sizeBytes),
+        parent: BigInt(inode.parent),
+        entries: BigInt(inode.entries),
+        storedBytes: BigInt(inode.storedBytes),
+      });
+    }
+    case KIND.dentry: {
+      const dentry = record as Dentry;
+      return pack(DentryRecordSchema, {
+        name: Buffer.from(dentry.name, 'latin1'),
+        ino: BigInt(dentry.ino),
+        type: dentry.type,
+      });
+    }
+    case KIND.window: {
+      const window = record as Window;
+      return pack(WindowRecordSchema, { ...window, shards: window.shards.map(BigInt) });
+    }
+    case KIND.shard: {
+      const shard = record as Shard;
+      return pack(ShardRecordSchema, { ...shard, liveBytes: BigInt(shard.liveBytes) });
+    }
+    case KIND.xattrs:
+      return pack(XattrsRecordSchema, {
+        xattrs: [...(record as Xattrs)].map(([name, value]) => ({ name: Buffer.from(name, 'latin1'), value })),
+      });
+    case KIND.counters: {
+      const counters = record as Counters;
+      return pack(CountersRecordSchema, {
+        nextIno: BigInt(counters.nextIno),
+        nextShard: BigInt(counters.nextShard),
+        inodes: BigInt(counters.inodes),
+        storedBytes: BigInt(counters.storedBytes),
+      });
+    }
+    case KIND.meta: {
+      const head = record as HeadState;
+      return pack(HeadRecordSchema, {
+        seq: BigInt(head.seq),
+        hash: head.hash,
+        epoch: BigInt(head.epoch),
+        lastCommit: BigInt(head.lastCommit),
+        checkpointSeq: BigInt(head.checkpointSeq),
+        logBytes: BigInt(head.logBytes),
+      });
+    }
+    case KIND.upload:
+      return Uint8Array.of((record as Upload).durable ? 1 : 0);
+    case KIND.orphan:
+      return NO_BYTES;
+    default:
+      throw new TypeError(`no record of kind ${kind}`);
+  }
+}
+
+/** Reverses encodeRecord; `ino` is the inode number that the key of an inode holds. */
+export function decodeRecord(kind: string, bytes: Uint8Array, ino: number): TreeRecord {
+  switch (kind) {
+    case KIND.inode: {
+      const r = unpack(InodeRecordSchema, bytes);
+      return {
+        ino,
+        mode: r.mode,
+        uid: r.uid,
+        gid: r.gid,
+        nlink: r.nlink,
+        sizeBytes: Number(r.sizeBytes),
+        atimeNs: r.atimeNs,
+        mtimeNs: r.mtimeNs,
+        ctimeNs: r.ctimeNs,
+        btimeNs: r.btimeNs,
+        rdev: r.rdev,
+        symlinkTarget: r.symlinkTarget,
+        hasXattrs: r.hasXattrs,
+        parent: Number(r.parent),
+        entries: Number(r.entries),
+        storedBytes: Number(r.storedBytes),
+      };
+    }
+    case KIND.dentry: {
+      const r = unpack(DentryRecordSchema, bytes);
+      return { name: Buffer.from(r.name).toString('latin1'), ino: Number(r.ino), type: r.type };
+    }
+    case KIND.window: {
+      const r = unpack(WindowRecordSchema, bytes);
+      const { offsets, lengths, shardOffsets } = r;
+      if (lengths.length !== offsets.length || shardOffsets.length !== offsets.length) {
+        throw new XcoreError('CORRUPT_RECORD', 'uneven lists of extents');
+      }
+      return { offsets, lengths, shards: r.shards.map(Number), shardOffsets };
+    }
+    case KIND.shard: {
+      const r = unpack(ShardRecordSchema, bytes);
+      return { salt: r.salt, sizeBytes: r.sizeBytes, id: r.id, liveBytes: Number(r.liveBytes), crc32: r.crc32 };
+    }
+    case KIND.xattrs: {
+      const r = unpack(XattrsRecordSchema, bytes);
+      return new Map(r.xattrs.map(({ name, value }) => [Buffer.from(name).toString('latin1'), value]));
+    }
+    case KIND.counters: {
+      const r = unpack(CountersRecordSchema, bytes);
+      return {
+        nextIno: Number(r.nextIno),
+        nextShard: Number(r.nextShard),
+        inodes: Number(r.inodes),
+        storedBytes: Number(r.storedBytes),
+      };
+    }
+    case KIND.meta: {
+      const r = unpack(HeadRecordSchema, bytes);
+      return {
+        seq: Number(r.seq),
+        hash: r.hash,
+        epoch: Number(r.epoch),
+        lastCommit: Number(r.lastCommit),
+        checkpointSeq: Number(r.checkpointSeq),
+        logBytes: Number(r.logBytes),
+      };
+    }
+    case KIND.upload:
+      return { durable: bytes[0] === 1 };
+    case KIND.orphan:
+      return MARK;
+    default:
+      throw new XcoreError('BAD_FORMAT', `a record of the unknown kind ${JSON.stringify(kind)}`);
+  }
+}
