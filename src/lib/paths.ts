@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { chmodSync, mkdirSync, readdirSync, statSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
-import { isAbsolute, join, resolve } from 'node:path';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { XcoreError } from './errors.ts';
 
 /** Folders and files of one home; absolute. */
@@ -85,6 +85,14 @@ function socketPath(wanted: string, env: NodeJS.ProcessEnv, uid: number): string
   const folder = `xcore-${uid}`;
   const path = join(tmpdir(), folder, name);
   return Buffer.byteLength(path) <= SOCKET_PATH_MAX_BYTES ? path : join('/tmp', folder, name);
+}
+
+/** Makes or checks the folders of a home that hold secrets or state; errors as ensurePrivateFolder. */
+export function ensureHome(paths: Paths): void {
+  if (paths.home !== null) ensurePrivateFolder(paths.home);
+  for (const path of new Set([paths.config, dirname(paths.volume), dirname(paths.log), dirname(paths.controlSocket)])) {
+    ensurePrivateFolder(path);
+  }
 }
 
 /**
