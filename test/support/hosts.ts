@@ -1,0 +1,46 @@
+// What a host has on its disk, seen from outside.
+
+import { closeSync, fstatSync, openSync, readSync, readdirSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+
+const LEAF_BYTES = 16_384;
+
+/** Paths of all regular files below `dir`; what vanishes in the meantime is left out. */
+export function filesBelow(dir: string): string[] {
+  const found: string[] = [];
+  const visit = (at: string): void => {
+    for (const entry of readdirSync(at, { withFileTypes: true })) {
+      const path = join(at, entry.name);
+      if (entry.isDirectory()) visit(path);
+      else if (entry.isFile()) found.push(path);
+    }
+  };
+  visit(dir);
+  return found;
+}
+
+/** Paths of the shards that a host keeps below `dir`: files named by a shard id, 64 hex digits. */
+export function shardFiles(dir: string): string[] {
+  return filesBelow(dir).filter((path) => /(^|\/)[0-9a-f]{64}$/.test(path));
+}
+
+/** Flips one bit in every leaf of every shard below `dir`, in place; returns how many shards. */
+export function corruptShards(dir: string): number {
+  const paths = shardFiles(dir);
+  const byte = Buffer.alloc(1);
+  for (const path of paths) {
+    const fd = openSync(path, 'r+');
+    try {
+      const { size } = fstatSync(fd);
+      for (let leaf = 0; leaf < size; leaf += LEAF_BYTES) {
+        const offset = Math.min(leaf + 100, size - 1);
+        readSync(fd, byte, 0, 1, offset);
+        byte[0] = (byte[0] ?? 0) ^ 0x10;
+        writeSync(fd, byte, 0, 1, offset);
+      }
+    } finally {
+      closeSync(fd);
+    }
+  }
+  return paths.length;
+}
