@@ -1,0 +1,111 @@
+// The kept connection of a client or host to its bridge: dialled, greeted, watched and made again.
+// Knows no call but what its owner's `greet` does.
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Libp2p } from '@libp2p/interface';
+import { asError, XcoreError } from '../lib/errors.ts';
+import { BackOff } from './back-off.ts';
+import { toNetworkError } from './failure.ts';
+import type { PeerName } from './network.ts';
+import { DIAL_TIMEOUT_MS, dialAddresses, peerNameIn } from './node.ts';
+import { BRIDGE_PROTOCOL } from './protocols.ts';
+import { RpcClient } from './rpc.ts';
+import type { CallOptions, RequestInit, ResponseBody, ResponseValue } from './rpc.ts';
+
+/** Options of a link; the greeting makes a fresh stream usable (authenticates, registers), and failing it counts as not connected. */
+export interface BridgeLinkOptions {
+  /** Multiaddr with /p2p/ id. */
+  readonly bridge: string;
+  readonly greet: (rpc: RpcClient) => Promise<void>;
+  readonly onEvent?: (event: ResponseBody) => void;
+  /** `error` says why not connected. */
+  readonly onConnection?: (connected: boolean, error?: XcoreError) => void;
+}
+
+/** Keeps one greeted stream to the bridge from start() to stop(), with back-off from 0.2 to 10 s. */
+export class BridgeLink {
+  readonly #node: Libp2p;
+  readonly #options: BridgeLinkOptions;
+  readonly #stopping = new AbortController();
+  readonly #backOff = new BackOff();
+  #running: Promise<void> | null = null;
+  #rpc: RpcClient | null = null;
+  #lastError: XcoreError | null = null;
+
+  /** USAGE for an address without a peer id. The node is the caller's. */
+  constructor(node: Libp2p, options: BridgeLinkOptions) {
+    this.#node = node;
+    this.#options = options;
+    if (dialAddresses(this.bridge, [options.bridge]).length === 0) {
+      throw new XcoreError('USAGE', `${options.bridge} is not a multiaddr`);
+    }
+  }
+
+  /** The bridge's peer name. */
+  get bridge(): PeerName {
+    return peerNameIn(this.#options.bridge);
+  }
+
+  get connected(): boolean {
+    return this.#rpc !== null;
+  }
+
+  /** Starts connecting; does not wait for it. */
+  start(): void {
+    this.#running ??= this.#keep();
+  }
+
+  /** Ends the stream and the reconnecting, and waits for both. */
+  async stop(): Promise<void> {
+    this.#stopping.abort(new XcoreError('CLOSED', 'stopped'));
+    await this.#rpc?.close();
+    await this.#running;
+  }
+
+  /** One call; UNREACHABLE at once while not connected. Other errors as RpcClient.call. */
+  async call<C extends ResponseBody['case']>(
+    body: RequestInit,
+    expected: C,
+    options?: CallOptions,
+  ): Promise<ResponseValue<C>> {
+    if (this.#stopping.signal.aborted) throw new XcoreError('CLOSED', 'stopped');
+    if (!this.#rpc) {
+      throw new XcoreError('UNREACHABLE', 'the bridge cannot be reached', { cause: this.#lastError ?? undefined });
+    }
+    return this.#rpc.call(body, expected, options);
+  }
+
+  async #keep(): Promise<void> {
+    const { signal } = this.#stopping;
+    while (!signal.aborted) {
+      try {
+        const rpc = await this.#connect(signal);
+        this.#rpc = rpc;
+        this.#lastError = null;
+        this.#backOff.reset();
+        this.#options.onConnection?.(true);
+        await rpc.closed;
+        this.#lastError = new XcoreError('UNREACHABLE', 'the connection to the bridge broke');
+      } catch (error) {
+        this.#lastError = toNetworkError(asError(error));
+      }
+      this.#rpc = null;
+      this.#options.onConnection?.(false, this.#lastError);
+      await sleep(this.#backOff.nextMs(), undefined, { signal }).catch(() => {});
+    }
+  }
+
+  async #connect(stopping: AbortSignal): Promise<RpcClient> {
+    const signal = AbortSignal.any([stopping, AbortSignal.timeout(DIAL_TIMEOUT_MS)]);
+    const addresses = dialAddresses(this.bridge, [this.#options.bridge]);
+    const stream = await this.#node.dialProtocol(addresses, BRIDGE_PROTOCOL, { signal });
+    const rpc = new RpcClient(stream, this.#options.onEvent);
+    try {
+      await this.#options.greet(rpc);
+      return rpc;
+    } catch (error) {
+      await rpc.close(toNetworkError(error));
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,161 @@
+// The libp2p node that every party runs: transports, encryption, identity and the limits of both.
+// Knows no protocol of ours.
+
+import { randomBytes } from 'node:crypto';
+import { link, mkdir, open, readFile, stat, unlink } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { generateKeyPairFromSeed } from '@libp2p/crypto/keys';
+import { identify } from '@libp2p/identify';
+import type { Libp2p } from '@libp2p/interface';
+import { noise } from '@libp2p/noise';
+import { ping } from '@libp2p/ping';
+import { tcp } from '@libp2p/tcp';
+import { tls } from '@libp2p/tls';
+import { yamux } from '@libp2p/yamux';
+import { multiaddr } from '@multiformats/multiaddr';
+import type { Multiaddr } from '@multiformats/multiaddr';
+import { createLibp2p } from 'libp2p';
+import { XcoreError } from '../lib/errors.ts';
+import type { PeerName } from './network.ts';
+
+/** Connections of one node, both ways; more are refused. */
+export const MAX_CONNECTIONS = 512;
+/** Connections that are still being encrypted; more are refused. */
+export const MAX_PENDING_CONNECTIONS = 64;
+/** New connections a second from one address; many nodes may share one machine or one NAT. */
+export const MAX_NEW_CONNECTIONS_PER_SECOND = 50;
+/** Streams of one connection that the other side may open, all protocols together. */
+export const MAX_INBOUND_STREAMS = 64;
+/** Streams of one connection that this side may open, all protocols together. */
+export const MAX_OUTBOUND_STREAMS = 64;
+/** Receive window of a stream: what a peer may have under way unread. It starts at yamux's 256 KiB. */
+export const MAX_STREAM_WINDOW_BYTES = 4 * 1024 * 1024;
+/** Bytes that a stream holds for a slow reader before it is reset; a full window and its slack. */
+export const MAX_READ_BUFFER_BYTES = MAX_STREAM_WINDOW_BYTES + 1024 * 1024;
+/** Bytes that a stream holds for a slow peer before it is reset. */
+export const MAX_WRITE_BUFFER_BYTES = 8 * 1024 * 1024;
+/** Deadline of one dial, connection upgrade included. */
+export const DIAL_TIMEOUT_MS = 5_000;
+
+/** What a node is made of. */
+export interface NodeOptions {
+  /** Ed25519 seed of its identity, 32 bytes. */
+  readonly seed: Uint8Array;
+  /** Multiaddrs to listen on; empty for a node that only dials. */
+  readonly listen: readonly string[];
+  readonly maxConnections?: number;
+  readonly maxInboundStreams?: number;
+  readonly maxOutboundStreams?: number;
+}
+
+/** Starts a libp2p node; the caller stops it. */
+export async function createNode(options: NodeOptions): Promise<Libp2p> {
+  checkSeed(options.seed);
+  const maxInboundStreams = options.maxInboundStreams ?? MAX_INBOUND_STREAMS;
+  const maxOutboundStreams = options.maxOutboundStreams ?? MAX_OUTBOUND_STREAMS;
+  return createLibp2p({
+    privateKey: await generateKeyPairFromSeed('Ed25519', options.seed),
+    addresses: { listen: [...options.listen] },
+    nodeInfo: { name: 'xcore', version: '1' },
+    transports: [tcp({ dialOpts: { noDelay: true }, listenOpts: { noDelay: true } })],
+    // In this order: TLS is done natively by Node and is the faster one.
+    connectionEncrypters: [tls(), noise()],
+    streamMuxers: [
+      yamux({
+        maxInboundStreams,
+        maxOutboundStreams,
+        streamOptions: {
+          maxStreamWindowSize: MAX_STREAM_WINDOW_BYTES,
+          maxReadBufferLength: MAX_READ_BUFFER_BYTES,
+          maxWriteBufferLength: MAX_WRITE_BUFFER_BYTES,
+        },
+      }),
+    ],
+    connectionManager: {
+      maxConnections: options.maxConnections ?? MAX_CONNECTIONS,
+      maxIncomingPendingConnections: MAX_PENDING_CONNECTIONS,
+      inboundConnectionThreshold: MAX_NEW_CONNECTIONS_PER_SECOND,
+      dialTimeout: DIAL_TIMEOUT_MS,
+      addressDialTimeout: DIAL_TIMEOUT_MS,
+      reconnectRetries: 0,
+    },
+    // A busy machine answers late; calls have deadlines of their own.
+    connectionMonitor: { pingInterval: 15_000, pingTimeout: { minTimeout: 15_000 } },
+    services: { identify: identify(), ping: ping() },
+  });
+}
+
+/** The multiaddrs on which a node can be dialled, each with its /p2p/ id. */
+export function addressesOf(node: Libp2p): string[] {
+  const suffix = `/p2p/${node.peerId.toString()}`;
+  return node.getMultiaddrs().map((address) => {
+    const text = address.toString();
+    return text.includes('/p2p/') ? text : text + suffix;
+  });
+}
+
+/** Multiaddrs to dial a peer, from addresses with or without its /p2p/ id; those of others are left out. */
+export function dialAddresses(peer: PeerName, addresses: readonly string[]): Multiaddr[] {
+  const result: Multiaddr[] = [];
+  for (const address of addresses.slice(0, 16)) {
+    try {
+      const full = address.includes('/p2p/') ? address : `${address}/p2p/${peer}`;
+      if (peerNameIn(full) === peer) result.push(multiaddr(full));
+    } catch {
+      // A peer's word: an address that does not parse is one that cannot be dialled.
+    }
+  }
+  return result;
+}
+
+/** The peer named by a multiaddr's last /p2p/ part; USAGE when it has none. */
+export function peerNameIn(address: string): PeerName {
+  const parts = address.split('/');
+  const at = parts.lastIndexOf('p2p');
+  const name = at >= 0 ? parts[at + 1] : undefined;
+  if (!name) throw new XcoreError('USAGE', `${address} does not end with /p2p/ and a peer id`);
+  return name;
+}
+
+/** Loads an identity seed of 32 bytes, or makes one (mode 0600). UNSAFE_MODE when others can read it, BAD_FORMAT when it has another length. */
+export async function loadOrCreateSeed(path: string): Promise<Buffer> {
+  const existing = await readSeed(path);
+  if (existing) return existing;
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
+  const file = await open(temporary, 'wx', 0o600);
+  try {
+    await file.writeFile(randomBytes(32));
+    await file.sync();
+    await file.close();
+    // link() never replaces: of two processes that start at once, one wins and both use its seed.
+    await link(temporary, path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error;
+    });
+  } finally {
+    await file.close().catch(() => {});
+    await unlink(temporary);
+  }
+  const seed = await readSeed(path);
+  if (!seed) throw new XcoreError('EIO', `${path} vanished while it was being made`);
+  return seed;
+}
+
+async function readSeed(path: string): Promise<Buffer | null> {
+  try {
+    const { mode } = await stat(path);
+    if ((mode & 0o077) !== 0) {
+      throw new XcoreError('UNSAFE_MODE', `${path} can be read by others; chmod 600 it`);
+    }
+    const seed = await readFile(path);
+    if (seed.length !== 32) throw new XcoreError('BAD_FORMAT', `${path} is not a seed of 32 bytes`);
+    return seed;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
+}
+
+function checkSeed(seed: Uint8Array): void {
+  if (seed.length !== 32) throw new RangeError('an identity seed has 32 bytes');
+}
