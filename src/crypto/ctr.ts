@@ -34,7 +34,9 @@ export function ctrAt(key: Uint8Array, offset: number, data: Uint8Array): Buffer
   if (!Number.isSafeInteger(offset) || offset < 0) throw new RangeError(`offset ${offset} in a shard`);
   const skip = offset % BLOCK_SIZE_BYTES;
   const counter = Buffer.alloc(BLOCK_SIZE_BYTES);
-  counter.writeUIntBE((offset - skip) / BLOCK_SIZE_BYTES, BLOCK_SIZE_BYTES - 6, 6);
+  const block = (offset - skip) / BLOCK_SIZE_BYTES;
+  counter.writeUInt32BE(Math.floor(block / 2 ** 32), 8);
+  counter.writeUInt32BE(block % 2 ** 32, 12);
   const cipher = createCipheriv(CIPHER, secretKeyOf(key), counter);
   if (skip > 0) cipher.update(SKIPPED.subarray(0, skip));
   return cipher.update(data);
