@@ -1,0 +1,125 @@
+// One segment from its first byte to its seal: held in memory while it grows, written behind to
+// its file, read from memory until the file is complete and its shard id known.
+
+import { open } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
+import { crc32 } from 'node:zlib';
+import { CtrStream, ctrAt } from '../crypto/ctr.ts';
+import { shardIdOf } from '../crypto/merkle.ts';
+import type { Hasher } from './hasher.ts';
+
+/** What sealing a segment found. */
+export interface SealedSegment {
+  readonly id: Buffer;
+  readonly sizeBytes: number;
+}
+
+/** An append-only encrypted buffer with a file behind it. Its key and salt serve this one segment. */
+export class Segment {
+  readonly shard: number;
+  readonly capacityBytes: number;
+  readonly memory: SharedArrayBuffer;
+  readonly startedMs: number;
+  lastAppendMs: number;
+  readonly #bytes: Uint8Array;
+  readonly #key: Uint8Array;
+  readonly #cipher: CtrStream;
+  readonly #path: Promise<string>;
+  #length = 0;
+  #crc32 = 0;
+  #file: FileHandle | null = null;
+  #written = 0;
+  #synced = 0;
+  #work: Promise<void> = Promise.resolve();
+
+  /** `key`: 32 bytes, fresh; `memory` is this segment's until it is done with; `path` resolves when the folder is there. */
+  constructor(
+    shard: number,
+    key: Uint8Array,
+    memory: SharedArrayBuffer,
+    capacityBytes: number,
+    path: Promise<string>,
+    nowMs: number,
+  ) {
+    this.shard = shard;
+    this.#key = key;
+    this.memory = memory;
+    this.capacityBytes = capacityBytes;
+    this.#bytes = new Uint8Array(memory);
+    this.#cipher = new CtrStream(key);
+    this.#path = path;
+    this.#path.catch(() => undefined); // met again by whoever writes
+    this.startedMs = nowMs;
+    this.lastAppendMs = nowMs;
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  /** CRC-32 of all ciphertext so far. */
+  get crc32(): number {
+    return this.#crc32;
+  }
+
+  get roomBytes(): number {
+    return this.capacityBytes - this.#length;
+  }
+
+  /** Bytes that are not in the file yet. */
+  get unwrittenBytes(): number {
+    return this.#length - this.#written;
+  }
+
+  /** Encrypts `data`, which must fit, behind all earlier bytes; returns where it begins. */
+  append(data: Uint8Array, nowMs: number): number {
+    if (data.length > this.roomBytes) throw new RangeError('a segment is full');
+    const offset = this.#length;
+    const sealed = this.#cipher.encrypt(data);
+    this.#bytes.set(sealed, offset);
+    this.#crc32 = crc32(sealed, this.#crc32);
+    this.#length += data.length;
+    this.lastAppendMs = nowMs;
+    return offset;
+  }
+
+  /** Decrypts bytes from memory; the caller owns the result. */
+  read(offset: number, lengthBytes: number): Buffer {
+    return ctrAt(this.#key, offset, this.#bytes.subarray(offset, offset + lengthBytes));
+  }
+
+  /** Resolves when all bytes appended before are in the file; `sync`: on the disk. */
+  flush(sync: boolean): Promise<void> {
+    const upTo = this.#length;
+    const work = this.#work.catch(() => undefined).then(() => this.#flush(upTo, sync));
+    this.#work = work;
+    return work;
+  }
+
+  async #flush(upTo: number, sync: boolean): Promise<void> {
+    this.#file ??= await open(await this.#path, 'w', 0o600);
+    while (this.#written < upTo) {
+      const part = this.#bytes.subarray(this.#written, upTo);
+      const { bytesWritten } = await this.#file.write(part, 0, part.length, this.#written);
+      this.#written += bytesWritten;
+    }
+    if (sync && this.#synced < upTo) {
+      await this.#file.datasync();
+      this.#synced = upTo;
+    }
+  }
+
+  /** Completes the file with its leaf hashes and computes the shard id; nothing may be appended any more. */
+  async seal(hasher: Hasher): Promise<SealedSegment> {
+    const [leaves] = await Promise.all([hasher.leaves(this.memory, this.#length), this.flush(false)]);
+    await this.#file?.write(leaves, 0, leaves.length, this.#length);
+    return { id: shardIdOf(leaves, this.#length), sizeBytes: this.#length };
+  }
+
+  /** Closes the file. */
+  async close(): Promise<void> {
+    await this.#work.catch(() => undefined);
+    await this.#file?.close();
+    this.#file = null;
+  }
+}

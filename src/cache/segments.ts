@@ -1,0 +1,291 @@
+// The segments of a volume that are not sealed yet: where writes go, when they are sealed, and what
+// happens to those that a crash left behind. One is open at a time, whatever files are written.
+
+import { randomBytes } from 'node:crypto';
+import { open, readFile } from 'node:fs/promises';
+import { crc32 } from 'node:zlib';
+import { shardKey } from '../crypto/keys.ts';
+import { leafHashes, MAX_SHARD_SIZE_BYTES, shardIdOf } from '../crypto/merkle.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Logger } from '../lib/log.ts';
+import type { Now } from '../lib/now.ts';
+import { Segment } from './segment.ts';
+import type { Hasher } from './hasher.ts';
+import { FILE_SIZE_MAX_BYTES, fileSizeOf } from './shard-files.ts';
+import type { ShardFiles } from './shard-files.ts';
+import type { ShardTable } from './shard-table.ts';
+
+/** Unsealed segments at once; each holds its bytes in memory. */
+const MAX_UNSEALED = 8;
+/** Bytes that may wait in memory before a write to the file begins by itself. */
+const WRITE_BEHIND_BYTES = 512 * 1024;
+/** Sealed segments that may wait for a sync. */
+const MAX_UNSYNCED = 16;
+const CHECK_INTERVAL_MS = 500;
+/** How long a writer waits for uploads to make room, without any progress, before it gets ENOSPC. */
+const ROOM_DEADLINE_MS = 10_000;
+
+/** Bytes that lie in one shard. */
+export interface Piece {
+  readonly shard: number;
+  readonly shardOffset: number;
+  readonly lengthBytes: number;
+}
+
+/** When segments are sealed. */
+export interface SegmentOptions {
+  /** Sealed this long after the last write. */
+  readonly idleMs: number;
+  /** Sealed this long after the first write, however busy. */
+  readonly maxAgeMs: number;
+}
+
+/** What segments are built from. */
+export interface SegmentComponents {
+  readonly table: ShardTable;
+  readonly files: ShardFiles;
+  readonly dataKey: Buffer;
+  readonly hasher: Hasher;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Commits the table. */
+  readonly commit: () => Promise<void>;
+  /** A shard was sealed and can be uploaded. */
+  readonly onSealed: (shard: number) => void;
+  /** Bytes of a shard were lost with the power; said once for each. */
+  readonly onLost: (shard: number) => void;
+}
+
+/** Cuts off what was never committed and adds the leaf hashes; a reader computes them anew should this break off. */
+async function completeFile(path: string, sizeBytes: number, leaves: Uint8Array): Promise<void> {
+  const file = await open(path, 'r+');
+  try {
+    await file.truncate(sizeBytes);
+    await file.write(leaves, 0, leaves.length, sizeBytes);
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
+}
+
+/** Takes what is written, encrypts it at once and lets go of it only when it is a sealed shard on disk. */
+export class Segments {
+  readonly #c: SegmentComponents;
+  readonly #options: SegmentOptions;
+  /** Oldest first; the last one may be open. */
+  readonly #unsealed = new Map<number, Segment>();
+  readonly #sealing = new Map<number, Promise<void>>();
+  /** Sealed, their files complete but perhaps not on the disk yet. */
+  readonly #unsynced = new Map<number, Segment>();
+  readonly #spare: SharedArrayBuffer[] = [];
+  #open: Segment | null = null;
+  #sizeBytes = MAX_SHARD_SIZE_BYTES;
+  #reserved = false;
+  #admission: Promise<void> | null = null;
+  #timer: NodeJS.Timeout | null = null;
+
+  constructor(components: SegmentComponents, options: SegmentOptions) {
+    this.#c = components;
+    this.#options = options;
+  }
+
+  start(): void {
+    this.#timer = setInterval(() => this.#check(), CHECK_INTERVAL_MS);
+  }
+
+  /** Size at which the next segments are sealed, as the bridge decided. */
+  setSize(sizeBytes: number): void {
+    if (sizeBytes > 0 && sizeBytes <= MAX_SHARD_SIZE_BYTES) this.#sizeBytes = sizeBytes;
+  }
+
+  /** Bytes that are not in sealed shards yet. */
+  get unsealedBytes(): number {
+    let sum = 0;
+    for (const segment of this.#unsealed.values()) sum += segment.length;
+    return sum;
+  }
+
+  #check(): void {
+    const segment = this.#open;
+    if (segment === null || segment.length === 0) return;
+    const now = this.#c.clock.monotonicMs();
+    const due = now - segment.lastAppendMs >= this.#options.idleMs || now - segment.startedMs >= this.#options.maxAgeMs;
+    if (due) this.#close();
+  }
+
+  /**
+   * Makes sure that append() can take `sizeBytes` (at most 1 MiB): waits while too many segments
+   * are unsealed or the cache is full of staged bytes. ENOSPC when it stays full.
+   */
+  admit(sizeBytes: number): Now<void> {
+    const open = this.#open;
+    if (open !== null && open.roomBytes >= sizeBytes && this.#admission === null) return;
+    if (this.#reserved && this.#unsealed.size < MAX_UNSEALED && this.#admission === null) return;
+    const turn = (this.#admission ?? Promise.resolve()).catch(() => undefined).then(() => this.#makeRoom(sizeBytes));
+    this.#admission = turn;
+    const clear = (): void => {
+      if (this.#admission === turn) this.#admission = null;
+    };
+    turn.then(clear, clear);
+    return turn;
+  }
+
+  async #makeRoom(sizeBytes: number): Promise<void> {
+    if (this.#open !== null && this.#open.roomBytes >= sizeBytes) return;
+    while (this.#unsealed.size >= MAX_UNSEALED) {
+      const oldest = [...this.#sealing.values()][0];
+      if (oldest === undefined) break;
+      await oldest;
+    }
+    if (this.#reserved) return;
+    let deadline = this.#c.clock.monotonicMs() + ROOM_DEADLINE_MS;
+    let staged = this.#c.files.stagedBytes;
+    for (;;) {
+      try {
+        await this.#c.files.reserve(2 * FILE_SIZE_MAX_BYTES);
+        this.#reserved = true;
+        return;
+      } catch (error) {
+        // the open segment may be all that could be uploaded
+        this.#close();
+        if (this.#c.files.stagedBytes < staged) {
+          staged = this.#c.files.stagedBytes;
+          deadline = this.#c.clock.monotonicMs() + ROOM_DEADLINE_MS;
+        }
+        if (this.#c.clock.monotonicMs() > deadline) throw error;
+        await this.#c.files.waitForRoom(500);
+      }
+    }
+  }
+
+  /**
+   * Encrypts `data` at the end of the open segment, going on in a new one where it is full. Each
+   * piece must be given an extent in the same turn, so that one commit holds both.
+   */
+  append(data: Buffer): Piece[] {
+    const pieces: Piece[] = [];
+    const now = this.#c.clock.monotonicMs();
+    for (let done = 0; done < data.length;) {
+      const segment = this.#open ?? this.#begin(now);
+      const part = data.subarray(done, done + segment.roomBytes);
+      const shardOffset = segment.append(part, now);
+      pieces.push({ shard: segment.shard, shardOffset, lengthBytes: part.length });
+      const entry = this.#c.table.requireShard(segment.shard);
+      entry.sizeBytes = segment.length;
+      entry.crc32 = segment.crc32;
+      this.#c.table.putShard(segment.shard, entry);
+      done += part.length;
+      if (segment.roomBytes === 0) this.#close();
+      else if (segment.unwrittenBytes >= WRITE_BEHIND_BYTES) segment.flush(false).catch(() => undefined);
+    }
+    return pieces;
+  }
+
+  #begin(nowMs: number): Segment {
+    const salt = randomBytes(32);
+    const shard = this.#c.table.createShard(salt);
+    const memory = this.#spare.pop() ?? new SharedArrayBuffer(MAX_SHARD_SIZE_BYTES);
+    const path = this.#c.files.prepare(shard);
+    const key = shardKey(this.#c.dataKey, salt);
+    const segment = new Segment(shard, key, memory, this.#sizeBytes, path, nowMs);
+    this.#c.files.add(shard, FILE_SIZE_MAX_BYTES, true);
+    this.#unsealed.set(shard, segment);
+    this.#reserved = false;
+    this.#open = segment;
+    return segment;
+  }
+
+  /** Ends the open segment and seals it in the background. */
+  #close(): void {
+    const segment = this.#open;
+    if (segment === null || segment.length === 0) return;
+    this.#open = null;
+    const work = this.#seal(segment).finally(() => this.#sealing.delete(segment.shard));
+    this.#sealing.set(segment.shard, work);
+  }
+
+  /** Tries until it is done: a segment that cannot be written stays readable in memory. */
+  async #seal(segment: Segment): Promise<void> {
+    for (;;) {
+      try {
+        const { id, sizeBytes } = await segment.seal(this.#c.hasher);
+        const entry = this.#c.table.requireShard(segment.shard);
+        this.#c.table.putShard(segment.shard, { ...entry, id, sizeBytes });
+        await this.#c.commit();
+        break;
+      } catch (error) {
+        this.#c.log.warn({ shard: segment.shard, error }, 'a segment could not be sealed; trying again');
+        if (this.#timer === null) return; // stopping: it is found again at the next start
+        await this.#c.clock.sleep(1_000);
+      }
+    }
+    this.#c.files.add(segment.shard, fileSizeOf(segment.length), true);
+    this.#unsealed.delete(segment.shard);
+    this.#unsynced.set(segment.shard, segment);
+    if (this.#unsynced.size > MAX_UNSYNCED) await this.#syncSealed().catch(() => undefined); // a barrier will say it
+    if (this.#spare.length < 2) this.#spare.push(segment.memory);
+    this.#c.onSealed(segment.shard);
+  }
+
+  /** Seals what is open and resolves when everything written before is in sealed shards. */
+  async seal(): Promise<void> {
+    this.#close();
+    await Promise.all(this.#sealing.values());
+  }
+
+  /** The barrier of commits: all bytes written so far are in their files; `sync`: on the disk. */
+  async barrier(sync: boolean): Promise<void> {
+    const pending: Promise<void>[] = [];
+    for (const segment of this.#unsealed.values()) {
+      if (sync || segment.unwrittenBytes > 0) pending.push(segment.flush(sync));
+    }
+    if (sync) pending.push(this.#syncSealed(), this.#c.files.syncFolders());
+    await Promise.all(pending);
+  }
+
+  /** Lets sealed segments reach the disk and closes their files. */
+  async #syncSealed(): Promise<void> {
+    await Promise.all(
+      [...this.#unsynced].map(async ([shard, segment]) => {
+        await segment.flush(true);
+        this.#unsynced.delete(shard);
+        await segment.close();
+      }),
+    );
+  }
+
+  /** Plaintext of a shard that is still in memory, or null. */
+  read(shard: number, offset: number, lengthBytes: number): Buffer | null {
+    return this.#unsealed.get(shard)?.read(offset, lengthBytes) ?? null;
+  }
+
+  /** Seals what an earlier run left open; such a segment is never continued. */
+  async recover(staged: readonly number[]): Promise<void> {
+    for (const shard of staged) {
+      this.#c.files.setStaged(shard, true);
+      const entry = this.#c.table.shard(shard);
+      if (entry === undefined || entry.id.length > 0 || entry.sizeBytes === 0) continue;
+      const path = this.#c.files.path(shard);
+      const bytes = await readFile(path).catch(() => Buffer.alloc(0));
+      const committed = bytes.subarray(0, entry.sizeBytes);
+      if (committed.length < entry.sizeBytes || crc32(committed) !== entry.crc32) {
+        this.#c.onLost(shard);
+        continue;
+      }
+      const leaves = leafHashes(committed);
+      await completeFile(path, entry.sizeBytes, leaves);
+      this.#c.table.putShard(shard, { ...entry, id: shardIdOf(leaves, entry.sizeBytes) });
+      this.#c.files.add(shard, fileSizeOf(entry.sizeBytes), true);
+    }
+    await this.#c.commit();
+  }
+
+  /** Seals what is open and closes all files; what cannot be sealed now is sealed at the next start. */
+  async stop(): Promise<void> {
+    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#timer = null;
+    await this.seal();
+    await this.barrier(true);
+    for (const segment of this.#unsealed.values()) await segment.close();
+  }
+}

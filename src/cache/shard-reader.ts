@@ -1,0 +1,299 @@
+// Plaintext of any shard, wherever its bytes are: in an open segment, decrypted in memory, in a
+// local file, or on a host. Every leaf that does not come from our own memory is verified.
+
+import { open } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
+import { LRUCache } from 'lru-cache';
+import { ctrAt } from '../crypto/ctr.ts';
+import { shardKey } from '../crypto/keys.ts';
+import { HASH_SIZE_BYTES, LEAF_SIZE_BYTES, leafCountOf, leafHash, leafHashes, shardIdOf } from '../crypto/merkle.ts';
+import { XcoreError } from '../lib/errors.ts';
+import type { Logger } from '../lib/log.ts';
+import { fileSizeOf } from './shard-files.ts';
+import type { ShardFiles } from './shard-files.ts';
+import type { Segments } from './segments.ts';
+import type { ShardEntry, ShardTable } from './shard-table.ts';
+
+/** Decrypted leaves kept in memory. */
+const MEMORY_BYTES = 64 * 1024 * 1024;
+const OPEN_FILES = 64;
+const KEYS = 256;
+/** A random read from the network fetches this many leaves. */
+const RANGE_LEAVES = 4;
+/** Shards of which a second random read fetches the whole. */
+const REMEMBERED_RANGES = 1_024;
+const LEAVES_PER_SHARD = 128;
+
+/** Where shards come from that are not here; what it returns is verified. */
+export interface ShardFetcher {
+  /** Writes a shard and its leaf hashes to `path`, whole or not at all. */
+  fetchShard(id: Uint8Array, sizeBytes: number, path: string, signal?: AbortSignal): Promise<void>;
+  fetchLeaves(
+    id: Uint8Array,
+    sizeBytes: number,
+    firstLeaf: number,
+    leafCount: number,
+    signal?: AbortSignal,
+  ): Promise<Uint8Array>;
+}
+
+/** What a reader is built from. */
+export interface ReaderComponents {
+  readonly table: ShardTable;
+  readonly files: ShardFiles;
+  readonly segments: Segments;
+  readonly fetcher: ShardFetcher;
+  readonly dataKey: Buffer;
+  readonly log: Logger;
+  /** Local bytes of a shard are damaged; `lost` when no host has them. */
+  readonly onDamaged: (shard: number, lost: boolean) => void;
+}
+
+/** A local file that is ready to be read: its leaf hashes are checked against the shard id. */
+interface OpenShard {
+  readonly file: FileHandle;
+  readonly leaves: Buffer;
+}
+
+/** Reads ranges of shards; one fetch for each shard, however many wait for it. */
+export class ShardReader {
+  readonly #c: ReaderComponents;
+  readonly #memory = new LRUCache<number, Buffer>({
+    maxSize: MEMORY_BYTES,
+    sizeCalculation: (leaf) => leaf.length,
+  });
+  readonly #files = new LRUCache<number, Promise<OpenShard>>({
+    max: OPEN_FILES,
+    dispose: (opened) => void opened.then(({ file }) => this.#retire(file)).catch(() => undefined),
+  });
+  readonly #keys = new LRUCache<number, Buffer>({ max: KEYS });
+  readonly #ranges = new LRUCache<number, true>({ max: REMEMBERED_RANGES });
+  readonly #fetches = new Map<number, Promise<void>>();
+  #reads = 0;
+  readonly #retired: FileHandle[] = [];
+
+  constructor(components: ReaderComponents) {
+    this.#c = components;
+  }
+
+  /** Fetches of whole shards that are under way. */
+  get fetching(): number {
+    return this.#fetches.size;
+  }
+
+  /** At once when the bytes are in memory. `whole`: what is read here is likely read on. */
+  read(
+    shard: number,
+    offset: number,
+    lengthBytes: number,
+    whole: boolean,
+    signal?: AbortSignal,
+  ): Buffer[] | Promise<Buffer[]> {
+    const open = this.#c.segments.read(shard, offset, lengthBytes);
+    if (open !== null) return [open];
+    const first = Math.floor(offset / LEAF_SIZE_BYTES);
+    const last = Math.floor((offset + lengthBytes - 1) / LEAF_SIZE_BYTES);
+    const leaves: Buffer[] = [];
+    for (let leaf = first; leaf <= last; leaf++) {
+      const bytes = this.#memory.get(shard * LEAVES_PER_SHARD + leaf);
+      if (bytes === undefined) return this.#load(shard, first, last, offset, lengthBytes, whole, signal);
+      leaves.push(bytes);
+    }
+    return cutOut(leaves, offset - first * LEAF_SIZE_BYTES, lengthBytes);
+  }
+
+  async #load(
+    shard: number,
+    first: number,
+    last: number,
+    offset: number,
+    lengthBytes: number,
+    whole: boolean,
+    signal?: AbortSignal,
+  ): Promise<Buffer[]> {
+    this.#reads++;
+    try {
+      const entry = this.#c.table.requireShard(shard);
+      const local = await this.#ciphertext(shard, entry, first, last, whole, signal);
+      const plain = ctrAt(this.#keyOf(shard, entry), local.first * LEAF_SIZE_BYTES, local.bytes);
+      for (let at = 0, leaf = local.first; at < plain.length; at += LEAF_SIZE_BYTES, leaf++) {
+        this.#memory.set(shard * LEAVES_PER_SHARD + leaf, plain.subarray(at, at + LEAF_SIZE_BYTES));
+      }
+      const start = offset - local.first * LEAF_SIZE_BYTES;
+      return [plain.subarray(start, start + lengthBytes)];
+    } finally {
+      this.#reads--;
+      if (this.#reads === 0) this.#closeRetired();
+    }
+  }
+
+  /** Verified ciphertext of at least leaves first to last. */
+  async #ciphertext(
+    shard: number,
+    entry: ShardEntry,
+    first: number,
+    last: number,
+    whole: boolean,
+    signal?: AbortSignal,
+  ): Promise<{ first: number; bytes: Uint8Array }> {
+    for (let attempt = 0; attempt < 2; attempt++) {
+      if (this.#c.files.has(shard)) {
+        try {
+          return { first, bytes: await this.#readLocal(shard, entry, first, last) };
+        } catch (error) {
+          if (!(error instanceof XcoreError) || error.code !== 'CORRUPT_SHARD') throw error;
+          await this.#discard(shard, error);
+        }
+      }
+      if (entry.id.length === 0) throw new XcoreError('EIO', `shard ${shard} was never completed`);
+      const inTransfer = this.#fetches.get(shard);
+      if (inTransfer === undefined && !whole && !this.#ranges.has(shard)) {
+        this.#ranges.set(shard, true);
+        const from = first - (first % RANGE_LEAVES);
+        const to = Math.min(leafCountOf(entry.sizeBytes), Math.max(last + 1, from + RANGE_LEAVES));
+        const bytes = await this.#c.fetcher.fetchLeaves(entry.id, entry.sizeBytes, from, to - from, signal);
+        return { first: from, bytes };
+      }
+      await abortable(inTransfer ?? this.prefetch(shard), signal);
+    }
+    throw new XcoreError('EIO', `shard ${shard} cannot be kept on the local disk`);
+  }
+
+  /** Fetches a whole shard into the local cache unless it is here. */
+  prefetch(shard: number): Promise<void> {
+    const running = this.#fetches.get(shard);
+    if (running !== undefined) return running;
+    if (this.#c.files.has(shard)) return Promise.resolve();
+    const fetch = this.#fetch(shard).finally(() => this.#fetches.delete(shard));
+    this.#fetches.set(shard, fetch);
+    return fetch;
+  }
+
+  async #fetch(shard: number): Promise<void> {
+    const entry = this.#c.table.requireShard(shard);
+    const { id, sizeBytes } = entry;
+    await this.#c.files.reserve(fileSizeOf(sizeBytes));
+    const path = await this.#c.files.prepare(shard);
+    await this.#c.fetcher.fetchShard(id, sizeBytes, path);
+    this.#c.files.add(shard, fileSizeOf(sizeBytes), false);
+  }
+
+  #keyOf(shard: number, entry: ShardEntry): Buffer {
+    let key = this.#keys.get(shard);
+    if (key === undefined) {
+      key = shardKey(this.#c.dataKey, entry.salt);
+      this.#keys.set(shard, key);
+    }
+    return key;
+  }
+
+  async #readLocal(shard: number, entry: ShardEntry, first: number, last: number): Promise<Buffer> {
+    this.#c.files.touch(shard);
+    let opened = this.#files.get(shard);
+    if (opened === undefined) {
+      opened = this.#openLocal(shard, entry);
+      this.#files.set(shard, opened);
+      opened.catch(() => this.#files.delete(shard));
+    }
+    const { file, leaves } = await opened;
+    const start = first * LEAF_SIZE_BYTES;
+    const bytes = Buffer.allocUnsafe(Math.min((last + 1) * LEAF_SIZE_BYTES, entry.sizeBytes) - start);
+    await readFully(file, bytes, start);
+    for (let leaf = first; leaf <= last; leaf++) {
+      const at = (leaf - first) * LEAF_SIZE_BYTES;
+      const hash = leafHash(bytes.subarray(at, at + LEAF_SIZE_BYTES));
+      const wanted = leaves.subarray(leaf * HASH_SIZE_BYTES, (leaf + 1) * HASH_SIZE_BYTES);
+      if (!hash.equals(wanted)) throw new XcoreError('CORRUPT_SHARD', `local bytes of shard ${shard} are damaged`);
+    }
+    return bytes;
+  }
+
+  async #openLocal(shard: number, entry: ShardEntry): Promise<OpenShard> {
+    let file: FileHandle;
+    try {
+      file = await open(this.#c.files.path(shard), 'r');
+    } catch (error) {
+      throw new XcoreError('CORRUPT_SHARD', `the local file of shard ${shard} is gone`, { cause: error });
+    }
+    try {
+      const leaves = Buffer.alloc(leafCountOf(entry.sizeBytes) * HASH_SIZE_BYTES);
+      const { bytesRead } = await file.read(leaves, 0, leaves.length, entry.sizeBytes);
+      if (bytesRead === leaves.length && shardIdOf(leaves, entry.sizeBytes).equals(entry.id)) return { file, leaves };
+      // the leaf hashes were not written or are damaged; the bytes may still be right
+      const bytes = Buffer.allocUnsafe(entry.sizeBytes);
+      await readFully(file, bytes, 0);
+      const computed = leafHashes(bytes);
+      if (shardIdOf(computed, entry.sizeBytes).equals(entry.id)) return { file, leaves: computed };
+      throw new XcoreError('CORRUPT_SHARD', `the local file of shard ${shard} does not match its id`);
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  /** Lets go of a damaged local file, unless it is all there is. */
+  async #discard(shard: number, error: XcoreError): Promise<void> {
+    const lost = this.#c.table.isStaged(shard);
+    this.#c.onDamaged(shard, lost);
+    this.#files.delete(shard);
+    if (lost) throw error;
+    await this.#c.files.drop(shard);
+  }
+
+  /** Forgets a shard that is freed. */
+  forget(shard: number): void {
+    this.#files.delete(shard);
+    this.#keys.delete(shard);
+    for (let leaf = 0; leaf < LEAVES_PER_SHARD; leaf++) this.#memory.delete(shard * LEAVES_PER_SHARD + leaf);
+  }
+
+  // a read may still use a file that the LRU let go of
+  #retire(file: FileHandle): void {
+    this.#retired.push(file);
+    if (this.#reads === 0 || this.#retired.length > OPEN_FILES) this.#closeRetired();
+  }
+
+  #closeRetired(): void {
+    for (const file of this.#retired.splice(0)) file.close().catch(() => undefined);
+  }
+
+  /** Waits for transfers under way and closes all files. */
+  async stop(): Promise<void> {
+    await Promise.allSettled(this.#fetches.values());
+    const opened = await Promise.allSettled(this.#files.values());
+    for (const result of opened) if (result.status === 'fulfilled') await result.value.file.close();
+    this.#memory.clear();
+  }
+}
+
+async function readFully(file: FileHandle, buffer: Buffer, position: number): Promise<void> {
+  for (let done = 0; done < buffer.length;) {
+    const { bytesRead } = await file.read(buffer, done, buffer.length - done, position + done);
+    if (bytesRead === 0) throw new XcoreError('CORRUPT_SHARD', 'a local shard file is too short');
+    done += bytesRead;
+  }
+}
+
+/** Parts of [start, start + lengthBytes) of leaves that follow each other. */
+function cutOut(leaves: readonly Buffer[], start: number, lengthBytes: number): Buffer[] {
+  const parts: Buffer[] = [];
+  let position = 0;
+  for (const leaf of leaves) {
+    const from = Math.max(0, start - position);
+    const to = Math.min(leaf.length, start + lengthBytes - position);
+    if (to > from) parts.push(leaf.subarray(from, to));
+    position += leaf.length;
+  }
+  return parts;
+}
+
+/** A promise that also ends when a signal aborts. */
+function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise;
+  return new Promise((resolve, reject) => {
+    const abort = (): void => reject(new XcoreError('EINTR', 'the read was interrupted'));
+    if (signal.aborted) abort();
+    signal.addEventListener('abort', abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
+}
