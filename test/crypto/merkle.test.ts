@@ -308,6 +308,16 @@ void t.test('an inner node never passes for a leaf, nor one shard for another wi
   t.notSame(shardIdOf(upper, 2 * LEAF_SIZE_BYTES), shardIdOf(leaves, data.length), 'the ids are not');
 });
 
+void t.test('a tree made with a short leaf in the middle or a long last one does not verify', async (t) => {
+  const L = LEAF_SIZE_BYTES;
+  const short = random.bytes(100);
+  const whole = random.bytes(L);
+  const leaves = Buffer.concat([leafHash(short), leafHash(whole)]);
+  const id = shardIdOf(leaves, L + 100);
+  t.notOk(verifyRange(id, L + 100, 0, short, rangeProof(leaves, 0, 1)));
+  t.notOk(verifyRange(id, L + 100, 1, whole, rangeProof(leaves, 1, 1)));
+});
+
 void t.test('a whole shard with one bit, one byte or the id changed is null', async (t) => {
   const data = random.bytes(3 * LEAF_SIZE_BYTES + 5);
   const id = shardIdOf(leafHashes(data), data.length);
