@@ -1,0 +1,107 @@
+// Tells the kernel what it must forget. The kernel may wait for locks that a pending request holds, so
+// notifications go out one at a time on another thread, never from the thread that answers requests.
+
+import { NOTIFY, NOTIFY_INVAL_ENTRY_OUT, NOTIFY_INVAL_INODE_OUT, OUT_HEADER } from './abi.ts';
+import { allocate, writeInThread } from './native.ts';
+import { writeU64 } from './reply.ts';
+import type { Logger } from '../lib/log.ts';
+
+/** Most notifications that wait; those beyond are lost to the kernel's own timeouts, and logged. */
+const MAX_WAITING = 262_144;
+const MAX_NAME_BYTES = 1024;
+const ENOENT = 2;
+
+type Notification = { ino: number; offset: number; length: number } | { parent: number; name: string };
+
+/** Queue of invalidations of one mount. */
+export class Notifier {
+  readonly #fd: number;
+  readonly #log: Logger;
+  readonly #memory = allocate(OUT_HEADER.size + NOTIFY_INVAL_INODE_OUT.size + MAX_NAME_BYTES + 1);
+  /** Insertion order is sending order; equal ones wait once. */
+  readonly #waiting = new Map<string, Notification>();
+  #sending: Promise<void> = Promise.resolve();
+  #busy = false;
+  #stopped = false;
+  #lost = 0;
+
+  constructor(fd: number, components: { log: Logger }) {
+    this.#fd = fd;
+    this.#log = components.log;
+  }
+
+  /** `length` 0 is to the end; `offset` -1 is attributes only. */
+  inode(ino: number, offset: number, length: number): void {
+    this.#add(`i${ino}:${offset}:${length}`, { ino, offset, length });
+  }
+
+  entry(parent: number, name: string): void {
+    this.#add(`e${parent}:${name}`, { parent, name });
+  }
+
+  /** Resolves when all that waits now has been sent. */
+  async idle(): Promise<void> {
+    while (this.#busy) await this.#sending;
+  }
+
+  /** Drops what waits and resolves when nothing is being sent any more. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#waiting.clear();
+    await this.#sending;
+  }
+
+  #add(key: string, notification: Notification): void {
+    if (this.#stopped) return;
+    if (this.#waiting.size >= MAX_WAITING && !this.#waiting.has(key)) {
+      if (this.#lost++ === 0) this.#log.error({ waiting: MAX_WAITING }, 'too many invalidations, some are dropped');
+      return;
+    }
+    this.#waiting.set(key, notification);
+    if (this.#busy) return;
+    this.#busy = true;
+    this.#sending = this.#sendAll();
+  }
+
+  async #sendAll(): Promise<void> {
+    try {
+      for (const [key, notification] of this.#waiting) {
+        this.#waiting.delete(key);
+        const result = await writeInThread(this.#fd, this.#memory.address, this.#encode(notification));
+        // ENOENT: the kernel knows nothing of it anyway
+        if (result < 0 && result !== -ENOENT) this.#log.debug({ errno: -result }, 'invalidation failed');
+      }
+    } catch (error) {
+      this.#log.error({ err: error }, 'invalidations cannot be sent');
+    } finally {
+      this.#lost = 0;
+      this.#busy = false;
+    }
+  }
+
+  #encode(notification: Notification): number {
+    const { buffer } = this.#memory;
+    const body = OUT_HEADER.size;
+    let sizeBytes: number;
+    if ('ino' in notification) {
+      sizeBytes = body + NOTIFY_INVAL_INODE_OUT.size;
+      writeU64(buffer, body + NOTIFY_INVAL_INODE_OUT.ino, notification.ino);
+      buffer.writeBigInt64LE(BigInt(notification.offset), body + NOTIFY_INVAL_INODE_OUT.off);
+      buffer.writeBigInt64LE(BigInt(notification.length), body + NOTIFY_INVAL_INODE_OUT.len);
+      buffer.writeInt32LE(NOTIFY.INVAL_INODE, OUT_HEADER.error);
+    } else {
+      const nameStart = body + NOTIFY_INVAL_ENTRY_OUT.size;
+      const name = notification.name.slice(0, MAX_NAME_BYTES);
+      sizeBytes = nameStart + name.length + 1;
+      writeU64(buffer, body + NOTIFY_INVAL_ENTRY_OUT.parent, notification.parent);
+      buffer.writeUInt32LE(name.length, body + NOTIFY_INVAL_ENTRY_OUT.namelen);
+      buffer.writeUInt32LE(0, body + NOTIFY_INVAL_ENTRY_OUT.flags);
+      buffer.write(name, nameStart, 'latin1');
+      buffer.writeUInt8(0, nameStart + name.length);
+      buffer.writeInt32LE(NOTIFY.INVAL_ENTRY, OUT_HEADER.error);
+    }
+    buffer.writeUInt32LE(sizeBytes, OUT_HEADER.len);
+    writeU64(buffer, OUT_HEADER.unique, 0);
+    return sizeBytes;
+  }
+}

@@ -1,0 +1,45 @@
+// What one opcode is made of: decode and ask the filesystem, then encode its answer.
+
+import type { ReplyWriter } from './reply.ts';
+import type { Request } from './request.ts';
+import type { Filesystem, Now } from '../vfs/filesystem.ts';
+
+/** What handlers may use besides the request. */
+export interface HandlerContext {
+  readonly filesystem: Filesystem;
+  /** The kernel caches writes: it reads through write-only handles and appends by itself. */
+  readonly writebackCache: boolean;
+  /** SETXATTR carries the long form of its body. */
+  readonly extendedSetxattr: boolean;
+  /** The kernel may remember that a name does not exist. */
+  readonly negativeEntries: boolean;
+  /** The kernel may keep a directory's listing while its names are valid. */
+  readonly cacheDirectories: boolean;
+  /** Signal that fires when the process behind this request is interrupted. */
+  interruptSignal(request: Request): AbortSignal;
+}
+
+/** One opcode. `run` decodes the whole body before its first await; `encode` puts the reply's body. */
+export interface Operation<Result> {
+  run(request: Request, context: HandlerContext): Now<Result>;
+  encode(reply: ReplyWriter, result: Result, request: Request): void;
+}
+
+/** An operation whose result type only its own two functions know. */
+export type AnyOperation = Operation<unknown>;
+
+/** Opcode → operation. */
+export type OperationTable = ReadonlyMap<number, AnyOperation>;
+
+/** Ties the two functions of an opcode together. */
+export function operation<Result>(run: Operation<Result>['run'], encode: Operation<Result>['encode']): AnyOperation {
+  return { run, encode } as AnyOperation;
+}
+
+/** The body of a reply that says nothing but "done". */
+export function encodeNothing(): void {}
+
+/** Applies `next` to a result that is there or will be, without a promise when it is there. */
+export function chain<From, To>(value: Now<From>, next: (value: From) => Now<To>): Now<To> {
+  return value instanceof Promise ? value.then(next) : next(value);
+}

@@ -1,0 +1,138 @@
+// Opcodes that work on open files.
+
+import {
+  CREATE_IN,
+  FLUSH_IN,
+  FOPEN,
+  FSYNC_DATA_ONLY,
+  FSYNC_IN,
+  MAX_IO_BYTES,
+  O,
+  OP,
+  OPEN_IN,
+  OPEN_KILL_SUIDGID,
+  READ_IN,
+  RELEASE_IN,
+  WRITE_CACHE,
+  WRITE_IN,
+  WRITE_OUT_BYTES,
+} from '../abi.ts';
+import { chain, encodeNothing, operation } from '../operation.ts';
+import type { AnyOperation, HandlerContext } from '../operation.ts';
+import type { ReplyWriter } from '../reply.ts';
+import type { Request } from '../request.ts';
+import { XcoreError } from '../../lib/errors.ts';
+import type { Attributes, OpenFile } from '../../vfs/filesystem.ts';
+
+/**
+ * Open flags as the filesystem should see them. With its write cache on, the kernel reads around
+ * partial pages through any handle and places appended data itself.
+ */
+function openFlags(flags: number, { writebackCache }: HandlerContext): number {
+  if (!writebackCache) return flags;
+  const readable = (flags & O.ACCMODE) === O.WRONLY ? (flags & ~O.ACCMODE) | O.RDWR : flags;
+  return readable & ~O.APPEND;
+}
+
+function encodeOpen(reply: ReplyWriter, file: OpenFile): void {
+  reply.putOpen(file.handle, (file.directIo ? FOPEN.DIRECT_IO : 0) | (file.keepCache ? FOPEN.KEEP_CACHE : 0));
+}
+
+/** The caller lacks CAP_FSETID and truncates: setuid and setgid bits go, after the open succeeded. */
+function dropPrivileges(request: Request, context: HandlerContext, file: OpenFile): OpenFile | Promise<OpenFile> {
+  return chain(context.filesystem.setattr(request.nodeid, { killPrivileges: true }, request.caller), () => file);
+}
+
+const open = operation<OpenFile>((request, context) => {
+  const flags = request.u32(OPEN_IN.flags);
+  const opened = context.filesystem.open(request.nodeid, openFlags(flags, context));
+  const drop = (request.u32(OPEN_IN.openFlags) & OPEN_KILL_SUIDGID) !== 0 && (flags & O.TRUNC) !== 0;
+  return drop ? chain(opened, (file) => dropPrivileges(request, context, file)) : opened;
+}, encodeOpen);
+
+const create = operation<{ attributes: Attributes; file: OpenFile }>(
+  (request, context) =>
+    context.filesystem.create(
+      request.nodeid,
+      request.name(CREATE_IN.size),
+      request.u32(CREATE_IN.mode),
+      openFlags(request.u32(CREATE_IN.flags), context),
+      request.caller,
+    ),
+  (reply, { attributes, file }) => {
+    reply.putEntry(attributes);
+    encodeOpen(reply, file);
+  },
+);
+
+const read = operation<Buffer[]>(
+  (request, context) => {
+    request.limit = request.u32(READ_IN.size);
+    return context.filesystem.read(
+      request.nodeid,
+      request.u64(READ_IN.fh),
+      request.u64(READ_IN.offset),
+      Math.min(request.limit, MAX_IO_BYTES),
+      context.interruptSignal(request),
+    );
+  },
+  (reply, parts, request) => {
+    let totalBytes = 0;
+    for (const part of parts) totalBytes += part.length;
+    if (totalBytes > request.limit) throw new RangeError(`read gave ${totalBytes} bytes of ${request.limit}`);
+    reply.putParts(parts, totalBytes);
+  },
+);
+
+const write = operation<void>(
+  (request, { filesystem }) => {
+    request.limit = request.u32(WRITE_IN.size);
+    return filesystem.write(
+      request.nodeid,
+      request.u64(WRITE_IN.fh),
+      request.u64(WRITE_IN.offset),
+      request.borrow(WRITE_IN.bytes, request.limit),
+      (request.u32(WRITE_IN.writeFlags) & WRITE_CACHE) !== 0,
+    );
+  },
+  (reply, _result, request) => {
+    reply.putStruct(WRITE_OUT_BYTES).writeUInt32LE(request.limit, 0);
+  },
+);
+
+const flush = operation<void>(
+  (request, { filesystem }) => filesystem.flush(request.nodeid, request.u64(FLUSH_IN.fh)),
+  encodeNothing,
+);
+
+const fsync = operation<void>(
+  (request, { filesystem }) =>
+    filesystem.fsync(
+      request.nodeid,
+      request.u64(FSYNC_IN.fh),
+      (request.u32(FSYNC_IN.fsyncFlags) & FSYNC_DATA_ONLY) !== 0,
+    ),
+  encodeNothing,
+);
+
+const release = operation<void>(
+  (request, { filesystem }) => filesystem.release(request.nodeid, request.u64(RELEASE_IN.fh)),
+  encodeNothing,
+);
+
+const fallocate = operation<never>(() => {
+  // EOPNOTSUPP makes posix_fallocate(3) and cp fall back; ENOSYS would reach programs
+  throw new XcoreError('EOPNOTSUPP');
+}, encodeNothing);
+
+/** Opcode → operation, open files. */
+export const FILE_OPERATIONS: [number, AnyOperation][] = [
+  [OP.OPEN, open],
+  [OP.CREATE, create],
+  [OP.READ, read],
+  [OP.WRITE, write],
+  [OP.FLUSH, flush],
+  [OP.FSYNC, fsync],
+  [OP.RELEASE, release],
+  [OP.FALLOCATE, fallocate],
+];
