@@ -1,0 +1,108 @@
+// Answers Locate and Report: where a shard's mirrors are, best first, and what clients say of them.
+
+import type { Clock } from '../lib/clock.ts';
+import { XcoreError } from '../lib/errors.ts';
+import { MAX_LOCATE_SHARDS } from '../net/protocols.ts';
+import type { Locate, Report } from '../net/proto/wire_pb.ts';
+import type { ResponseInit } from '../net/rpc.ts';
+import type { Owner } from './authenticate.ts';
+import type { HostRegistry, HostView } from './host-registry.ts';
+import type { KeyedQueue } from '../lib/keyed-queue.ts';
+import type { OrderBook } from './order-book.ts';
+import type { OrderSigner } from './order-signer.ts';
+import type { MirrorRecord, ShardRecord } from './proto/records_pb.ts';
+import { checkShardId, hexOf } from './records.ts';
+import { belongsTo } from './shard-directory.ts';
+import type { ShardDirectory } from './shard-directory.ts';
+import type { Store } from './store.ts';
+
+/** Codes that say the mirror itself is bad, not only its host busy or away. */
+const BAD_MIRROR = new Set(['CORRUPT_SHARD', 'NOT_FOUND']);
+/** Reports of one mirror that come closer together count once. */
+const REPORT_INTERVAL_MS = 60_000;
+const MAX_REPORTS = 1_000_000;
+
+/** What a locator works with. */
+export interface LocatorComponents {
+  readonly store: Store;
+  readonly registry: HostRegistry;
+  readonly book: OrderBook;
+  readonly directory: ShardDirectory;
+  readonly signer: OrderSigner;
+  readonly volumeQueue: KeyedQueue;
+  readonly clock: Clock;
+}
+
+/** Finds mirrors. */
+export class Locator {
+  readonly #components: LocatorComponents;
+
+  constructor(components: LocatorComponents) {
+    this.#components = components;
+  }
+
+  /** Mirrors of the owner's shards, each with an order; those of others, freed and unknown ones have none. */
+  async locate(owner: Owner, request: Locate): Promise<ResponseInit> {
+    const { shardIds } = request;
+    if (shardIds.length === 0 || shardIds.length > MAX_LOCATE_SHARDS) {
+      throw new XcoreError('PROTOCOL', `Locate names 1 to ${MAX_LOCATE_SHARDS} shards`);
+    }
+    for (const id of shardIds) checkShardId(id);
+    const known = await this.#components.directory.load(shardIds);
+    const locations = shardIds.map((shardId) => {
+      const record = known.get(hexOf(shardId));
+      return { shardId, mirrors: belongsTo(record, owner.volume) ? this.#targets(owner, shardId, record) : [] };
+    });
+    return { case: 'locations', value: { locations } };
+  }
+
+  /** Notes a bad mirror or host. A client's word lowers its standing and deletes nothing. */
+  async report(owner: Owner, request: Report): Promise<ResponseInit> {
+    checkShardId(request.shardId);
+    const { volumeQueue, directory, store, book, registry, clock } = this.#components;
+    await volumeQueue.run(hexOf(owner.volume), async () => {
+      const record = (await directory.load([request.shardId])).get(hexOf(request.shardId));
+      const mirror = belongsTo(record, owner.volume)
+        ? record.mirrors.find(({ host }) => host === request.host)
+        : undefined;
+      if (record && mirror) {
+        if (clock.now() - Number(mirror.lastReportMs) < REPORT_INTERVAL_MS) return;
+        mirror.lastReportMs = BigInt(clock.now());
+        if (BAD_MIRROR.has(request.code)) mirror.reports = Math.min(MAX_REPORTS, mirror.reports + 1);
+        await store.batch([directory.save(request.shardId, record)]);
+        registry.failed(request.host);
+      } else if (book.isOrdered(owner.volume, request.shardId, request.host)) {
+        registry.failed(request.host);
+      }
+    });
+    return { case: 'done', value: {} };
+  }
+
+  #targets(owner: Owner, shardId: Uint8Array, record: ShardRecord): object[] {
+    const { registry, signer } = this.#components;
+    const { volume, peer: client } = owner;
+    const mirrors: { mirror: MirrorRecord; host: HostView }[] = [];
+    for (const mirror of record.mirrors) {
+      const host = registry.get(mirror.host);
+      if (host) mirrors.push({ mirror, host });
+    }
+    return mirrors.sort(bestFirst).map(({ host: { host, addresses } }) => ({
+      host,
+      addresses: [...addresses],
+      order: signer.make({ operation: 'retrieve', shardId, sizeBytes: record.sizeBytes, client, host, volume }).signed,
+    }));
+  }
+}
+
+function bestFirst(a: { mirror: MirrorRecord; host: HostView }, b: { mirror: MirrorRecord; host: HostView }): number {
+  return (
+    Number(a.mirror.reports > 0) - Number(b.mirror.reports > 0) ||
+    Number(b.host.online) - Number(a.host.online) ||
+    a.mirror.reports - b.mirror.reports ||
+    gradeOf(b.host) - gradeOf(a.host)
+  );
+}
+
+function gradeOf(host: HostView): number {
+  return host.reliability * host.reliability * Math.log2(2 + host.bytesPerSecond);
+}

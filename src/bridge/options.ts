@@ -1,0 +1,57 @@
+// Every time and bound of a bridge, with its default.
+
+const MINUTE_MS = 60_000;
+const HOUR_MS = 60 * MINUTE_MS;
+
+/** What may be set when a bridge is started; tests shorten the times. */
+export interface BridgeOptions {
+  /** Between a host's heartbeats; a host is offline after three missed ones. */
+  readonly heartbeatMs: number;
+  /** A host counts for the policy for so long after it was last seen. */
+  readonly existsForMs: number;
+  readonly leaseTtlMs: number;
+  readonly storeOrderMs: number;
+  readonly retrieveOrderMs: number;
+  readonly deleteOrderMs: number;
+  /** A receipt counts for so long after its order has expired. */
+  readonly confirmGraceMs: number;
+  /** Of each volume, one mirror counted. */
+  readonly quotaBytes: number;
+  readonly maxVolumes: number;
+  readonly maxHosts: number;
+  /** Store orders that are out, over all volumes; a few hundred bytes of memory each. */
+  readonly maxOrders: number;
+  readonly maxOrdersPerVolume: number;
+  readonly maxWatchersPerVolume: number;
+  /** Requests of one volume that may wait for each other. */
+  readonly maxWaitingPerVolume: number;
+  /** Delete orders in one heartbeat's answer. */
+  readonly maxDeletesPerHeartbeat: number;
+  readonly maxConnections: number;
+  /** Requests a second that one stream may keep up; more are slowed down. */
+  readonly maxRequestsPerSecond: number;
+  /** Between rounds of upkeep: expired leases and orders, figures of hosts written down. */
+  readonly upkeepMs: number;
+}
+
+/** The defaults. */
+export const BRIDGE_DEFAULTS: BridgeOptions = {
+  heartbeatMs: 5_000,
+  existsForMs: 24 * HOUR_MS,
+  leaseTtlMs: 30_000,
+  storeOrderMs: HOUR_MS,
+  retrieveOrderMs: 6 * HOUR_MS,
+  deleteOrderMs: HOUR_MS,
+  confirmGraceMs: HOUR_MS,
+  quotaBytes: 1024 ** 4,
+  maxVolumes: 100_000,
+  maxHosts: 10_000,
+  maxOrders: 200_000,
+  maxOrdersPerVolume: 4_096,
+  maxWatchersPerVolume: 64,
+  maxWaitingPerVolume: 256,
+  maxDeletesPerHeartbeat: 1_000,
+  maxConnections: 4_096,
+  maxRequestsPerSecond: 500,
+  upkeepMs: 1_000,
+};

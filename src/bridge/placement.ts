@@ -1,0 +1,69 @@
+// Chooses hosts for one shard: distinct, random, the better ones more often. Knows no network and no store.
+
+import type { PeerName } from '../net/network.ts';
+
+/** What a choice needs to know of a host. */
+export interface Candidate {
+  readonly host: PeerName;
+  readonly online: boolean;
+  /** What it can still take, promised bytes already taken off. */
+  readonly freeBytes: number;
+  /** Measured; 0 when never measured. */
+  readonly bytesPerSecond: number;
+  /** 0 to 1. */
+  readonly reliability: number;
+}
+
+/** What is to be placed. */
+export interface PlacementRequest {
+  readonly sizeBytes: number;
+  /** Hosts wanted; fewer come when fewer are fit. */
+  readonly count: number;
+  /** Hosts that hold the shard already or that just failed the client. */
+  readonly exclude: ReadonlySet<PeerName>;
+  /** Taken first where fit: they may hold the bytes from an earlier try. */
+  readonly prefer?: ReadonlySet<PeerName>;
+}
+
+const MIN_FREE_SHARE = 0.05;
+const MIN_RELIABILITY = 0.05;
+const MAX_SPEED_ADVANTAGE = 4;
+
+/** Up to `count` distinct hosts, best luck first. `random` gives numbers in [0, 1). */
+export function chooseHosts<C extends Candidate>(
+  candidates: Iterable<C>,
+  request: PlacementRequest,
+  random: () => number,
+): C[] {
+  const fit = [...candidates].filter(
+    (candidate) => candidate.online && candidate.freeBytes >= request.sizeBytes && !request.exclude.has(candidate.host),
+  );
+  const mostFree = Math.max(1, ...fit.map((candidate) => candidate.freeBytes));
+  const usualSpeed = medianSpeed(fit);
+  // Weighted sampling without replacement: Efraimidis and Spirakis, 2006, as exponential waiting times.
+  return fit
+    .map((candidate) => ({
+      candidate,
+      preferred: request.prefer?.has(candidate.host) ?? false,
+      wait: -Math.log(1 - random()) / weightOf(candidate, mostFree, usualSpeed),
+    }))
+    .sort((a, b) => Number(b.preferred) - Number(a.preferred) || a.wait - b.wait)
+    .slice(0, Math.max(0, request.count))
+    .map(({ candidate }) => candidate);
+}
+
+function weightOf(candidate: Candidate, mostFree: number, usualSpeed: number): number {
+  const free = Math.max(MIN_FREE_SHARE, candidate.freeBytes / mostFree);
+  const advantage = candidate.bytesPerSecond > 0 ? candidate.bytesPerSecond / usualSpeed : 1;
+  const speed = Math.min(MAX_SPEED_ADVANTAGE, Math.max(1 / MAX_SPEED_ADVANTAGE, advantage));
+  const reliability = Math.max(MIN_RELIABILITY, candidate.reliability);
+  return free * speed * reliability * reliability;
+}
+
+function medianSpeed(candidates: readonly Candidate[]): number {
+  const speeds = candidates
+    .map((candidate) => candidate.bytesPerSecond)
+    .filter((speed) => speed > 0)
+    .sort((a, b) => a - b);
+  return speeds[Math.floor(speeds.length / 2)] ?? 1;
+}

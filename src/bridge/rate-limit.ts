@@ -1,0 +1,22 @@
+// Slows down a stream that asks too much.
+
+/** A token bucket that holds one second's worth. */
+export class RateLimit {
+  readonly #perSecond: number;
+  #tokens: number;
+  #lastMs: number;
+
+  constructor(perSecond: number, nowMs: number) {
+    this.#perSecond = perSecond;
+    this.#tokens = perSecond;
+    this.#lastMs = nowMs;
+  }
+
+  /** Counts one request and returns how long it has to wait, in milliseconds. */
+  take(nowMs: number): number {
+    const earned = (Math.max(0, nowMs - this.#lastMs) * this.#perSecond) / 1_000;
+    this.#lastMs = nowMs;
+    this.#tokens = Math.min(this.#perSecond, this.#tokens + earned) - 1;
+    return this.#tokens >= 0 ? 0 : Math.ceil((-this.#tokens * 1_000) / this.#perSecond);
+  }
+}

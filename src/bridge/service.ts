@@ -1,0 +1,174 @@
+// From a request to the part of the bridge that answers it. Knows who is on the other end of a stream
+// and what that party has proved, not how anything is answered.
+
+import type { Clock } from '../lib/clock.ts';
+import { XcoreError } from '../lib/errors.ts';
+import type { Metrics } from '../lib/metrics.ts';
+import type { PeerName } from '../net/network.ts';
+import type { Heartbeat, RegisterHost } from '../net/proto/wire_pb.ts';
+import type { RequestBody, ResponseInit, RpcContext, RpcSession } from '../net/rpc.ts';
+import { authenticate } from './authenticate.ts';
+import type { Owner } from './authenticate.ts';
+import type { DeleteQueue } from './delete-queue.ts';
+import type { HostRegistry } from './host-registry.ts';
+import type { Leases, LeaseView } from './lease.ts';
+import type { Locator } from './locator.ts';
+import type { Placer } from './placer.ts';
+import { RateLimit } from './rate-limit.ts';
+import type { Receipts } from './receipts.ts';
+import { toNumber } from './records.ts';
+import type { VolumeLog } from './volume-log.ts';
+import type { Watchers } from './watchers.ts';
+
+const MAX_DELETE_REPORTS = 10_000;
+
+/** The parts that answer. */
+export interface ServiceParts {
+  readonly registry: HostRegistry;
+  readonly placer: Placer;
+  readonly receipts: Receipts;
+  readonly locator: Locator;
+  readonly log: VolumeLog;
+  readonly leases: Leases;
+  readonly watchers: Watchers;
+  readonly deletes: DeleteQueue;
+  readonly space: (owner: Owner) => Promise<ResponseInit>;
+  readonly bridge: PeerName;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+}
+
+/** Bounds of a stream. */
+export interface ServiceOptions {
+  readonly heartbeatMs: number;
+  readonly maxRequestsPerSecond: number;
+}
+
+interface Session {
+  owner: Owner | undefined;
+  readonly limit: RateLimit;
+}
+
+/** Answers all requests of all streams. */
+export class Service {
+  readonly #parts: ServiceParts;
+  readonly #options: ServiceOptions;
+  readonly #sessions = new WeakMap<RpcSession, Session>();
+  readonly #requests;
+
+  constructor(parts: ServiceParts, options: ServiceOptions) {
+    this.#parts = parts;
+    this.#options = options;
+    this.#requests = parts.metrics.counter('bridge_requests_total', 'Requests answered', ['request', 'outcome']);
+  }
+
+  /** Answers one request; an RpcHandler. */
+  async handle(body: RequestBody, context: RpcContext): Promise<ResponseInit> {
+    const session = this.#sessionOf(context.session);
+    const waitMs = session.limit.take(this.#parts.clock.monotonicMs());
+    if (waitMs > 0) await this.#parts.clock.sleep(waitMs, context.signal);
+    try {
+      const answer = await this.#answer(body, context, session);
+      this.#requests.inc({ request: body.case, outcome: 'ok' });
+      return answer;
+    } catch (error) {
+      this.#requests.inc({ request: body.case, outcome: error instanceof XcoreError ? error.code : 'INTERNAL' });
+      throw error;
+    }
+  }
+
+  async #answer(body: RequestBody, context: RpcContext, session: Session): Promise<ResponseInit> {
+    const { placer, receipts, locator, log, leases, space } = this.#parts;
+    switch (body.case) {
+      case 'authenticate': {
+        const parties = { bridge: this.#parts.bridge, client: context.remotePeer };
+        const owner = authenticate(body.value, parties, this.#parts.clock);
+        if (session.owner) throw new XcoreError('REFUSED', 'this stream speaks for a volume already');
+        session.owner = owner;
+        return DONE;
+      }
+      case 'announce':
+        ownerOf(session);
+        return { case: 'policy', value: placer.policy(toNumber(body.value.sizeBytes)) };
+      case 'place':
+        return placer.place(ownerOf(session), body.value);
+      case 'confirm':
+        return receipts.confirm(ownerOf(session), body.value);
+      case 'locate':
+        return locator.locate(ownerOf(session), body.value);
+      case 'report':
+        return locator.report(ownerOf(session), body.value);
+      case 'append':
+        return log.append(ownerOf(session), body.value.entry);
+      case 'readLog':
+        return log.read(ownerOf(session), body.value);
+      case 'acquireLease':
+        return leaseAnswer(await leases.acquire(ownerOf(session), body.value.takeOver));
+      case 'renewLease':
+        return leaseAnswer(await leases.renew(ownerOf(session), body.value.epoch));
+      case 'releaseLease':
+        return leaseAnswer(await leases.release(ownerOf(session), body.value.epoch));
+      case 'space':
+        return space(ownerOf(session));
+      case 'watch':
+        return this.#watch(ownerOf(session), context.session);
+      case 'registerHost':
+        return this.#register(context.remotePeer, body.value);
+      case 'heartbeat':
+        return this.#heartbeat(context.remotePeer, body.value);
+      default:
+        throw new XcoreError('PROTOCOL', 'an unknown request');
+    }
+  }
+
+  #watch({ volume }: Owner, session: RpcSession): ResponseInit {
+    this.#parts.watchers.add(volume, session);
+    this.#parts.leases.track(volume);
+    return DONE;
+  }
+
+  async #register(host: PeerName, request: RegisterHost): Promise<ResponseInit> {
+    await this.#parts.registry.register(host, request.addresses, {
+      capacityBytes: toNumber(request.capacityBytes),
+      usedBytes: toNumber(request.usedBytes),
+    });
+    return DONE;
+  }
+
+  async #heartbeat(host: PeerName, request: Heartbeat): Promise<ResponseInit> {
+    const { registry, deletes } = this.#parts;
+    if (request.deleted.length > MAX_DELETE_REPORTS) throw new XcoreError('PROTOCOL', 'too many deletions at once');
+    registry.heartbeat(host, {
+      capacityBytes: toNumber(request.capacityBytes),
+      usedBytes: toNumber(request.usedBytes),
+      freeBytes: toNumber(request.freeBytes),
+    });
+    if (request.deleted.length > 0) await deletes.reported(host, request.deleted);
+    return {
+      case: 'heartbeatReply',
+      value: { deletes: await deletes.ordersFor(host), intervalMs: this.#options.heartbeatMs },
+    };
+  }
+
+  #sessionOf(session: RpcSession): Session {
+    let known = this.#sessions.get(session);
+    if (!known) {
+      const limit = new RateLimit(this.#options.maxRequestsPerSecond, this.#parts.clock.monotonicMs());
+      known = { owner: undefined, limit };
+      this.#sessions.set(session, known);
+    }
+    return known;
+  }
+}
+
+/** A lease as it travels. */
+export function leaseAnswer(view: LeaseView): ResponseInit {
+  return { case: 'lease', value: { ...view } };
+}
+
+const DONE: ResponseInit = { case: 'done', value: {} };
+
+function ownerOf(session: Session): Owner {
+  if (!session.owner) throw new XcoreError('REFUSED', 'prove first for which volume you speak');
+  return session.owner;
+}

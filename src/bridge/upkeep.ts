@@ -1,0 +1,54 @@
+// What a bridge does on its own, round after round.
+
+import type { Clock } from '../lib/clock.ts';
+import { asError } from '../lib/errors.ts';
+import type { Logger } from '../lib/log.ts';
+
+/** Runs tasks one after another, waits, and starts again, from start() to stop(). A failing task is logged and tried again. */
+export class Upkeep {
+  readonly #tasks: Readonly<Record<string, () => Promise<void>>>;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #intervalMs: number;
+  readonly #stopping = new AbortController();
+  #running: Promise<void> | null = null;
+
+  constructor(
+    components: {
+      readonly tasks: Readonly<Record<string, () => Promise<void>>>;
+      readonly clock: Clock;
+      readonly log: Logger;
+    },
+    options: { readonly intervalMs: number },
+  ) {
+    this.#tasks = components.tasks;
+    this.#clock = components.clock;
+    this.#log = components.log;
+    this.#intervalMs = options.intervalMs;
+  }
+
+  start(): void {
+    this.#running ??= this.#run();
+  }
+
+  /** Ends the rounds and waits for the one under way. */
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stopping;
+    while (!signal.aborted) {
+      await this.#clock.sleep(this.#intervalMs, signal).catch(() => {});
+      if (signal.aborted) return;
+      for (const [name, task] of Object.entries(this.#tasks)) {
+        try {
+          await task();
+        } catch (error) {
+          this.#log.error({ err: asError(error), task: name }, 'upkeep failed');
+        }
+      }
+    }
+  }
+}

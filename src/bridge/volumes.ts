@@ -1,0 +1,63 @@
+// The record of each volume: head of its log, quota, lease. Knows nothing of what these mean.
+
+import { XcoreError } from '../lib/errors.ts';
+import { ofKind, volumeKey } from './keys.ts';
+import type { VolumeRecord } from './proto/records_pb.ts';
+import { volumeRecord } from './records.ts';
+import type { Store, StoreWrite } from './store.ts';
+
+/** Bounds of the volumes of one bridge. */
+export interface VolumesOptions {
+  readonly maxVolumes: number;
+  /** Of a volume whose record names none. */
+  readonly quotaBytes: number;
+}
+
+/** Loads and writes volume records; callers serialise their changes to one volume. */
+export class Volumes {
+  readonly #store: Store;
+  readonly #options: VolumesOptions;
+  #count = 0;
+
+  constructor(store: Store, options: VolumesOptions) {
+    this.#store = store;
+    this.#options = options;
+  }
+
+  /** Counts what is stored. */
+  async load(): Promise<void> {
+    for await (const _pair of this.#store.range(ofKind('v'))) this.#count += 1;
+  }
+
+  /** Volumes known. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** The stored record, or a fresh one that is not stored yet. */
+  async get(volume: Uint8Array): Promise<VolumeRecord> {
+    const bytes = await this.#store.get(volumeKey(volume));
+    return bytes ? volumeRecord.decode(bytes) : volumeRecord.make({ headHash: new Uint8Array(32) });
+  }
+
+  /** The write that stores the record. */
+  put(volume: Uint8Array, record: VolumeRecord): StoreWrite {
+    return { key: volumeKey(volume), value: volumeRecord.encode(record) };
+  }
+
+  /** Makes a volume's first record; REFUSED when the bridge has all the volumes it takes. */
+  async ensure(volume: Uint8Array): Promise<void> {
+    const key = volumeKey(volume);
+    if (await this.#store.get(key)) return;
+    if (this.#count >= this.#options.maxVolumes) {
+      throw new XcoreError('REFUSED', 'this bridge takes no further volumes');
+    }
+    this.#count += 1;
+    await this.#store.batch([this.put(volume, volumeRecord.make({ headHash: new Uint8Array(32) }))]);
+  }
+
+  /** The volume's quota. */
+  quotaOf(record: VolumeRecord): bigint {
+    return record.quotaBytes > 0n ? record.quotaBytes : BigInt(this.#options.quotaBytes);
+  }
+}
