@@ -1,1 +1,89 @@
-export async function main(args: string[]): Promise<void> { console.log(process.version, args); }
+// The command line: which commands there are, and how each ends.
+
+import yargs, { type Argv, type CommandModule } from 'yargs';
+import { EXIT, XcoreError } from '../lib/errors.ts';
+import { bridgeCommand } from './commands/bridge.ts';
+import { doctorCommand } from './commands/doctor.ts';
+import { flushCommand } from './commands/flush.ts';
+import { initCommand } from './commands/init.ts';
+import { localNetworkCommand } from './commands/local-network.ts';
+import { mountCommand } from './commands/mount.ts';
+import { phraseCommand } from './commands/phrase.ts';
+import { serveCommand } from './commands/serve.ts';
+import { statusCommand } from './commands/status.ts';
+import { umountCommand } from './commands/umount.ts';
+import { isDebug, version } from './context.ts';
+import { reportError } from './output.ts';
+
+const COMMANDS = [
+  initCommand,
+  phraseCommand,
+  mountCommand,
+  umountCommand,
+  statusCommand,
+  flushCommand,
+  serveCommand,
+  bridgeCommand,
+  doctorCommand,
+  localNetworkCommand,
+] as CommandModule[];
+
+const EPILOGUE = [
+  'Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 identity (missing, there already, wrong words or',
+  'passphrase, unsafe modes), 4 busy or not mounted, 5 FUSE or something else of this machine is missing,',
+  '6 network, 7 no room, 8 damaged data.',
+  '',
+  'Environment: XCORE_HOME (folder of all state), XCORE_LOG (trace, debug, info, warn, error, silent),',
+  'XCORE_PASSPHRASE_FILE (file with the passphrase of a locked identity).',
+].join('\n');
+
+/** Runs one command with its arguments and ends the process with its exit code. */
+export async function main(args: readonly string[]): Promise<void> {
+  // Whatever a command makes is its user's alone.
+  process.umask(0o077);
+  try {
+    await parser(args).parseAsync();
+  } catch (error) {
+    process.exitCode = reportError(error, { json: args.includes('--json'), debug: isDebug() });
+  }
+  // Whatever is still open has been stopped or does not matter to the outcome.
+  process.exit(process.exitCode ?? EXIT.ok);
+}
+
+function parser(args: readonly string[]): Argv {
+  return yargs([...args])
+    .scriptName('xcore')
+    .locale('en')
+    .parserConfiguration({ 'duplicate-arguments-array': false, 'strip-dashed': true })
+    .usage('$0 <command>\n\nAn encrypted cloud drive with no data centre.')
+    .command(COMMANDS)
+    .completion('completion', 'print a script for the shell: source <(xcore completion)')
+    .example('$0 mount ~/XCloud', 'mount your volume, and make one if there is none')
+    .epilogue(EPILOGUE)
+    .demandCommand(1, 'which command? xcore --help lists them')
+    .recommendCommands()
+    .strict()
+    .help()
+    .alias('help', 'h')
+    .version(version())
+    .updateStrings({
+      'Not enough non-option arguments: got %s, need at least %s': {
+        one: 'an argument is missing (got %s of %s)',
+        other: 'an argument is missing (got %s of %s)',
+      } as unknown as string,
+    })
+    .wrap(Math.min(100, process.stdout.columns ?? 100))
+    .exitProcess(false)
+    .fail((message, error, instance) => {
+      // Errors of a command come with no message of yargs, and are told as they are.
+      if (error) throw error;
+      throw new XcoreError('USAGE', `${message}; see ${commandOf(instance, args)} --help`);
+    });
+}
+
+/** The command that the user seems to mean, for a hint. */
+function commandOf(_instance: unknown, args: readonly string[]): string {
+  const names = COMMANDS.flatMap((command) => command.command ?? []).map((text) => text.split(' ')[0]);
+  const given = args.find((argument) => names.includes(argument));
+  return given === undefined ? 'xcore' : `xcore ${given}`;
+}

@@ -1,0 +1,157 @@
+// xcore mount: checks what can be checked here, then starts the daemon that serves the folder.
+
+import type { Argv, CommandModule } from 'yargs';
+import { callControl } from '../../client/control.ts';
+import { createIdentity, identityState, loadConfig, loadIdentity } from '../../client/identity.ts';
+import { hasCode, XcoreError } from '../../lib/errors.ts';
+import { createLogger, logLevel } from '../../lib/log.ts';
+import { ensureHome, type Paths } from '../../lib/paths.ts';
+import { parseBytes } from '../../lib/units.ts';
+import { currentPaths } from '../context.ts';
+import { receivePassphrase, startDaemonProcess, tellStarter } from '../daemon-process.ts';
+import { requireFuse } from '../fuse-checks.ts';
+import { mountPointPath, prepareMountPoint, removeMountPoint } from '../mount-point.ts';
+import { note, print, printJson } from '../output.ts';
+import { askPassphrase } from '../prompt.ts';
+import { runUntilStopped } from '../signals.ts';
+import { spawnLocalNetwork } from '../spawn-local-network.ts';
+import { requireUnmounted } from '../stale-mount.ts';
+
+interface MountArguments {
+  dir: string;
+  foreground: boolean;
+  'read-only': boolean;
+  'allow-other': boolean;
+  'cache-size': string;
+  'take-over': boolean;
+  json: boolean;
+  daemon: boolean;
+}
+
+/** The command's description for yargs. */
+export const mountCommand: CommandModule<object, MountArguments> = {
+  command: 'mount <dir>',
+  describe: 'mount the volume on a folder',
+  builder: (yargs: Argv) =>
+    yargs
+      .positional('dir', { type: 'string', demandOption: true, describe: 'an empty folder; made if absent' })
+      .option('foreground', { type: 'boolean', default: false, describe: 'stay, until Ctrl-C unmounts' })
+      .option('read-only', { type: 'boolean', default: false, describe: 'refuse every change' })
+      .option('allow-other', { type: 'boolean', default: false, describe: 'let other users of this machine in' })
+      .option('cache-size', {
+        type: 'string',
+        requiresArg: true,
+        default: '10GiB',
+        describe: 'most ciphertext to keep on this disk for reading',
+      })
+      .option('take-over', {
+        type: 'boolean',
+        default: false,
+        describe: 'become the writer even if another device is; it keeps what it had not stored',
+      })
+      .option('json', { type: 'boolean', default: false, describe: 'print JSON' })
+      .option('daemon', { type: 'boolean', default: false, hidden: true })
+      .example('$0 mount ~/XCloud', 'the folder is there until xcore umount ~/XCloud')
+      .example('$0 mount ~/XCloud --cache-size 50GB', 'keep more on this disk'),
+  handler: async (args) => {
+    if (args.daemon) await serveMount(args);
+    else await mount(args);
+  },
+};
+
+async function mount(args: MountArguments): Promise<void> {
+  parseBytes(args['cache-size']);
+  const paths = currentPaths();
+  const dir = await mountPointPath(args.dir);
+  ensureHome(paths);
+  await refuseSecondMount(paths, dir);
+  await requireUnmounted(dir);
+  const made = await prepareMountPoint(dir);
+  try {
+    await requireFuse({ allowOther: args['allow-other'] });
+    if ((await identityState(paths)) === 'absent') {
+      await createIdentity(paths);
+      note('made a new identity; xcore phrase shows the 24 words that bring everything back, so write them down');
+    }
+    if (args.foreground) {
+      await serveMount(args);
+      return;
+    }
+    await mountInBackground(args, dir, paths);
+  } catch (error) {
+    if (made) await removeMountPoint(dir);
+    throw error;
+  }
+}
+
+async function mountInBackground(args: MountArguments, dir: string, paths: Paths): Promise<void> {
+  const passphrase = (await identityState(paths)) === 'locked' ? await askPassphrase() : null;
+  // A wrong passphrase is better told here than by the daemon.
+  if (passphrase !== null) await loadIdentity(paths, async () => passphrase);
+  const flags = (['read-only', 'allow-other', 'take-over'] as const).filter((flag) => args[flag]);
+  const controller = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => controller.abort());
+  const ready = await startDaemonProcess(
+    ['mount', dir, '--foreground', '--cache-size', args['cache-size'], ...flags.map((flag) => `--${flag}`)],
+    { paths, passphrase, signal: controller.signal },
+  );
+  tellReady(args, dir, ready.notes, ready.pid);
+}
+
+function tellReady(args: MountArguments, dir: string, notes: readonly string[], pid: number): void {
+  if (args.json) {
+    printJson({ mountPoint: dir, pid, notes });
+    return;
+  }
+  print(`mounted on ${dir}`);
+  for (const line of notes) note(line);
+}
+
+/** Serves the mount in this process until it is unmounted; the daemon, or a foreground mount. */
+async function serveMount(args: MountArguments): Promise<void> {
+  const paths = currentPaths();
+  const dir = await mountPointPath(args.dir);
+  const log = args.daemon
+    ? createLogger({ level: logLevel(process.env, 'info'), file: paths.daemonLog })
+    : createLogger({ level: logLevel(process.env, 'warn') });
+  try {
+    const identity = await loadIdentity(paths, args.daemon ? receivePassphrase : () => askPassphrase());
+    const config = await loadConfig(paths);
+    const { startDaemon } = await import('../../client/daemon.ts');
+    const daemon = await startDaemon(
+      {
+        mountPoint: dir,
+        readOnly: args['read-only'],
+        allowOther: args['allow-other'],
+        cacheBytes: parseBytes(args['cache-size']),
+        takeOver: args['take-over'],
+        bridge: config.bridge,
+        phrase: identity.phrase,
+        deviceSeed: identity.deviceSeed,
+        driver: 'kernel',
+      },
+      { log, paths, spawnLocalNetwork: (folder) => spawnLocalNetwork(folder, paths) },
+    );
+    if (args.daemon) await tellStarter({ notes: daemon.notes });
+    else tellReady(args, dir, daemon.notes, process.pid);
+    await runUntilStopped(daemon, log);
+  } catch (error) {
+    log.error({ err: error }, 'the mount failed');
+    if (args.daemon) await tellStarter({ error });
+    throw error;
+  }
+}
+
+/** One home serves one mount; says where it is. */
+async function refuseSecondMount(paths: Paths, dir: string): Promise<void> {
+  const status = await callControl(paths.controlSocket, 'status', {}).catch((error: unknown) => {
+    if (hasCode(error, 'NOT_MOUNTED')) return null;
+    throw error;
+  });
+  if (status === null) return;
+  if (status.mountPoint === dir) throw new XcoreError('MOUNT_BUSY', `${dir} is mounted already; see xcore status`);
+  throw new XcoreError(
+    'HOME_LOCKED',
+    `this home is mounted on ${status.mountPoint} already; xcore umount ${status.mountPoint} first, or use another XCORE_HOME`,
+  );
+}

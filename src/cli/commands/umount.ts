@@ -1,0 +1,79 @@
+// xcore umount: makes everything durable, unmounts, and returns when the daemon is gone.
+
+import type { Argv, CommandModule } from 'yargs';
+import { callControl } from '../../client/control.ts';
+import { XcoreError } from '../../lib/errors.ts';
+import { currentPaths } from '../context.ts';
+import { findMount, untilProcessEnds } from '../find-mount.ts';
+import { mountPointPath } from '../mount-point.ts';
+import { print, printJson } from '../output.ts';
+import { flushBar } from '../progress.ts';
+import { clearStaleMount } from '../stale-mount.ts';
+
+interface UmountArguments {
+  dir: string;
+  wait: boolean;
+  json: boolean;
+}
+
+/** The daemon says nothing while the bridge is away, and waiting for it is what was asked for. */
+const NO_TIMEOUT = Infinity;
+
+/** The command's description for yargs. */
+export const umountCommand: CommandModule<object, UmountArguments> = {
+  command: ['umount <dir>', 'unmount <dir>'],
+  describe: 'unmount, once everything is stored on enough hosts',
+  builder: (yargs: Argv) =>
+    yargs
+      .positional('dir', { type: 'string', demandOption: true, describe: 'where the volume is mounted' })
+      .option('wait', {
+        type: 'boolean',
+        default: true,
+        describe: 'wait until all is durable; with --no-wait the rest is stored after the next mount',
+      })
+      .option('json', { type: 'boolean', default: false, describe: 'print JSON' })
+      .example('$0 umount ~/XCloud', 'waits, with a progress bar')
+      .example('$0 umount ~/XCloud --no-wait', 'at once; what is staged stays on this disk'),
+  handler: umount,
+};
+
+async function umount(args: UmountArguments): Promise<void> {
+  const paths = currentPaths();
+  const dir = await mountPointPath(args.dir);
+  const mount = await findMount(paths);
+  if (mount?.mountPoint !== dir) {
+    // The daemon of a stale mount is dead; what it had staged is stored after the next mount.
+    if (await clearStaleMount(dir)) {
+      done(args, dir, 'removed the dead mount of');
+      return;
+    }
+    throw new XcoreError(
+      'NOT_MOUNTED',
+      mount === null
+        ? `${dir} is not mounted by this home; nothing is`
+        : `${dir} is not mounted by this home; ${mount.mountPoint} is`,
+    );
+  }
+  const controller = new AbortController();
+  const onSignal = (): void => controller.abort();
+  process.once('SIGINT', onSignal);
+  const bar = flushBar(args.json || !args.wait);
+  try {
+    await callControl(
+      paths.controlSocket,
+      'unmount',
+      { wait: args.wait },
+      { signal: controller.signal, timeoutMs: NO_TIMEOUT, onProgress: bar.update },
+    );
+  } finally {
+    bar.stop();
+    process.off('SIGINT', onSignal);
+  }
+  await untilProcessEnds(mount.pid);
+  done(args, dir, 'unmounted');
+}
+
+function done(args: UmountArguments, dir: string, what: string): void {
+  if (args.json) printJson({ mountPoint: dir, unmounted: true });
+  else print(`${what} ${dir}`);
+}

@@ -1,0 +1,54 @@
+// The folder that a mount covers, named and judged without touching a mount that may be dead.
+
+import { lstat, mkdir, readdir, readlink, realpath, rmdir } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import { XcoreError } from '../lib/errors.ts';
+
+const MAX_LINKS = 8;
+
+/**
+ * The absolute path of a mount point as the kernel names it, links resolved; the folder itself, which may
+ * be a dead mount or absent, is not looked into.
+ */
+export async function mountPointPath(dir: string): Promise<string> {
+  let path = resolve(dir);
+  for (let links = 0; ; links++) {
+    const parent = await realpath(dirname(path)).catch(() => dirname(path));
+    path = join(parent, basename(path));
+    const target = await readlink(path).catch(() => null);
+    if (target === null) return path;
+    if (links >= MAX_LINKS) throw new XcoreError('USAGE', `${dir} is a link that leads in circles`);
+    path = resolve(parent, target);
+  }
+}
+
+/**
+ * Makes the folder if it is absent and checks that it is an empty one; tells whether it was made.
+ * USAGE, ENOTDIR or MOUNT_BUSY.
+ */
+export async function prepareMountPoint(path: string): Promise<boolean> {
+  const info = await lstat(path).catch((error: unknown) => {
+    if (isSystemError(error, 'ENOENT')) return null;
+    if (isSystemError(error, 'ENOTDIR'))
+      throw new XcoreError('ENOTDIR', `${path} lies below something that is no folder`);
+    throw error;
+  });
+  if (info === null) {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+    return true;
+  }
+  if (!info.isDirectory()) throw new XcoreError('ENOTDIR', `${path} is not a folder; name one to mount on`);
+  if ((await readdir(path)).length > 0) {
+    throw new XcoreError('MOUNT_BUSY', `${path} is not empty; mount on an empty folder`);
+  }
+  return false;
+}
+
+/** Removes a folder that prepareMountPoint made and nothing was mounted on. */
+export async function removeMountPoint(path: string): Promise<void> {
+  await rmdir(path).catch(() => undefined);
+}
+
+function isSystemError(error: unknown, code: string): boolean {
+  return error instanceof Error && 'code' in error && error.code === code;
+}
