@@ -29,11 +29,11 @@ const COMMANDS = [
 ] as CommandModule[];
 
 const EPILOGUE = [
-  'Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 identity (missing, there already, wrong words or',
-  'passphrase, unsafe modes), 4 busy or not mounted, 5 FUSE or something else of this machine is missing,',
-  '6 network, 7 no room, 8 damaged data.',
+  'Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 identity (absent, there already, wrong words',
+  'or passphrase, unsafe modes), 4 busy or not mounted, 5 FUSE or another part of this machine is',
+  'missing, 6 network, 7 no room, 8 damaged data.',
   '',
-  'Environment: XCORE_HOME (folder of all state), XCORE_LOG (trace, debug, info, warn, error, silent),',
+  'Environment: XCORE_HOME (folder of all state), XCORE_LOG (debug, info, warn, error or silent),',
   'XCORE_PASSPHRASE_FILE (file with the passphrase of a locked identity).',
 ].join('\n');
 
@@ -54,13 +54,13 @@ function parser(args: readonly string[]): Argv {
   return yargs([...args])
     .scriptName('xcore')
     .locale('en')
-    .parserConfiguration({ 'duplicate-arguments-array': false, 'strip-dashed': true })
+    .parserConfiguration({ 'duplicate-arguments-array': false, 'strip-dashed': true, 'boolean-negation': false })
     .usage('$0 <command>\n\nAn encrypted cloud drive with no data centre.')
     .command(COMMANDS)
     .completion('completion', 'print a script for the shell: source <(xcore completion)')
     .example('$0 mount ~/XCloud', 'mount your volume, and make one if there is none')
     .epilogue(EPILOGUE)
-    .demandCommand(1, 'which command? xcore --help lists them')
+    .demandCommand(1, 'which command?')
     .recommendCommands()
     .strict()
     .help()
@@ -74,16 +74,21 @@ function parser(args: readonly string[]): Argv {
     })
     .wrap(Math.min(100, process.stdout.columns ?? 100))
     .exitProcess(false)
-    .fail((message, error, instance) => {
-      // Errors of a command come with no message of yargs, and are told as they are.
-      if (error) throw error;
-      throw new XcoreError('USAGE', `${message}; see ${commandOf(instance, args)} --help`);
+    .fail((message, error) => {
+      // Errors of a command come as they are; the rest is yargs speaking of the arguments.
+      if (error && error.name !== 'YError') throw error;
+      throw usageError(message || error.message, args);
     });
 }
 
-/** The command that the user seems to mean, for a hint. */
-function commandOf(_instance: unknown, args: readonly string[]): string {
+/** What was wrong with the arguments, and where to read how it is done. */
+function usageError(message: string, args: readonly string[]): XcoreError {
   const names = COMMANDS.flatMap((command) => command.command ?? []).map((text) => text.split(' ')[0]);
   const given = args.find((argument) => names.includes(argument));
-  return given === undefined ? 'xcore' : `xcore ${given}`;
+  const help = given === undefined ? 'xcore --help' : `xcore ${given} --help`;
+  const what =
+    given === undefined
+      ? message.replace(/^Unknown argument/, 'unknown command').replace(/^Did/, 'unknown command; did')
+      : message.replace(/^[A-Z]/, (letter) => letter.toLowerCase());
+  return new XcoreError('USAGE', `${what}${/[.?]$/.test(what) ? '' : ';'} see ${help}`);
 }

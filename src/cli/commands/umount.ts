@@ -12,7 +12,7 @@ import { clearStaleMount } from '../stale-mount.ts';
 
 interface UmountArguments {
   dir: string;
-  wait: boolean;
+  'no-wait': boolean;
   json: boolean;
 }
 
@@ -26,10 +26,10 @@ export const umountCommand: CommandModule<object, UmountArguments> = {
   builder: (yargs: Argv) =>
     yargs
       .positional('dir', { type: 'string', demandOption: true, describe: 'where the volume is mounted' })
-      .option('wait', {
+      .option('no-wait', {
         type: 'boolean',
-        default: true,
-        describe: 'wait until all is durable; with --no-wait the rest is stored after the next mount',
+        default: false,
+        describe: 'unmount at once; what is not durable yet is stored after the next mount',
       })
       .option('json', { type: 'boolean', default: false, describe: 'print JSON' })
       .example('$0 umount ~/XCloud', 'waits, with a progress bar')
@@ -57,12 +57,12 @@ async function umount(args: UmountArguments): Promise<void> {
   const controller = new AbortController();
   const onSignal = (): void => controller.abort();
   process.once('SIGINT', onSignal);
-  const bar = flushBar(args.json || !args.wait);
+  const bar = flushBar(args.json || args['no-wait']);
   try {
     await callControl(
       paths.controlSocket,
       'unmount',
-      { wait: args.wait },
+      { wait: !args['no-wait'] },
       { signal: controller.signal, timeoutMs: NO_TIMEOUT, onProgress: bar.update },
     );
   } finally {
