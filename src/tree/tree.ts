@@ -213,11 +213,13 @@ export class Tree {
   freeFrom(inode: Inode, sizeBytes: number): Now<void> {
     const first = Math.floor(sizeBytes / WINDOW_SIZE_BYTES);
     const free = (indexes: readonly number[]): void => {
+      const current = this.inode(inode.ino);
+      if (current === undefined) return;
       for (const index of indexes) {
         const window = this.#window(inode.ino, index);
         if (window === undefined) continue;
         const inside = Math.max(0, sizeBytes - index * WINDOW_SIZE_BYTES);
-        this.#release(inode, cut(window, inside, WINDOW_SIZE_BYTES));
+        this.#release(current, cut(window, inside, WINDOW_SIZE_BYTES));
         if (window.offsets.length === 0) this.store.delete(windowKey(inode.ino, index));
         else this.store.put(windowKey(inode.ino, index), window);
       }

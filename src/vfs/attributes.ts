@@ -1,0 +1,82 @@
+// stat and its changes: mode, owner, size and times of an inode.
+
+import type { Now } from '../lib/now.ts';
+import { XcoreError } from '../lib/errors.ts';
+import type { Inode } from '../tree/records.ts';
+import type { AttributeChanges, Attributes } from './filesystem.ts';
+import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP } from './modes.ts';
+import type { VolumeState } from './volume.ts';
+
+/** Largest file: 16 TiB, as ext4. */
+export const MAX_FILE_SIZE_BYTES: number = 16 * 2 ** 40;
+const DIRECTORY_SIZE_BYTES = 4_096;
+
+/** stat(2) of an inode. */
+export function attributesOf(inode: Inode): Attributes {
+  const type = inode.mode & S_IFMT;
+  let sizeBytes = inode.sizeBytes;
+  if (type === S_IFDIR) sizeBytes = DIRECTORY_SIZE_BYTES;
+  else if (type === S_IFLNK) sizeBytes = inode.symlinkTarget.length;
+  return {
+    ino: inode.ino,
+    mode: inode.mode,
+    nlink: inode.nlink,
+    uid: inode.uid,
+    gid: inode.gid,
+    rdev: inode.rdev,
+    sizeBytes,
+    blocks: type === S_IFDIR ? 8 : Math.ceil(inode.storedBytes / 512),
+    atimeNs: inode.atimeNs,
+    mtimeNs: inode.mtimeNs,
+    ctimeNs: inode.ctimeNs,
+  };
+}
+
+/** Clears setuid, and setgid where the group may execute, as a write or a change of owner does. */
+export function killPrivileges(inode: Inode): void {
+  if ((inode.mode & S_IFMT) !== S_IFREG) return;
+  inode.mode &= ~S_ISUID;
+  if ((inode.mode & S_IXGRP) !== 0) inode.mode &= ~S_ISGID;
+}
+
+/** Sets the size of a file; what lies behind it is freed, what is added reads as zeros. */
+export function truncate(state: VolumeState, inode: Inode, sizeBytes: number): Now<Inode> {
+  if ((inode.mode & S_IFMT) === S_IFDIR) throw new XcoreError('EISDIR');
+  if ((inode.mode & S_IFMT) !== S_IFREG) throw new XcoreError('EINVAL');
+  if (sizeBytes > MAX_FILE_SIZE_BYTES) throw new XcoreError('EFBIG');
+  const { ino } = inode;
+  const freed = sizeBytes < inode.sizeBytes ? state.tree.freeFrom(inode, sizeBytes) : undefined;
+  const finish = (): Inode => {
+    const current = state.inode(ino);
+    current.sizeBytes = sizeBytes;
+    current.mtimeNs = current.ctimeNs = state.c.clock.nowNs();
+    state.tree.touch(current);
+    return current;
+  };
+  return freed instanceof Promise ? freed.then(finish) : finish();
+}
+
+/** setattr of the kernel: chmod, chown, truncate and utimens in one. */
+export function setAttributes(state: VolumeState, ino: number, changes: AttributeChanges): Now<Attributes> {
+  state.assertWritable();
+  const inode = state.inode(ino);
+  const resized =
+    changes.sizeBytes === undefined || (inode.sizeBytes === changes.sizeBytes && changes.mtimeNs !== undefined)
+      ? inode
+      : truncate(state, inode, changes.sizeBytes);
+  const apply = (current: Inode): Attributes => {
+    const nowNs = state.c.clock.nowNs();
+    if (changes.killPrivileges === true || changes.uid !== undefined || changes.gid !== undefined) {
+      killPrivileges(current);
+    }
+    if (changes.mode !== undefined) current.mode = (current.mode & S_IFMT) | (changes.mode & 0o7777);
+    if (changes.uid !== undefined) current.uid = changes.uid;
+    if (changes.gid !== undefined) current.gid = changes.gid;
+    if (changes.atimeNs !== undefined) current.atimeNs = changes.atimeNs === 'now' ? nowNs : changes.atimeNs;
+    if (changes.mtimeNs !== undefined) current.mtimeNs = changes.mtimeNs === 'now' ? nowNs : changes.mtimeNs;
+    current.ctimeNs = changes.ctimeNs ?? nowNs;
+    state.tree.touch(current);
+    return attributesOf(current);
+  };
+  return resized instanceof Promise ? resized.then(apply) : apply(resized);
+}

@@ -1,0 +1,107 @@
+// Bytes of files: from extents to shards and back.
+
+import { XcoreError } from '../lib/errors.ts';
+import type { Now } from '../lib/now.ts';
+import type { Span } from '../tree/extents.ts';
+import { killPrivileges, MAX_FILE_SIZE_BYTES } from './attributes.ts';
+import { S_IFMT, S_IFREG } from './modes.ts';
+import type { VolumeState } from './volume.ts';
+
+const ZEROS = Buffer.alloc(1024 * 1024);
+/** Shards fetched ahead of one another at once, over all readers. */
+const MAX_PREFETCHES = 8;
+
+/** Takes a write: encrypted and in the tree when this returns, or when its promise resolves. */
+export function write(state: VolumeState, ino: number, offset: number, data: Buffer, cached: boolean): Now<void> {
+  state.assertWritable();
+  if (offset + data.length > MAX_FILE_SIZE_BYTES) throw new XcoreError('EFBIG');
+  if (data.length === 0) return;
+  const admitted = state.parts.segments.admit(data.length) ?? state.tree.store.settle();
+  if (!(admitted instanceof Promise)) return store(state, ino, offset, data, cached);
+  const copy = Buffer.from(data);
+  return admitted.then(() => store(state, ino, offset, copy, cached));
+}
+
+function store(state: VolumeState, ino: number, offset: number, data: Buffer, cached: boolean): void {
+  const inode = state.inode(ino);
+  if ((inode.mode & S_IFMT) !== S_IFREG) throw new XcoreError('EINVAL');
+  let at = offset;
+  for (const piece of state.parts.segments.append(data)) {
+    state.tree.putExtent(inode, at, piece.lengthBytes, piece.shard, piece.shardOffset);
+    at += piece.lengthBytes;
+  }
+  inode.sizeBytes = Math.max(inode.sizeBytes, at);
+  if (!cached) {
+    inode.mtimeNs = inode.ctimeNs = state.c.clock.nowNs();
+    killPrivileges(inode);
+  }
+  state.tree.touch(inode);
+}
+
+/** Reads up to `sizeBytes` bytes; at once when all of them are in memory. */
+export function read(
+  state: VolumeState,
+  ino: number,
+  handle: number,
+  offset: number,
+  sizeBytes: number,
+  signal?: AbortSignal,
+): Now<Buffer[]> {
+  const inode = state.inode(ino);
+  const length = Math.min(sizeBytes, inode.sizeBytes - offset);
+  if (length <= 0) return [];
+  const pattern = state.files.get(handle)?.readAhead.note(offset, length);
+  if (pattern?.ahead) prefetch(state, ino, pattern.ahead.from, Math.min(pattern.ahead.to, inode.sizeBytes));
+  const whole = pattern?.sequential ?? false;
+  const spans = state.tree.spans(ino, offset, length);
+  const result = gather(state, spans, whole, signal);
+  if (!(result instanceof Promise)) return result;
+  return result.catch((error: unknown) => {
+    // a write may have replaced these bytes, and their shard may be gone, while this waited
+    const current = state.tree.spans(ino, offset, length);
+    if (sameSpans(spans, current)) throw error;
+    return gather(state, current, whole, signal);
+  });
+}
+
+function gather(state: VolumeState, spans: readonly Span[], whole: boolean, signal?: AbortSignal): Now<Buffer[]> {
+  const parts: Now<Buffer[]>[] = [];
+  let waits = false;
+  for (const span of spans) {
+    const part = span.shard === 0 ? zeros(span.lengthBytes) : readSpan(state, span, whole, signal);
+    waits ||= part instanceof Promise;
+    parts.push(part);
+  }
+  return waits ? Promise.all(parts).then((all) => all.flat()) : (parts as Buffer[][]).flat();
+}
+
+function readSpan(state: VolumeState, span: Span, whole: boolean, signal?: AbortSignal): Now<Buffer[]> {
+  return state.parts.reader.read(span.shard, span.shardOffset, span.lengthBytes, whole, signal);
+}
+
+function zeros(lengthBytes: number): Buffer[] {
+  const parts: Buffer[] = [];
+  for (let left = lengthBytes; left > 0; left -= ZEROS.length) parts.push(ZEROS.subarray(0, left));
+  return parts;
+}
+
+function sameSpans(a: readonly Span[], b: readonly Span[]): boolean {
+  return (
+    a.length === b.length && a.every((span, i) => span.shard === b[i]?.shard && span.shardOffset === b[i].shardOffset)
+  );
+}
+
+/** Begins to fetch the shards that a sequential reader needs next. */
+function prefetch(state: VolumeState, ino: number, from: number, to: number): void {
+  const { reader, files, segments } = state.parts;
+  if (to <= from) return;
+  const seen = new Set<number>();
+  for (const span of state.tree.spans(ino, from, to - from)) {
+    if (span.shard === 0 || seen.has(span.shard) || files.has(span.shard)) continue;
+    if (reader.fetching >= MAX_PREFETCHES) return;
+    if (segments.read(span.shard, 0, 0) !== null) continue;
+    seen.add(span.shard);
+    // whoever reads these bytes meets the error and tries again
+    reader.prefetch(span.shard).catch(() => undefined);
+  }
+}

@@ -1,0 +1,198 @@
+// The filesystem that a driver mounts: POSIX operations over the tree and the cache of one volume.
+
+import { ReadAhead } from '../cache/read-ahead.ts';
+import type { Now } from '../lib/now.ts';
+import { attributesOf, setAttributes, truncate } from './attributes.ts';
+import { closeDirectory, openDirectory, readDirectory } from './directories.ts';
+import { read, write } from './file-data.ts';
+import type {
+  AttributeChanges,
+  Attributes,
+  Caller,
+  DirectoryEntry,
+  Filesystem,
+  OpenFile,
+  SpaceInfo,
+} from './filesystem.ts';
+import { O_ACCMODE, O_RDONLY, O_TRUNC, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from './modes.ts';
+import { add, link, lookup, rename, rmdir, symlink, unlink } from './namespace.ts';
+import { XcoreError } from '../lib/errors.ts';
+import { getXattr, listXattrs, removeXattr, setXattr } from './xattrs.ts';
+import { VolumeState } from './volume.ts';
+import type { VfsComponents, VolumeParts } from './volume.ts';
+
+const BLOCK_SIZE_BYTES = 4_096;
+const NAME_MAX_BYTES = 255;
+/** Inode numbers are never used twice; this many are left in any lifetime. */
+const FREE_FILES = 2 ** 32;
+
+/** One volume as a Filesystem. */
+export class Vfs implements Filesystem {
+  readonly #state: VolumeState;
+
+  constructor(parts: VolumeParts, components: VfsComponents) {
+    this.#state = new VolumeState(parts, components);
+  }
+
+  /** Goes on with other stores of the same volume; open handles keep their inode numbers. */
+  replaceParts(parts: VolumeParts): void {
+    this.#state.reset(parts);
+  }
+
+  /** Files and directories that programs have open. */
+  get openHandles(): number {
+    return this.#state.files.size + this.#state.directories.size;
+  }
+
+  /** Resolves when no removal goes on in the background. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#state.background);
+  }
+
+  lookup(parent: number, name: string): Now<Attributes | null> {
+    return lookup(this.#state, parent, name);
+  }
+
+  getattr(ino: number): Now<Attributes> {
+    return attributesOf(this.#state.inode(ino));
+  }
+
+  setattr(ino: number, changes: AttributeChanges): Now<Attributes> {
+    return setAttributes(this.#state, ino, changes);
+  }
+
+  readlink(ino: number): Now<Buffer> {
+    const inode = this.#state.inode(ino);
+    if ((inode.mode & S_IFMT) !== S_IFLNK) throw new XcoreError('EINVAL');
+    return Buffer.from(inode.symlinkTarget);
+  }
+
+  mknod(parent: number, name: string, mode: number, rdev: number, caller: Caller): Now<Attributes> {
+    const settled = this.#state.tree.store.settle();
+    const make = (): Attributes => attributesOf(add(this.#state, parent, name, { mode, rdev }, caller));
+    return settled === null ? make() : settled.then(make);
+  }
+
+  mkdir(parent: number, name: string, mode: number, caller: Caller): Now<Attributes> {
+    return this.mknod(parent, name, (mode & ~S_IFMT) | S_IFDIR, 0, caller);
+  }
+
+  symlink(parent: number, name: string, target: Buffer, caller: Caller): Now<Attributes> {
+    return symlink(this.#state, parent, name, target, caller);
+  }
+
+  link(ino: number, parent: number, name: string): Now<Attributes> {
+    return link(this.#state, ino, parent, name);
+  }
+
+  unlink(parent: number, name: string): Now<void> {
+    const settled = this.#state.tree.store.settle();
+    return settled === null ? unlink(this.#state, parent, name) : settled.then(() => unlink(this.#state, parent, name));
+  }
+
+  rmdir(parent: number, name: string): Now<void> {
+    rmdir(this.#state, parent, name);
+  }
+
+  rename(parent: number, name: string, newParent: number, newName: string, flags: number): Now<void> {
+    rename(this.#state, parent, name, newParent, newName, flags);
+  }
+
+  create(
+    parent: number,
+    name: string,
+    mode: number,
+    flags: number,
+    caller: Caller,
+  ): Now<{ attributes: Attributes; file: OpenFile }> {
+    const settled = this.#state.tree.store.settle();
+    const make = (): { attributes: Attributes; file: OpenFile } => {
+      const inode = add(this.#state, parent, name, { mode: (mode & ~S_IFMT) | S_IFREG }, caller);
+      return { attributes: attributesOf(inode), file: this.#openFile(inode.ino, flags) };
+    };
+    return settled === null ? make() : settled.then(make);
+  }
+
+  open(ino: number, flags: number): Now<OpenFile> {
+    const inode = this.#state.inode(ino);
+    if ((flags & O_ACCMODE) !== O_RDONLY || (flags & O_TRUNC) !== 0) this.#state.assertWritable();
+    if ((flags & O_TRUNC) === 0) return this.#openFile(ino, flags);
+    const cut = truncate(this.#state, inode, 0);
+    return cut instanceof Promise ? cut.then(() => this.#openFile(ino, flags)) : this.#openFile(ino, flags);
+  }
+
+  #openFile(ino: number, flags: number): OpenFile {
+    const writes = (flags & O_ACCMODE) !== O_RDONLY;
+    const handle = this.#state.newHandle();
+    this.#state.files.set(handle, { ino, writes, readAhead: new ReadAhead() });
+    this.#state.noteOpen(ino);
+    return { handle, directIo: writes && this.#state.parts.files.isTight, keepCache: true };
+  }
+
+  read(ino: number, handle: number, offset: number, sizeBytes: number, signal?: AbortSignal): Now<Buffer[]> {
+    return read(this.#state, ino, handle, offset, sizeBytes, signal);
+  }
+
+  write(ino: number, _handle: number, offset: number, data: Buffer, cached: boolean): Now<void> {
+    return write(this.#state, ino, offset, data, cached);
+  }
+
+  flush(_ino: number, handle: number): Now<void> {
+    if (this.#state.files.get(handle)?.writes === true) return this.#state.tree.store.commit();
+  }
+
+  fsync(): Now<void> {
+    return this.#state.tree.store.commit(true);
+  }
+
+  release(_ino: number, handle: number): Now<void> {
+    const file = this.#state.files.get(handle);
+    if (file === undefined) return;
+    this.#state.files.delete(handle);
+    this.#state.noteClose(file.ino);
+  }
+
+  opendir(ino: number): Now<number> {
+    return openDirectory(this.#state, ino);
+  }
+
+  readdir(ino: number, handle: number, cookie: bigint, limit: number, plus: boolean): Now<DirectoryEntry[]> {
+    return readDirectory(this.#state, ino, handle, cookie, limit, plus);
+  }
+
+  releasedir(_ino: number, handle: number): Now<void> {
+    return closeDirectory(this.#state, handle);
+  }
+
+  fsyncdir(): Now<void> {
+    return this.#state.tree.store.commit(true);
+  }
+
+  statfs(): Now<SpaceInfo> {
+    const { totalBytes, freeBytes } = this.#state.c.room();
+    return {
+      blockSizeBytes: BLOCK_SIZE_BYTES,
+      blocks: Math.floor(totalBytes / BLOCK_SIZE_BYTES),
+      freeBlocks: Math.floor(freeBytes / BLOCK_SIZE_BYTES),
+      files: this.#state.tree.counters.inodes + FREE_FILES,
+      freeFiles: FREE_FILES,
+      nameMaxBytes: NAME_MAX_BYTES,
+    };
+  }
+
+  getxattr(ino: number, name: string): Now<Buffer> {
+    return getXattr(this.#state, ino, name);
+  }
+
+  setxattr(ino: number, name: string, value: Buffer, flags: number): Now<void> {
+    setXattr(this.#state, ino, name, value, flags);
+  }
+
+  listxattr(ino: number): Now<string[]> {
+    return listXattrs(this.#state, ino);
+  }
+
+  removexattr(ino: number, name: string): Now<void> {
+    removeXattr(this.#state, ino, name);
+  }
+}

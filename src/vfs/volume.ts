@@ -1,0 +1,167 @@
+// What the operations of the filesystem share: the parts of the volume, who is open, and whether
+// anything may be changed now.
+
+import type { ReadAhead } from '../cache/read-ahead.ts';
+import type { Segments } from '../cache/segments.ts';
+import type { ShardFiles } from '../cache/shard-files.ts';
+import type { ShardReader } from '../cache/shard-reader.ts';
+import type { Clock } from '../lib/clock.ts';
+import { XcoreError } from '../lib/errors.ts';
+import type { Logger } from '../lib/log.ts';
+import type { ListedDentry, Tree } from '../tree/tree.ts';
+import type { Dentry, Inode } from '../tree/records.ts';
+import { S_IFDIR, S_IFMT } from './modes.ts';
+
+/** The stores of one volume; replaced as a whole when the device has to start over from the log. */
+export interface VolumeParts {
+  readonly tree: Tree;
+  readonly segments: Segments;
+  readonly files: ShardFiles;
+  readonly reader: ShardReader;
+}
+
+/** One open file. */
+export interface FileHandle {
+  readonly ino: number;
+  readonly writes: boolean;
+  readonly readAhead: ReadAhead;
+}
+
+/** One open directory, and how far it was read. */
+export interface DirectoryHandle {
+  readonly ino: number;
+  entries: AsyncGenerator<ListedDentry> | null;
+  /** Entries listed but perhaps not delivered, with the cookie of each. */
+  pending: ListedDentry[];
+  /** Count of removed names when `entries` was begun. */
+  removals: number;
+}
+
+/** Bytes of room, as statfs reports it. */
+export interface Room {
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+}
+
+/** What the filesystem is built from. */
+export interface VfsComponents {
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** False while another device writes the volume. */
+  readonly writable: () => boolean;
+  /** What the network can still take; never waits. */
+  readonly room: () => Room;
+}
+
+/** State that all operations of one mount work on. */
+export class VolumeState {
+  readonly c: VfsComponents;
+  parts: VolumeParts;
+  readonly files = new Map<number, FileHandle>();
+  readonly directories = new Map<number, DirectoryHandle>();
+  readonly #opens = new Map<number, number>();
+  #nextHandle = 1;
+  /** Grows with each name that is removed, so that listings know when to look twice. */
+  removals = 0;
+  /** Removals of large files that go on in the background. */
+  readonly background = new Set<Promise<void>>();
+
+  constructor(parts: VolumeParts, components: VfsComponents) {
+    this.parts = parts;
+    this.c = components;
+  }
+
+  get tree(): Tree {
+    return this.parts.tree;
+  }
+
+  /** EROFS while another device writes the volume; the reason of a failed commit while the disk cannot take changes. */
+  assertWritable(): void {
+    if (!this.c.writable()) throw new XcoreError('EROFS', 'another device writes this volume');
+    this.tree.store.assertHealthy();
+  }
+
+  /** ENOENT for an inode that is gone. */
+  inode(ino: number): Inode {
+    const inode = this.tree.inode(ino);
+    if (inode === undefined) throw new XcoreError('ENOENT');
+    return inode;
+  }
+
+  /** ENOTDIR for anything but a directory; ENOENT for one that is gone or removed. */
+  directory(ino: number): Inode {
+    const inode = this.inode(ino);
+    if ((inode.mode & S_IFMT) !== S_IFDIR) throw new XcoreError('ENOTDIR');
+    if (inode.nlink === 0) throw new XcoreError('ENOENT');
+    return inode;
+  }
+
+  /** ENOENT when there is no such name; ENAMETOOLONG over 255 bytes. */
+  dentry(parent: number, name: string): Dentry {
+    checkName(name);
+    const dentry = this.tree.dentry(parent, name);
+    if (dentry === undefined) throw new XcoreError('ENOENT');
+    return dentry;
+  }
+
+  /** A number for a new handle: positive, below 2^31, not in use. */
+  newHandle(): number {
+    do {
+      this.#nextHandle = this.#nextHandle >= 0x7fff_ffff ? 1 : this.#nextHandle + 1;
+    } while (this.files.has(this.#nextHandle) || this.directories.has(this.#nextHandle));
+    return this.#nextHandle;
+  }
+
+  noteOpen(ino: number): void {
+    this.#opens.set(ino, (this.#opens.get(ino) ?? 0) + 1);
+  }
+
+  /** Removes an inode whose last name and handle are gone. */
+  noteClose(ino: number): void {
+    const left = (this.#opens.get(ino) ?? 1) - 1;
+    if (left > 0) {
+      this.#opens.set(ino, left);
+      return;
+    }
+    this.#opens.delete(ino);
+    const inode = this.tree.inode(ino);
+    if (inode !== undefined && inode.nlink === 0 && this.c.writable()) this.remove(inode);
+  }
+
+  /** Removes an inode without names now, or when its last handle is closed. */
+  dispose(inode: Inode): void {
+    if (this.#opens.has(inode.ino)) {
+      this.tree.markOrphan(inode.ino);
+      this.tree.touch(inode);
+    } else {
+      this.remove(inode);
+    }
+  }
+
+  /** Removes an inode and what it holds; large files in the background. */
+  remove(inode: Inode): void {
+    const removed = this.tree.removeInode(inode);
+    if (!(removed instanceof Promise)) return;
+    const work = removed.catch((error: unknown) => {
+      this.c.log.error({ ino: inode.ino, error }, 'a removed file could not be freed; tried again at the next mount');
+    });
+    this.background.add(work);
+    void work.finally(() => this.background.delete(work));
+  }
+
+  /** Forgets what the handles knew of a volume that was replaced. */
+  reset(parts: VolumeParts): void {
+    this.parts = parts;
+    this.removals++;
+    for (const directory of this.directories.values()) {
+      directory.entries = null;
+      directory.pending = [];
+    }
+  }
+}
+
+/** ENAMETOOLONG over 255 bytes; ENOENT for none. */
+export function checkName(name: string): void {
+  if (name.length > 255) throw new XcoreError('ENAMETOOLONG');
+  if (name.length === 0) throw new XcoreError('ENOENT');
+}
