@@ -12,7 +12,7 @@ const ENODEV = 19;
 /** Requests taken in one turn of the event loop: other work of the process comes in between. */
 const BATCH = 32;
 /** Turns of the event loop that an empty device is asked again before it is left to epoll. */
-const SPINS = 0;
+const SPINS = 12;
 
 /** What the loop calls. */
 export interface RequestSink {

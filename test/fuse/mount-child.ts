@@ -29,15 +29,16 @@ export type ParentMessage =
   | { type: 'remove'; id: number; name: string };
 
 function send(message: ChildMessage): void {
-  process.send?.(message);
+  if (process.send === undefined) process.stderr.write(`${JSON.stringify(message)}\n`);
+  else process.send(message);
 }
 
 function logAt(level: string): Logger['info'] {
   return (facts, message = '') => {
     if (level === 'debug') return;
     const text = JSON.stringify(facts, (_key, value: unknown) => (value instanceof Error ? value.stack : value));
-    if (process.send === undefined) process.stderr.write(`${level} ${message} ${text}\n`);
-    else send({ type: 'log', level, message, facts: text });
+
+    send({ type: 'log', level, message, facts: text });
   };
 }
 
