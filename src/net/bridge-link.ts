@@ -5,10 +5,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Libp2p } from '@libp2p/interface';
 import { asError, XcoreError } from '../lib/errors.ts';
 import { BackOff } from './back-off.ts';
-import { toNetworkError } from './failure.ts';
+import { abortError, toNetworkError } from './failure.ts';
 import type { PeerName } from './network.ts';
-import { DIAL_TIMEOUT_MS, dialAddresses, peerNameIn } from './node.ts';
-import { BRIDGE_PROTOCOL } from './protocols.ts';
+import { bridgeAt, DIAL_TIMEOUT_MS, dialAddresses } from './node.ts';
+import { BRIDGE_PROTOCOL, CALL_TIMEOUT_MS } from './protocols.ts';
 import { RpcClient } from './rpc.ts';
 import type { CallOptions, RequestInit, ResponseBody, ResponseValue } from './rpc.ts';
 
@@ -24,6 +24,8 @@ export interface BridgeLinkOptions {
 
 /** Keeps one greeted stream to the bridge from start() to stop(), with back-off from 0.2 to 10 s. */
 export class BridgeLink {
+  /** The bridge's peer name. */
+  readonly bridge: PeerName;
   readonly #node: Libp2p;
   readonly #options: BridgeLinkOptions;
   readonly #stopping = new AbortController();
@@ -31,19 +33,14 @@ export class BridgeLink {
   #running: Promise<void> | null = null;
   #rpc: RpcClient | null = null;
   #lastError: XcoreError | null = null;
+  /** Settles when the attempt under way does; replaced when a connection breaks. */
+  #attempt = Promise.withResolvers<void>();
 
   /** USAGE for an address without a peer id. The node is the caller's. */
   constructor(node: Libp2p, options: BridgeLinkOptions) {
     this.#node = node;
     this.#options = options;
-    if (dialAddresses(this.bridge, [options.bridge]).length === 0) {
-      throw new XcoreError('USAGE', `${options.bridge} is not a multiaddr`);
-    }
-  }
-
-  /** The bridge's peer name. */
-  get bridge(): PeerName {
-    return peerNameIn(this.#options.bridge);
+    this.bridge = bridgeAt(options.bridge);
   }
 
   get connected(): boolean {
@@ -60,15 +57,17 @@ export class BridgeLink {
     this.#stopping.abort(new XcoreError('CLOSED', 'stopped'));
     await this.#rpc?.close();
     await this.#running;
+    this.#attempt.resolve();
   }
 
-  /** One call; UNREACHABLE at once while not connected. Other errors as RpcClient.call. */
+  /** One call. While not connected it waits for the attempt under way, and is UNREACHABLE once one has failed. Other errors as RpcClient.call. */
   async call<C extends ResponseBody['case']>(
     body: RequestInit,
     expected: C,
     options?: CallOptions,
   ): Promise<ResponseValue<C>> {
     if (this.#stopping.signal.aborted) throw new XcoreError('CLOSED', 'stopped');
+    if (!this.#rpc) await waitFor(this.#attempt.promise, options);
     if (!this.#rpc) {
       throw new XcoreError('UNREACHABLE', 'the bridge cannot be reached', { cause: this.#lastError ?? undefined });
     }
@@ -83,13 +82,17 @@ export class BridgeLink {
         this.#rpc = rpc;
         this.#lastError = null;
         this.#backOff.reset();
+        this.#attempt.resolve();
         this.#options.onConnection?.(true);
         await rpc.closed;
+        this.#attempt = Promise.withResolvers<void>();
         this.#lastError = new XcoreError('UNREACHABLE', 'the connection to the bridge broke');
       } catch (error) {
         this.#lastError = toNetworkError(asError(error));
       }
+      const broke = this.#rpc !== null;
       this.#rpc = null;
+      if (!broke) this.#attempt.resolve();
       this.#options.onConnection?.(false, this.#lastError);
       await sleep(this.#backOff.nextMs(), undefined, { signal }).catch(() => {});
     }
@@ -107,5 +110,20 @@ export class BridgeLink {
       await rpc.close(toNetworkError(error));
       throw error;
     }
+  }
+}
+
+/** Waits, but no longer than a call may take. */
+async function waitFor(event: Promise<void>, { signal, timeoutMs = CALL_TIMEOUT_MS }: CallOptions = {}): Promise<void> {
+  const deadline = AbortSignal.timeout(timeoutMs);
+  const either = signal ? AbortSignal.any([signal, deadline]) : deadline;
+  const aborted = Promise.withResolvers<never>();
+  const onAbort = (): void => aborted.reject(abortError(either));
+  either.addEventListener('abort', onAbort, { once: true });
+  if (either.aborted) onAbort();
+  try {
+    await Promise.race([event, aborted.promise]);
+  } finally {
+    either.removeEventListener('abort', onAbort);
   }
 }

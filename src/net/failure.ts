@@ -1,7 +1,7 @@
 // Errors of the network: as they travel (an XcoreError keeps its code and message, anything else says
 // only INTERNAL), and what libp2p's own mean.
 
-import { asError, ERRNO, hasCode, XcoreError } from '../lib/errors.ts';
+import { asError, ERRNO, XcoreError } from '../lib/errors.ts';
 import type { ErrorCode } from '../lib/errors.ts';
 
 const MAX_MESSAGE_CHARACTERS = 512;
@@ -40,7 +40,7 @@ export function toNetworkError(error: unknown): XcoreError {
   return new XcoreError('UNREACHABLE', message || name, { cause: error });
 }
 
-/** Whether a failure is the network's fault, so that another try may succeed. */
-export function isNetworkError(error: unknown): boolean {
-  return hasCode(error, 'UNREACHABLE', 'TIMEOUT', 'PROTOCOL');
+/** Whether the peer is away or too slow, so that the same call may succeed later. */
+export function isAway(error: XcoreError): boolean {
+  return error.code === 'UNREACHABLE' || error.code === 'TIMEOUT';
 }

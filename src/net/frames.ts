@@ -8,6 +8,8 @@ import { toNetworkError } from './failure.ts';
 const MAX_PREFIX_BYTES = 4;
 /** Bytes received and not yet read, beyond which the sender is made to wait; at least one frame. */
 const READ_AHEAD_BYTES = 1024 * 1024;
+/** Frames up to this length are copied out of the network's buffers. */
+const MAX_COPIED_BYTES = 64 * 1024;
 /** Bytes that wait for the connection, beyond which write() waits too. */
 const MAX_UNSENT_BYTES = 512 * 1024;
 /** How long an ended stream may linger until the other side has ended it too. */
@@ -102,7 +104,10 @@ export class FrameDecoder {
     this.#parts.splice(0, used);
     this.#pendingBytes -= sizeBytes;
     const [only] = taken;
-    if (only && taken.length === 1) return Buffer.from(only.buffer, only.byteOffset, only.byteLength);
+    // A small frame is copied: who keeps a part of it must not keep a whole network buffer alive.
+    if (only && taken.length === 1 && sizeBytes > MAX_COPIED_BYTES) {
+      return Buffer.from(only.buffer, only.byteOffset, only.byteLength);
+    }
     return Buffer.concat(taken, sizeBytes);
   }
 }

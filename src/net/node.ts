@@ -108,6 +108,13 @@ export function dialAddresses(peer: PeerName, addresses: readonly string[]): Mul
   return result;
 }
 
+/** The peer at a bridge's multiaddr; USAGE for one that cannot be dialled. */
+export function bridgeAt(address: string): PeerName {
+  const peer = peerNameIn(address);
+  if (dialAddresses(peer, [address]).length === 0) throw new XcoreError('USAGE', `${address} is not a multiaddr`);
+  return peer;
+}
+
 /** The peer named by a multiaddr's last /p2p/ part; USAGE when it has none. */
 export function peerNameIn(address: string): PeerName {
   const parts = address.split('/');

@@ -17,7 +17,7 @@ import type { InternalErrorListener } from './rpc.ts';
 /** A stream without a request for so long is ended by the host. */
 export const IDLE_STREAM_MS = 5 * 60_000;
 /** A transfer in which nothing moves for so long is ended. */
-export const STALL_TIMEOUT_MS = 30_000;
+export const STALL_TIMEOUT_MS = 120_000;
 
 /** The party that asks, and the signal that ends with its stream. */
 export interface TransferContext {

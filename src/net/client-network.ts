@@ -1,0 +1,206 @@
+// The network of one volume's client, in this thread: builds the parts, owns their life, and hands calls on.
+
+import type { Libp2p } from '@libp2p/interface';
+import { systemClock } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
+import { XcoreError } from '../lib/errors.ts';
+import { BridgeCalls, greetBridge, headOf, leaseOf } from './bridge-calls.ts';
+import { BridgeLink } from './bridge-link.ts';
+import { FailingHosts } from './failing-hosts.ts';
+import { Fetcher } from './fetcher.ts';
+import { HostClient } from './host-client.ts';
+import { Locations } from './locations.ts';
+import type {
+  Head,
+  Lease,
+  Network,
+  NetworkEvents,
+  NetworkOptions,
+  NetworkSpace,
+  NetworkStatus,
+  Policy,
+  ShardSource,
+  ShardStanding,
+  WireEntry,
+} from './network.ts';
+import { bridgeAt, createNode } from './node.ts';
+import { peerNameOf } from './peer-name.ts';
+import { Problems } from './problems.ts';
+import type { ResponseBody } from './rpc.ts';
+import { Uploader } from './uploader.ts';
+
+const DEFAULT_PARALLEL_TRANSFERS = 8;
+const FETCH_TIMEOUT_MS = 30_000;
+const HEDGE_AFTER_MS = 2_000;
+/** Measured downloads are told to the bridge this often. */
+const MEASUREMENT_INTERVAL_MS = 15_000;
+
+/** NetworkOptions, and what only tests change. */
+export interface ClientNetworkOptions extends NetworkOptions {
+  readonly fetchTimeoutMs?: number;
+  readonly hedgeAfterMs?: number;
+}
+
+interface Parts {
+  readonly node: Libp2p;
+  readonly link: BridgeLink;
+  readonly bridge: BridgeCalls;
+  readonly hosts: HostClient;
+  readonly uploader: Uploader;
+  readonly fetcher: Fetcher;
+}
+
+/** Network, in the thread that makes it. */
+export class ClientNetwork implements Network {
+  readonly #options: ClientNetworkOptions;
+  readonly #clock: Clock;
+  readonly #problems: Problems;
+  readonly #stopping = new AbortController();
+  readonly #listeners: { [E in keyof NetworkEvents]: Set<NetworkEvents[E]> } = {
+    connection: new Set(),
+    head: new Set(),
+    lease: new Set(),
+  };
+  #parts: Parts | null = null;
+  #connected = false;
+  #measuring: NodeJS.Timeout | null = null;
+
+  /** USAGE for a bridge address without a peer id. */
+  constructor(options: ClientNetworkOptions, clock: Clock = systemClock) {
+    bridgeAt(options.bridge);
+    this.#options = options;
+    this.#clock = clock;
+    this.#problems = new Problems(() => clock.now());
+  }
+
+  async start(): Promise<void> {
+    if (this.#parts) throw new TypeError('already started');
+    const { bridge: address, deviceSeed, ownerSeed } = this.#options;
+    const parallelTransfers = this.#options.parallelTransfers ?? DEFAULT_PARALLEL_TRANSFERS;
+    const node = await createNode({ seed: deviceSeed, listen: [], maxInboundStreams: 8 });
+    const link = new BridgeLink(node, {
+      bridge: address,
+      greet: (rpc) => greetBridge(rpc, bridgeAt(address), { deviceSeed, ownerSeed }),
+      onEvent: (event) => this.#onEvent(event),
+      onConnection: (connected, error) => this.#onConnection(connected, error),
+    });
+    const bridge = new BridgeCalls(link);
+    const hosts = new HostClient(node);
+    const shared = {
+      bridge,
+      hosts,
+      failing: new FailingHosts(() => this.#clock.monotonicMs()),
+      problems: this.#problems,
+      clock: this.#clock,
+    };
+    const stopping = this.#stopping.signal;
+    const uploader = new Uploader({ ...shared, device: peerNameOf(deviceSeed) }, { parallelTransfers, stopping });
+    const fetcher = new Fetcher(
+      { ...shared, locations: new Locations(bridge, this.#clock) },
+      {
+        parallelTransfers,
+        timeoutMs: this.#options.fetchTimeoutMs ?? FETCH_TIMEOUT_MS,
+        hedgeAfterMs: this.#options.hedgeAfterMs ?? HEDGE_AFTER_MS,
+        stopping,
+      },
+    );
+    this.#parts = { node, link, bridge, hosts, uploader, fetcher };
+    this.#measuring = setInterval(() => void bridge.sendMeasurements().catch(() => {}), MEASUREMENT_INTERVAL_MS);
+    this.#measuring.unref();
+    link.start();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort(new XcoreError('CLOSED', 'the network was stopped'));
+    if (this.#measuring) clearInterval(this.#measuring);
+    if (!this.#parts) return;
+    const { node, link, hosts, uploader } = this.#parts;
+    await link.stop();
+    await uploader.settled();
+    await hosts.stop();
+    await node.stop();
+  }
+
+  on<E extends keyof NetworkEvents>(event: E, listener: NetworkEvents[E]): void {
+    this.#listeners[event].add(listener);
+  }
+
+  async status(): Promise<NetworkStatus> {
+    return {
+      connected: this.#parts?.link.connected ?? false,
+      bridge: this.#options.bridge,
+      device: peerNameOf(this.#options.deviceSeed),
+      uploadedBytes: this.#parts?.uploader.uploadedBytes ?? 0,
+      downloadedBytes: this.#parts?.fetcher.downloadedBytes ?? 0,
+      problems: this.#problems.list(),
+    };
+  }
+
+  async announce(sizeBytes: number): Promise<Policy> {
+    return this.#running().bridge.announce(sizeBytes);
+  }
+
+  async space(): Promise<NetworkSpace> {
+    return this.#running().bridge.space();
+  }
+
+  async upload(shard: ShardSource, signal?: AbortSignal): Promise<ShardStanding> {
+    return this.#running().uploader.upload(shard, signal);
+  }
+
+  async fetchShard(id: Uint8Array, sizeBytes: number, path: string, signal?: AbortSignal): Promise<void> {
+    return this.#running().fetcher.fetchShard(id, sizeBytes, path, signal);
+  }
+
+  async fetchLeaves(
+    id: Uint8Array,
+    sizeBytes: number,
+    firstLeaf: number,
+    leafCount: number,
+    signal?: AbortSignal,
+  ): Promise<Uint8Array> {
+    return this.#running().fetcher.fetchLeaves(id, sizeBytes, firstLeaf, leafCount, signal);
+  }
+
+  async append(entry: WireEntry): Promise<Head> {
+    return this.#running().bridge.append(entry);
+  }
+
+  async readLog(fromSeq: number, maxBytes: number, headersOnly = false): Promise<{ entries: WireEntry[]; head: Head }> {
+    return this.#running().bridge.readLog(fromSeq, maxBytes, headersOnly);
+  }
+
+  async acquireLease(takeOver: boolean): Promise<Lease> {
+    return this.#running().bridge.acquireLease(takeOver);
+  }
+
+  async renewLease(epoch: number): Promise<Lease> {
+    return this.#running().bridge.renewLease(epoch);
+  }
+
+  async releaseLease(epoch: number): Promise<Lease> {
+    return this.#running().bridge.releaseLease(epoch);
+  }
+
+  #running(): Parts {
+    if (this.#stopping.signal.aborted || !this.#parts) throw new XcoreError('CLOSED', 'the network is not running');
+    return this.#parts;
+  }
+
+  #onEvent(event: ResponseBody): void {
+    if (event.case === 'head') {
+      for (const listener of this.#listeners.head) listener(headOf(event.value));
+    } else if (event.case === 'lease') {
+      for (const listener of this.#listeners.lease) listener(leaseOf(event.value));
+    }
+  }
+
+  #onConnection(connected: boolean, error?: XcoreError): void {
+    if (error && error.code !== 'CLOSED') {
+      this.#problems.add(error.code, `the bridge cannot be used: ${error.message}`);
+    }
+    if (connected === this.#connected) return;
+    this.#connected = connected;
+    for (const listener of this.#listeners.connection) listener(connected);
+  }
+}

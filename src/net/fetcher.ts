@@ -1,0 +1,225 @@
+// Gets shards back: the best mirror first, the next one on any failure or mismatch, a second one beside a slow one.
+// Nothing leaves here unverified.
+
+import { randomBytes } from 'node:crypto';
+import { open, rename, unlink } from 'node:fs/promises';
+import { LEAF_SIZE_BYTES, leafCountOf, verifyRange, verifyShard } from '../crypto/merkle.ts';
+import type { Clock } from '../lib/clock.ts';
+import { hasCode, XcoreError } from '../lib/errors.ts';
+import { BackOff } from './back-off.ts';
+import type { BridgeCalls } from './bridge-calls.ts';
+import { abortError, toNetworkError } from './failure.ts';
+import type { FailingHosts } from './failing-hosts.ts';
+import type { HostClient, LeafRange } from './host-client.ts';
+import { hedge } from './hedge.ts';
+import { Limiter } from './limiter.ts';
+import type { Locations } from './locations.ts';
+import type { Problems } from './problems.ts';
+import type { Target } from './proto/wire_pb.ts';
+
+const WHOLE: LeafRange = { firstLeaf: 0, leafCount: 0 };
+/** A fetch may last so many times its deadline while bytes still come. */
+const MAX_DEADLINES = 4;
+
+/** What a fetcher works with. */
+export interface FetcherComponents {
+  readonly bridge: BridgeCalls;
+  readonly hosts: HostClient;
+  readonly locations: Locations;
+  readonly failing: FailingHosts;
+  readonly problems: Problems;
+  readonly clock: Clock;
+}
+
+/** Options of a fetcher. */
+export interface FetcherOptions {
+  /** Whole shards under way at once; twice as many ranges. */
+  readonly parallelTransfers: number;
+  /** A fetch to which no byte came for so long has failed. */
+  readonly timeoutMs: number;
+  /** After so long without an answer, another mirror is asked too. */
+  readonly hedgeAfterMs: number;
+  /** Aborted when the network stops. */
+  readonly stopping: AbortSignal;
+}
+
+interface Wanted {
+  readonly id: Uint8Array;
+  readonly sizeBytes: number;
+  readonly range: LeafRange;
+  readonly dataBytes: number;
+}
+
+/** Fetches and verifies. */
+export class Fetcher {
+  readonly #components: FetcherComponents;
+  readonly #options: FetcherOptions;
+  readonly #shards: Limiter;
+  readonly #ranges: Limiter;
+  #downloadedBytes = 0;
+
+  constructor(components: FetcherComponents, options: FetcherOptions) {
+    this.#components = components;
+    this.#options = options;
+    this.#shards = new Limiter(options.parallelTransfers);
+    this.#ranges = new Limiter(options.parallelTransfers * 2);
+  }
+
+  /** Verified bytes received. */
+  get downloadedBytes(): number {
+    return this.#downloadedBytes;
+  }
+
+  /** As Network.fetchShard. */
+  async fetchShard(id: Uint8Array, sizeBytes: number, path: string, signal?: AbortSignal): Promise<void> {
+    leafCountOf(sizeBytes); // RangeError for a size that no shard has
+    await this.#shards.run(async () => {
+      const wanted: Wanted = { id, sizeBytes, range: WHOLE, dataBytes: sizeBytes };
+      let hashes: Buffer | null = null;
+      const data = await this.#fetch(wanted, (received) => (hashes = verifyShard(id, received.data)) !== null, signal);
+      if (hashes) await writeShard(path, [data, hashes]);
+    }, signal);
+  }
+
+  /** As Network.fetchLeaves; RangeError for leaves that do not exist. */
+  async fetchLeaves(
+    id: Uint8Array,
+    sizeBytes: number,
+    firstLeaf: number,
+    leafCount: number,
+    signal?: AbortSignal,
+  ): Promise<Buffer> {
+    const total = leafCountOf(sizeBytes);
+    if (!(firstLeaf >= 0 && leafCount >= 1 && firstLeaf + leafCount <= total)) {
+      throw new RangeError(`leaves ${firstLeaf} + ${leafCount} of ${total}`);
+    }
+    const start = firstLeaf * LEAF_SIZE_BYTES;
+    const dataBytes = Math.min(sizeBytes, start + leafCount * LEAF_SIZE_BYTES) - start;
+    const wanted: Wanted = { id, sizeBytes, range: { firstLeaf, leafCount }, dataBytes };
+    return this.#ranges.run(
+      () => this.#fetch(wanted, ({ data, proof }) => verifyRange(id, sizeBytes, firstLeaf, data, proof), signal),
+      signal,
+    );
+  }
+
+  /** Goes round the mirrors until one gives what `verifies`, or the deadline passes. */
+  async #fetch(
+    wanted: Wanted,
+    verifies: (received: { data: Buffer; proof: Uint8Array[] }) => boolean,
+    signal?: AbortSignal,
+  ): Promise<Buffer> {
+    const { locations, clock } = this.#components;
+    const { timeoutMs, stopping } = this.#options;
+    const giveUp = new AbortController();
+    const tooLate = (): void => giveUp.abort(new XcoreError('NO_MIRROR', 'no host gave the shard in time'));
+    const stalled = setTimeout(tooLate, timeoutMs);
+    const absolute = setTimeout(tooLate, timeoutMs * MAX_DEADLINES);
+    const either = AbortSignal.any(signal ? [signal, stopping, giveUp.signal] : [stopping, giveUp.signal]);
+    const backOff = new BackOff();
+    let last: unknown;
+    try {
+      for (;;) {
+        try {
+          const targets = this.#bestFirst(await raceAbort(locations.find(wanted.id), either));
+          if (targets.length === 0) throw new XcoreError('NO_MIRROR', 'the bridge knows no mirror of the shard');
+          return await hedge(
+            targets.map(
+              (target) => (attempt) => this.#attempt(wanted, target, verifies, attempt, () => stalled.refresh()),
+            ),
+            { hedgeAfterMs: this.#options.hedgeAfterMs, signal: either },
+          );
+        } catch (error) {
+          if (either.aborted) throw error;
+          last = error;
+          locations.forget(wanted.id);
+        }
+        await clock.sleep(backOff.nextMs(), either);
+      }
+    } catch (error) {
+      if (!either.aborted) throw error;
+      const failure = abortError(either);
+      throw failure.code === 'NO_MIRROR' ? new XcoreError('NO_MIRROR', describe(last), { cause: last }) : failure;
+    } finally {
+      clearTimeout(stalled);
+      clearTimeout(absolute);
+    }
+  }
+
+  async #attempt(
+    wanted: Wanted,
+    target: Target,
+    verifies: (received: { data: Buffer; proof: Uint8Array[] }) => boolean,
+    signal: AbortSignal,
+    moved: () => void,
+  ): Promise<Buffer> {
+    const { bridge, hosts, failing, clock } = this.#components;
+    const startMs = clock.monotonicMs();
+    try {
+      const received = await hosts.retrieve(target, wanted.range, wanted.dataBytes, signal, moved);
+      if (!verifies(received)) throw new XcoreError('CORRUPT_SHARD', 'the bytes do not match the shard id');
+      failing.succeeded(target.host);
+      this.#downloadedBytes += wanted.dataBytes;
+      const durationMs = clock.monotonicMs() - startMs;
+      bridge.measured({ host: target.host, sizeBytes: wanted.dataBytes, durationMs, upload: false });
+      return received.data;
+    } catch (error) {
+      const failure = toNetworkError(error);
+      if (!signal.aborted) this.#blame(wanted, target, failure);
+      throw failure;
+    }
+  }
+
+  /** Notes a bad mirror, here and at the bridge. */
+  #blame(wanted: Wanted, target: Target, failure: XcoreError): void {
+    const { bridge, failing, problems } = this.#components;
+    const { host } = target;
+    const shard = Buffer.from(wanted.id).toString('hex').slice(0, 16);
+    failing.failed(host);
+    if (failure.code === 'CORRUPT_SHARD') {
+      problems.add(failure.code, `host ${host} returned corrupted bytes for shard ${shard}; another mirror was used`);
+    } else if (failure.code === 'NOT_FOUND') {
+      problems.add(failure.code, `host ${host} no longer has shard ${shard}; another mirror was used`);
+    } else {
+      problems.add(failure.code, `host ${host} could not be read from: ${failure.message}`);
+    }
+    // Has its own deadline; that the report arrives is not what the reader waits for.
+    bridge.report(host, wanted.id, failure.code).catch(() => {});
+  }
+
+  #bestFirst(targets: readonly Target[]): Target[] {
+    const { failing } = this.#components;
+    return targets.toSorted((a, b) => Number(failing.avoids(a.host)) - Number(failing.avoids(b.host)));
+  }
+}
+
+function describe(last: unknown): string {
+  if (hasCode(last, 'UNREACHABLE', 'TIMEOUT')) return `no host could give the shard: ${last.message}`;
+  return last instanceof Error ? `no host could give the shard (${last.message})` : 'no host could give the shard';
+}
+
+async function raceAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  const aborted = Promise.withResolvers<never>();
+  const onAbort = (): void => aborted.reject(abortError(signal));
+  if (signal.aborted) onAbort();
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await Promise.race([promise, aborted.promise]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
+/** Temporary file, then rename; without fsync, since what is lost can be fetched again. */
+async function writeShard(path: string, parts: Buffer[]): Promise<void> {
+  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
+  const file = await open(temporary, 'wx', 0o600);
+  try {
+    await file.writev(parts);
+    await file.close();
+    await rename(temporary, path);
+  } catch (error) {
+    await file.close().catch(() => {});
+    await unlink(temporary).catch(() => {});
+    throw error;
+  }
+}

@@ -1,0 +1,230 @@
+// The asking end of /xcore/shard/1: kept streams to each host, one transfer at a time on each. Passes
+// orders and bytes on; what they are worth is its caller's business.
+
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { Libp2p } from '@libp2p/interface';
+import { LRUCache } from 'lru-cache';
+import { XcoreError } from '../lib/errors.ts';
+import { errorOf, toNetworkError } from './failure.ts';
+import { FrameStream } from './frames.ts';
+import { Limiter } from './limiter.ts';
+import type { PeerName } from './network.ts';
+import { DIAL_TIMEOUT_MS, dialAddresses } from './node.ts';
+import { SHARD_FRAME_BYTES, SHARD_PROTOCOL } from './protocols.ts';
+import { HostRequestSchema, HostResponseSchema } from './proto/wire_pb.ts';
+import type { HostResponse, Signed } from './proto/wire_pb.ts';
+import { receiveBytes, sendBytes, STALL_TIMEOUT_MS } from './shard-protocol.ts';
+import { StallGuard } from './stall-guard.ts';
+
+/** Transfers with one host at once; more wait. */
+export const MAX_STREAMS_PER_HOST = 16;
+/** Hosts to which streams are kept. */
+const MAX_HOSTS = 128;
+/** A kept stream without a transfer for so long is closed; shorter than the host's own patience. */
+const KEEP_STREAM_MS = 60_000;
+/** A retrieval in which nothing moves for so long has failed: there are other mirrors. */
+export const RETRIEVE_STALL_MS = 10_000;
+
+type RequestInit = NonNullable<MessageInitShape<typeof HostRequestSchema>['body']>;
+
+/** A host and the order that it is shown. */
+export interface HostTarget {
+  readonly host: PeerName;
+  /** Multiaddrs, with or without /p2p/. */
+  readonly addresses: readonly string[];
+  readonly order?: Signed;
+}
+
+/** Leaves of a shard with their proof; leafCount 0 is the whole shard. */
+export interface LeafRange {
+  readonly firstLeaf: number;
+  readonly leafCount: number;
+}
+
+interface Host {
+  readonly limiter: Limiter;
+  readonly idle: { frames: FrameStream; sinceMs: number }[];
+}
+
+/** Transfers with hosts over streams that are kept and used again. */
+export class HostClient {
+  readonly #node: Libp2p;
+  readonly #hosts = new LRUCache<PeerName, Host>({
+    max: MAX_HOSTS,
+    dispose: (host) => void closeAll(host),
+  });
+  readonly #sweeper: NodeJS.Timeout;
+  #stopped = false;
+
+  /** The node is the caller's. */
+  constructor(node: Libp2p) {
+    this.#node = node;
+    this.#sweeper = setInterval(() => this.#sweep(), KEEP_STREAM_MS / 2);
+    this.#sweeper.unref();
+  }
+
+  /** Stores a whole shard and returns the host's receipt, unverified. The host's Failure is thrown; UNREACHABLE, TIMEOUT, PROTOCOL. */
+  async store(target: HostTarget, data: Uint8Array, signal?: AbortSignal): Promise<Signed> {
+    return this.#transfer(target, STALL_TIMEOUT_MS, signal, async (frames, moved) => {
+      await send(frames, { case: 'store', value: { order: target.order } });
+      const ready = await receive(frames, 'ready');
+      moved();
+      let sent = ready.alreadyHeld;
+      // A host may refuse in the middle: its answer is read while bytes still leave.
+      const sending = sent
+        ? Promise.resolve()
+        : sendBytes(frames, data, moved).then(() => {
+            sent = true;
+          });
+      sending.catch(() => {});
+      const { receipt } = await receive(frames, 'stored');
+      if (!sent) throw new XcoreError('PROTOCOL', 'a receipt before all bytes were sent');
+      await sending;
+      if (!receipt) throw new XcoreError('PROTOCOL', 'the receipt is missing');
+      return receipt;
+    });
+  }
+
+  /** Retrieves exactly dataBytes bytes, unverified, and their proof. `moved` is called as bytes come. Errors as store(). */
+  async retrieve(
+    target: HostTarget,
+    range: LeafRange,
+    dataBytes: number,
+    signal?: AbortSignal,
+    onBytes: (sizeBytes: number) => void = () => {},
+  ): Promise<{ data: Buffer; proof: Uint8Array[] }> {
+    return this.#transfer(target, RETRIEVE_STALL_MS, signal, async (frames, moved) => {
+      await send(frames, { case: 'retrieve', value: { order: target.order, ...range } });
+      const answer = await receive(frames, 'retrieved');
+      moved();
+      if (answer.dataBytes !== dataBytes) throw new XcoreError('CORRUPT_SHARD', 'a shard of another size');
+      const data = Buffer.allocUnsafeSlow(dataBytes);
+      let at = 0;
+      for await (const part of receiveBytes(frames, dataBytes, moved)) {
+        data.set(part, at);
+        at += part.length;
+        onBytes(part.length);
+      }
+      return { data, proof: answer.proof };
+    });
+  }
+
+  /** Ends all kept streams. Transfers under way are ended by their own signals. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearInterval(this.#sweeper);
+    await Promise.all([...this.#hosts.values()].map((host) => closeAll(host)));
+  }
+
+  async #transfer<T>(
+    target: HostTarget,
+    stallMs: number,
+    signal: AbortSignal | undefined,
+    task: (frames: FrameStream, moved: () => void) => Promise<T>,
+  ): Promise<T> {
+    const host = this.#hostOf(target.host);
+    return host.limiter.run(async () => {
+      for (;;) {
+        const kept = takeIdle(host);
+        const frames = kept ?? (await this.#open(target, signal));
+        const guard = new StallGuard(frames, signal);
+        let moves = 0;
+        guard.watch(stallMs);
+        try {
+          const result = await task(frames, () => {
+            moves += 1;
+            guard.moved();
+          });
+          this.#keep(host, frames);
+          return result;
+        } catch (error) {
+          const failure = toNetworkError(error);
+          if (error instanceof HostFailure) this.#keep(host, frames);
+          else frames.abort(failure);
+          // A kept stream may have died unnoticed, with a host that is long back.
+          if (kept && moves === 0 && failure.code === 'UNREACHABLE') continue;
+          throw failure;
+        } finally {
+          guard.release();
+        }
+      }
+    }, signal);
+  }
+
+  async #open(target: HostTarget, signal?: AbortSignal): Promise<FrameStream> {
+    if (this.#stopped) throw new XcoreError('CLOSED', 'stopped');
+    const addresses = dialAddresses(target.host, target.addresses);
+    if (addresses.length === 0) throw new XcoreError('UNREACHABLE', `host ${target.host} has no usable address`);
+    const deadline = AbortSignal.timeout(DIAL_TIMEOUT_MS);
+    try {
+      const stream = await this.#node.dialProtocol(addresses, SHARD_PROTOCOL, {
+        signal: signal ? AbortSignal.any([signal, deadline]) : deadline,
+      });
+      return new FrameStream(stream, SHARD_FRAME_BYTES);
+    } catch (error) {
+      if (signal?.aborted) throw toNetworkError(signal.reason);
+      if (deadline.aborted) throw new XcoreError('TIMEOUT', `host ${target.host} did not answer`, { cause: error });
+      throw toNetworkError(error);
+    }
+  }
+
+  #hostOf(name: PeerName): Host {
+    let host = this.#hosts.get(name);
+    if (!host) {
+      host = { limiter: new Limiter(MAX_STREAMS_PER_HOST), idle: [] };
+      this.#hosts.set(name, host);
+    }
+    return host;
+  }
+
+  #keep(host: Host, frames: FrameStream): void {
+    if (this.#stopped) frames.abort(new XcoreError('CLOSED', 'stopped'));
+    else if (!frames.signal.aborted) host.idle.push({ frames, sinceMs: Date.now() });
+  }
+
+  #sweep(): void {
+    const oldest = Date.now() - KEEP_STREAM_MS;
+    for (const host of this.#hosts.values()) {
+      while (host.idle[0] && host.idle[0].sinceMs < oldest) void host.idle.shift()?.frames.close();
+    }
+  }
+}
+
+/** A host's Failure between transfers: its stream can be used again. */
+class HostFailure extends XcoreError {}
+
+function takeIdle(host: Host): FrameStream | undefined {
+  for (let last = host.idle.pop(); last; last = host.idle.pop()) {
+    if (!last.frames.signal.aborted) return last.frames;
+  }
+  return undefined;
+}
+
+async function closeAll(host: Host): Promise<void> {
+  await Promise.all(host.idle.splice(0).map(({ frames }) => frames.close()));
+}
+
+async function send(frames: FrameStream, body: RequestInit): Promise<void> {
+  await frames.write(toBinary(HostRequestSchema, create(HostRequestSchema, { body })));
+}
+
+type ResponseBody = Exclude<HostResponse['body'], { case: undefined }>;
+type ResponseValue<C extends ResponseBody['case']> = Extract<ResponseBody, { case: C }>['value'];
+
+async function receive<C extends ResponseBody['case']>(frames: FrameStream, expected: C): Promise<ResponseValue<C>> {
+  const frame = await frames.read();
+  if (!frame) throw new XcoreError('UNREACHABLE', 'the host ended the stream');
+  let body: HostResponse['body'];
+  try {
+    body = fromBinary(HostResponseSchema, frame).body;
+  } catch (error) {
+    throw new XcoreError('PROTOCOL', 'malformed answer', { cause: error });
+  }
+  if (body.case === 'failure') {
+    const { code, message } = errorOf(body.value);
+    throw expected === 'stored' ? new XcoreError(code, message) : new HostFailure(code, message);
+  }
+  if (body.case !== expected) throw new XcoreError('PROTOCOL', 'an answer out of turn');
+  return body.value as ResponseValue<C>;
+}
