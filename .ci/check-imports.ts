@@ -22,10 +22,9 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   lib: [],
 };
 
-/** What one room must not see of a room it may import: a host has no keys and cannot import anything that decrypts. */
-const FORBIDDEN_FILES: Record<string, RegExp> = {
-  host: /^src\/crypto\/(phrase|passphrase|keys|key-schedule|sealed?(-record)?|seal|ctr|aes-ctr)\.ts$/,
-};
+/** What the two servers must not reach, however indirectly: a host has no keys and cannot import anything that decrypts. */
+const KEYLESS_ROOMS = ['host', 'bridge'];
+const DECRYPTS = /^src\/crypto\/(phrase|passphrase|keys|ctr|sealer|hidden-name)\.ts$/;
 
 /** src/vfs/filesystem.ts is all that a driver may know of the rooms below it. */
 const FUSE_SEES = /^src\/vfs\/filesystem\.ts$/;
@@ -65,15 +64,34 @@ async function main(): Promise<void> {
       const targetRoom = roomOf(target);
       if (room === null || targetRoom === null || targetRoom === room || targetRoom === 'lib') continue;
       if (!MAY_IMPORT[room]?.includes(targetRoom)) problems.push(`${file}: ${room} must not import ${target}`);
-      else if (FORBIDDEN_FILES[room]?.test(target)) problems.push(`${file}: ${room} must not see ${target}`);
       else if (room === 'fuse' && !FUSE_SEES.test(target)) problems.push(`${file}: a driver must not see ${target}`);
     }
     graph.set(file, targets);
   }
   problems.push(...cyclesOf(graph));
+  for (const file of graph.keys()) {
+    if (!KEYLESS_ROOMS.includes(roomOf(file) ?? '')) continue;
+    for (const seen of reachableFrom(file, graph)) {
+      if (DECRYPTS.test(seen)) problems.push(`${file}: a ${roomOf(file)!} must not reach ${seen}`);
+    }
+  }
   for (const problem of problems) console.error(problem);
   if (problems.length > 0) process.exitCode = 1;
   else console.log(`imports: ${files.length} files, no cycle, all downward`);
+}
+
+/** All files that a file imports, directly or through others. */
+function reachableFrom(file: string, graph: ReadonlyMap<string, readonly string[]>): Set<string> {
+  const seen = new Set<string>();
+  const open = [file];
+  for (let next = open.pop(); next !== undefined; next = open.pop()) {
+    for (const target of graph.get(next) ?? []) {
+      if (seen.has(target)) continue;
+      seen.add(target);
+      open.push(target);
+    }
+  }
+  return seen;
 }
 
 /** Each cycle once, as text; type-only imports count too. */

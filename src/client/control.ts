@@ -91,7 +91,6 @@ export async function callControl<M extends ControlMethod>(
   params: ControlCalls[M]['params'],
   options: CallOptions = {},
 ): Promise<ControlCalls[M]['result']> {
-  if (options.signal?.aborted) throw new XcoreError('ABORTED', `${method} was cancelled`);
   const socket = await connect(path);
   const timeoutMs = options.timeoutMs ?? CALL_TIMEOUT_MS;
   try {
@@ -107,6 +106,7 @@ export async function callControl<M extends ControlMethod>(
       };
       const onAbort = (): void => reject(new XcoreError('ABORTED', `${method} was cancelled`));
       options.signal?.addEventListener('abort', onAbort, { once: true });
+      if (options.signal?.aborted) onAbort();
       socket.on('close', () => {
         clearTimeout(timer);
         options.signal?.removeEventListener('abort', onAbort);
