@@ -1,4 +1,4 @@
-// Builds a bridge from its parts, starts it and stops it.
+// Starts a bridge on its folder and its addresses, and stops it.
 
 import { join } from 'node:path';
 import type { Connection, Stream } from '@libp2p/interface';
@@ -10,27 +10,11 @@ import type { Metrics } from '../lib/metrics.ts';
 import { addressesOf, createNode, loadOrCreateSeed } from '../net/node.ts';
 import { BRIDGE_PROTOCOL } from '../net/protocols.ts';
 import { serveRpc } from '../net/rpc.ts';
-import { DeleteQueue } from './delete-queue.ts';
-import { EntryEffects } from './entry-effects.ts';
-import { HostRegistry } from './host-registry.ts';
-import { KeyedQueue } from '../lib/keyed-queue.ts';
-import { Leases } from './lease.ts';
+import { assembleBridge } from './assemble.ts';
 import { openLevelStore } from './level-store.ts';
-import { Locator } from './locator.ts';
 import { BRIDGE_DEFAULTS } from './options.ts';
 import type { BridgeOptions } from './options.ts';
-import { OrderBook } from './order-book.ts';
-import { OrderSigner } from './order-signer.ts';
-import { Placer } from './placer.ts';
-import { Receipts } from './receipts.ts';
-import { leaseAnswer, Service } from './service.ts';
-import { ShardDirectory } from './shard-directory.ts';
-import { spaceFor } from './space.ts';
 import type { Store } from './store.ts';
-import { Upkeep } from './upkeep.ts';
-import { VolumeLog } from './volume-log.ts';
-import { Volumes } from './volumes.ts';
-import { Watchers } from './watchers.ts';
 
 const MAX_STREAMS_PER_CONNECTION = 4;
 
@@ -80,7 +64,10 @@ async function startOn(
   const metrics = createMetrics();
   const node = await createNode({ seed, listen: settings.listen, maxConnections: options.maxConnections });
   const bridge = node.peerId.toString();
-  const { service, upkeep, registry } = await assemble({ store, seed, clock, random, metrics, bridge, log }, options);
+  const { service, upkeep, registry } = await assembleBridge(
+    { store, seed, clock, random, metrics, bridge, log },
+    options,
+  );
 
   const streams = new Set<Promise<void>>();
   const serve = (stream: Stream, connection: Connection): void => {
@@ -114,86 +101,4 @@ async function startOn(
       await store.close();
     },
   };
-}
-
-interface Ground {
-  readonly store: Store;
-  readonly seed: Uint8Array;
-  readonly clock: Clock;
-  readonly random: () => number;
-  readonly metrics: Metrics;
-  readonly bridge: string;
-  readonly log: Logger;
-}
-
-async function assemble(
-  ground: Ground,
-  options: BridgeOptions,
-): Promise<{ service: Service; upkeep: Upkeep; registry: HostRegistry }> {
-  const { store, seed, clock, random, metrics, bridge, log } = ground;
-  const volumeQueue = new KeyedQueue(options.maxWaitingPerVolume);
-  const volumes = new Volumes(store, options);
-  const registry = new HostRegistry({ store, clock }, options);
-  const book = new OrderBook({ store, clock }, { ...options, graceMs: options.confirmGraceMs });
-  await Promise.all([volumes.load(), registry.load(), book.load()]);
-
-  const directory = new ShardDirectory(store);
-  const watchers = new Watchers({ maxPerVolume: options.maxWatchersPerVolume });
-  const signer = new OrderSigner(
-    { seed, clock },
-    { store: options.storeOrderMs, retrieve: options.retrieveOrderMs, delete: options.deleteOrderMs },
-  );
-  const leases = new Leases(
-    {
-      store,
-      volumes,
-      volumeQueue,
-      clock,
-      onChange: (volume, viewOf) => watchers.notify(volume, (session) => leaseAnswer(viewOf(session.remotePeer))),
-    },
-    { ttlMs: options.leaseTtlMs },
-  );
-  const parts = { store, volumes, registry, book, directory, signer, volumeQueue, clock };
-  const service = new Service(
-    {
-      registry,
-      placer: new Placer({ ...parts, random }),
-      receipts: new Receipts(parts),
-      locator: new Locator(parts),
-      log: new VolumeLog({
-        ...parts,
-        effects: new EntryEffects(parts),
-        onAppend: (volume, head) => watchers.notify(volume, () => ({ case: 'head', value: { ...head } })),
-      }),
-      leases,
-      watchers,
-      deletes: new DeleteQueue({ ...parts, bridge }, { maxOrders: options.maxDeletesPerHeartbeat }),
-      space: (owner) => spaceFor(parts, owner),
-      bridge,
-      clock,
-      metrics,
-    },
-    options,
-  );
-  const hostsOnline = metrics.gauge('bridge_hosts_online', 'Hosts heard of lately');
-  const ordersOut = metrics.gauge('bridge_orders_out', 'Store orders without a receipt');
-  const volumesKnown = metrics.gauge('bridge_volumes', 'Volumes known');
-  const upkeep = new Upkeep(
-    {
-      tasks: {
-        leases: () => leases.expire(),
-        orders: () => book.sweep(),
-        hosts: () => registry.flush(),
-        figures: async () => {
-          hostsOnline.set(registry.all().filter((host) => host.online).length);
-          ordersOut.set(book.size);
-          volumesKnown.set(volumes.count);
-        },
-      },
-      clock,
-      log,
-    },
-    { intervalMs: options.upkeepMs },
-  );
-  return { service, upkeep, registry };
 }

@@ -1,0 +1,127 @@
+// A host's side of its bridge: registers, sends heartbeats, takes delete orders. Keeps trying while the bridge is away.
+
+import type { Libp2p } from '@libp2p/interface';
+import type { Clock } from '../lib/clock.ts';
+import { asError } from '../lib/errors.ts';
+import type { Logger } from '../lib/log.ts';
+import { BridgeLink } from '../net/bridge-link.ts';
+import type { RpcClient } from '../net/rpc.ts';
+import type { Deletions } from './deletions.ts';
+import type { SpaceBudget } from './space-budget.ts';
+
+const VERSION = '1';
+const FIRST_INTERVAL_MS = 1_000;
+const MIN_INTERVAL_MS = 50;
+const MAX_INTERVAL_MS = 60_000;
+
+/** What an agent works with. */
+export interface BridgeAgentComponents {
+  readonly node: Libp2p;
+  readonly budget: SpaceBudget;
+  readonly deletions: Deletions;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Transfers under way. */
+  readonly transfers: () => number;
+}
+
+/** Speaks to one bridge from start() to stop(). */
+export class BridgeAgent {
+  readonly #components: BridgeAgentComponents;
+  readonly #link: BridgeLink;
+  readonly #stopping = new AbortController();
+  readonly #firstAnswer = Promise.withResolvers<boolean>();
+  #beating: Promise<void> | null = null;
+  #intervalMs = FIRST_INTERVAL_MS;
+  /** Serials that the bridge has not taken notice of; at most those of one heartbeat's orders. */
+  #deleted: Uint8Array[] = [];
+
+  /** `bridge` is a multiaddr with /p2p/ id; USAGE otherwise. */
+  constructor(components: BridgeAgentComponents, bridge: string) {
+    this.#components = components;
+    const { log } = components;
+    this.#link = new BridgeLink(components.node, {
+      bridge,
+      greet: (rpc) => this.#register(rpc),
+      onConnection: (connected, error) => {
+        this.#firstAnswer.resolve(connected);
+        if (connected) log.info({}, 'registered with the bridge');
+        else log.warn({ reason: error?.message }, 'not connected to the bridge');
+      },
+    });
+  }
+
+  /** Starts, and resolves with whether the bridge could be reached at once; it is tried again in any case. */
+  async start(waitMs: number): Promise<boolean> {
+    this.#link.start();
+    this.#beating ??= this.#beat();
+    const waited = this.#components.clock.sleep(waitMs, this.#stopping.signal).then(
+      () => false,
+      () => false,
+    );
+    return Promise.race([this.#firstAnswer.promise, waited]);
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    await this.#link.stop();
+    await this.#beating;
+  }
+
+  async #register(rpc: RpcClient): Promise<void> {
+    const { node, budget } = this.#components;
+    const addresses = node.getMultiaddrs().map((address) => address.toString().replace(/\/p2p\/[^/]+$/, ''));
+    await rpc.call(
+      {
+        case: 'registerHost',
+        value: {
+          addresses,
+          capacityBytes: BigInt(budget.limitBytes),
+          usedBytes: BigInt(budget.usedBytes),
+          version: VERSION,
+        },
+      },
+      'done',
+    );
+    await this.#heartbeat((body, expected) => rpc.call(body, expected));
+  }
+
+  async #beat(): Promise<void> {
+    const { signal } = this.#stopping;
+    const { clock, log } = this.#components;
+    while (!signal.aborted) {
+      await clock.sleep(this.#intervalMs, signal).catch(() => {});
+      if (signal.aborted || !this.#link.connected) continue;
+      try {
+        await this.#heartbeat((body, expected) => this.#link.call(body, expected, { signal }));
+      } catch (error) {
+        if (!signal.aborted) log.warn({ err: asError(error) }, 'a heartbeat failed');
+      }
+    }
+  }
+
+  async #heartbeat(call: RpcClient['call']): Promise<void> {
+    const { budget, deletions, transfers } = this.#components;
+    for (;;) {
+      const reported = this.#deleted;
+      const reply = await call(
+        {
+          case: 'heartbeat',
+          value: {
+            capacityBytes: BigInt(budget.limitBytes),
+            usedBytes: BigInt(budget.usedBytes),
+            freeBytes: BigInt(await budget.freeBytes()),
+            deleted: reported,
+            transfers: transfers(),
+          },
+        },
+        'heartbeatReply',
+      );
+      this.#deleted = this.#deleted.slice(reported.length);
+      this.#intervalMs = Math.min(MAX_INTERVAL_MS, Math.max(MIN_INTERVAL_MS, reply.intervalMs));
+      this.#deleted.push(...(await deletions.carryOut(reply.deletes)));
+      // What was deleted is told at once: room for others.
+      if (this.#deleted.length === 0 || this.#stopping.signal.aborted) return;
+    }
+  }
+}

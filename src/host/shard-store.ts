@@ -1,0 +1,263 @@
+// Stores, reads and removes shards: complete, checked and durable, or not at all. Knows no orders and no peers.
+
+import { LRUCache } from 'lru-cache';
+import {
+  HASH_SIZE_BYTES,
+  LEAF_SIZE_BYTES,
+  leafCountOf,
+  leafHash,
+  leafHashes,
+  rangeProof,
+  shardIdOf,
+} from '../crypto/merkle.ts';
+import { XcoreError } from '../lib/errors.ts';
+import { KeyedQueue } from '../lib/keyed-queue.ts';
+import type { Logger } from '../lib/log.ts';
+import type { HostFs } from './host-fs.ts';
+import { codeOf, ShardFiles } from './shard-files.ts';
+import { SpaceBudget } from './space-budget.ts';
+import type { SpaceBudgetOptions } from './space-budget.ts';
+
+const READ_BYTES = 256 * 1024;
+const MAX_WAITING_PER_SHARD = 64;
+
+/** What a store works with. */
+export interface ShardStoreComponents {
+  readonly fs: HostFs;
+  readonly log: Logger;
+}
+
+/** Bounds of a store. */
+export interface ShardStoreOptions extends SpaceBudgetOptions {
+  /** Shards whose leaf hashes stay in memory, 4 KiB each. */
+  readonly maxKnownLeaves: number;
+}
+
+/** A range of leaves and what proves it. */
+export interface LeafRange {
+  readonly data: Buffer;
+  readonly proof: Buffer[];
+}
+
+/** The shards of one folder. */
+export class ShardStore {
+  readonly budget: SpaceBudget;
+  readonly #fs: HostFs;
+  readonly #files: ShardFiles;
+  readonly #leaves: LRUCache<string, Buffer>;
+  readonly #perShard = new KeyedQueue(MAX_WAITING_PER_SHARD);
+
+  private constructor(fs: HostFs, files: ShardFiles, budget: SpaceBudget, maxKnownLeaves: number) {
+    this.#fs = fs;
+    this.#files = files;
+    this.budget = budget;
+    this.#leaves = new LRUCache({ max: maxKnownLeaves });
+  }
+
+  /** Opens the folder, removes leftovers and counts what is there. */
+  static async open(dir: string, { fs, log }: ShardStoreComponents, options: ShardStoreOptions): Promise<ShardStore> {
+    const files = new ShardFiles({ fs, log }, dir);
+    await files.prepare();
+    const inventory = await files.takeInventory();
+    log.info({ ...inventory }, 'took inventory');
+    const diskFreeBytes = async (): Promise<number> => {
+      const { bavail, bsize } = await fs.statfs(dir);
+      return bavail * bsize;
+    };
+    return new ShardStore(
+      fs,
+      files,
+      new SpaceBudget({ diskFreeBytes }, inventory.bytes, options),
+      options.maxKnownLeaves,
+    );
+  }
+
+  /** Whether the shard is stored, whole and unharmed; a harmed one is removed, so that it can be stored again. */
+  async holds(id: Uint8Array, sizeBytes: number): Promise<boolean> {
+    const stored = await this.#files.sizeOf(id);
+    if (stored === null) return false;
+    try {
+      if (stored === sizeBytes) {
+        await this.#loadLeaves(id, sizeBytes);
+        return true;
+      }
+    } catch (error) {
+      if (!(error instanceof XcoreError)) throw error;
+    }
+    await this.remove(id);
+    return false;
+  }
+
+  /**
+   * Stores a shard from exactly so many bytes and resolves once a power cut cannot undo it. CORRUPT_SHARD when the
+   * bytes are not the shard's, HOST_FULL; whatever `parts` throws.
+   */
+  async store(id: Uint8Array, sizeBytes: number, parts: () => AsyncIterable<Uint8Array>): Promise<void> {
+    const path = this.#files.temporaryPath();
+    const reservation = await this.budget.reserve(sizeBytes);
+    try {
+      const leaves = await this.#receive(path, sizeBytes, parts());
+      if (!shardIdOf(leaves, sizeBytes).equals(id)) {
+        throw new XcoreError('CORRUPT_SHARD', 'the bytes that arrived are not those of the shard');
+      }
+      await this.#perShard.run(keyOf(id), async () => {
+        const before = await this.#files.sizeOf(id);
+        await this.#files.keep(path, id);
+        reservation.keep();
+        if (before !== null) this.budget.removed(before);
+      });
+      this.#leaves.set(keyOf(id), leaves);
+    } catch (error) {
+      await this.#fs.rm(path, { force: true });
+      if (codeOf(error) === 'ENOSPC' || codeOf(error) === 'EDQUOT') {
+        throw new XcoreError('HOST_FULL', "this host's disk is full", { cause: error });
+      }
+      throw error;
+    } finally {
+      reservation.release();
+    }
+  }
+
+  /** The bytes of a whole shard, unchecked: who reads it checks it. NOT_FOUND. */
+  async read(id: Uint8Array, sizeBytes: number): Promise<AsyncIterable<Buffer>> {
+    await this.#checkStored(id, sizeBytes);
+    return this.#readParts(id, sizeBytes);
+  }
+
+  /** Some leaves with their proof. NOT_FOUND; CORRUPT_SHARD when the file is not the shard any more; RangeError for leaves that do not exist. */
+  async readLeaves(id: Uint8Array, sizeBytes: number, firstLeaf: number, leafCount: number): Promise<LeafRange> {
+    await this.#checkStored(id, sizeBytes);
+    const leaves = this.#leaves.get(keyOf(id)) ?? (await this.#loadLeaves(id, sizeBytes));
+    const proof = rangeProof(leaves, firstLeaf, leafCount);
+    const from = firstLeaf * LEAF_SIZE_BYTES;
+    const to = Math.min(sizeBytes, from + leafCount * LEAF_SIZE_BYTES);
+    return { data: await this.#readRange(id, from, to - from), proof };
+  }
+
+  /** Removes a shard; whether there was one. */
+  async remove(id: Uint8Array): Promise<boolean> {
+    return this.#perShard.run(keyOf(id), async () => {
+      const sizeBytes = await this.#files.sizeOf(id);
+      this.#leaves.delete(keyOf(id));
+      if (sizeBytes === null || !(await this.#files.remove(id))) return false;
+      this.budget.removed(sizeBytes);
+      return true;
+    });
+  }
+
+  /** Makes removals durable. */
+  syncRemovals(ids: readonly Uint8Array[]): Promise<void> {
+    return this.#files.syncFolders(ids);
+  }
+
+  /** Writes and syncs a temporary file and returns its leaf hashes; memory holds one leaf besides the part at hand. */
+  async #receive(path: string, sizeBytes: number, parts: AsyncIterable<Uint8Array>): Promise<Buffer> {
+    const hasher = new LeafHasher(sizeBytes);
+    const file = await this.#fs.open(path, 'wx', 0o600);
+    try {
+      for await (const part of parts) {
+        hasher.add(part);
+        await file.writeFile(part);
+      }
+      const leaves = hasher.finish();
+      await file.sync();
+      return leaves;
+    } finally {
+      await file.close();
+    }
+  }
+
+  async *#readParts(id: Uint8Array, sizeBytes: number): AsyncGenerator<Buffer> {
+    const file = await this.#open(id);
+    try {
+      for (let at = 0; at < sizeBytes; at += READ_BYTES) {
+        yield await readExactly(file, at, Math.min(READ_BYTES, sizeBytes - at));
+      }
+    } finally {
+      await file.close();
+    }
+  }
+
+  async #readRange(id: Uint8Array, offset: number, length: number): Promise<Buffer> {
+    const file = await this.#open(id);
+    try {
+      return await readExactly(file, offset, length);
+    } finally {
+      await file.close();
+    }
+  }
+
+  async #loadLeaves(id: Uint8Array, sizeBytes: number): Promise<Buffer> {
+    const leaves = leafHashes(await this.#readRange(id, 0, sizeBytes));
+    if (!shardIdOf(leaves, sizeBytes).equals(id)) throw new XcoreError('CORRUPT_SHARD', 'the stored shard is harmed');
+    this.#leaves.set(keyOf(id), leaves);
+    return leaves;
+  }
+
+  async #checkStored(id: Uint8Array, sizeBytes: number): Promise<void> {
+    const stored = await this.#files.sizeOf(id);
+    if (stored === null) throw new XcoreError('NOT_FOUND', 'this host does not hold the shard');
+    if (stored !== sizeBytes) throw new XcoreError('CORRUPT_SHARD', 'the stored shard has another size');
+  }
+
+  async #open(id: Uint8Array): ReturnType<HostFs['open']> {
+    try {
+      return await this.#fs.open(this.#files.pathOf(id), 'r');
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error;
+      throw new XcoreError('NOT_FOUND', 'this host does not hold the shard', { cause: error });
+    }
+  }
+}
+
+/** Hashes leaves as their bytes arrive. */
+class LeafHasher {
+  readonly #hashes: Buffer;
+  readonly #leaf = Buffer.allocUnsafe(LEAF_SIZE_BYTES);
+  readonly #sizeBytes: number;
+  #receivedBytes = 0;
+
+  constructor(sizeBytes: number) {
+    this.#sizeBytes = sizeBytes;
+    this.#hashes = Buffer.allocUnsafe(leafCountOf(sizeBytes) * HASH_SIZE_BYTES);
+  }
+
+  add(part: Uint8Array): void {
+    if (this.#receivedBytes + part.length > this.#sizeBytes)
+      throw new XcoreError('PROTOCOL', 'more bytes than announced');
+    for (let at = 0; at < part.length;) {
+      const inLeaf = this.#receivedBytes % LEAF_SIZE_BYTES;
+      const taken = part.subarray(at, at + LEAF_SIZE_BYTES - inLeaf);
+      this.#leaf.set(taken, inLeaf);
+      this.#receivedBytes += taken.length;
+      at += taken.length;
+      if (this.#receivedBytes % LEAF_SIZE_BYTES === 0) this.#close(LEAF_SIZE_BYTES);
+    }
+  }
+
+  finish(): Buffer {
+    if (this.#receivedBytes !== this.#sizeBytes) throw new XcoreError('PROTOCOL', 'fewer bytes than announced');
+    const rest = this.#sizeBytes % LEAF_SIZE_BYTES;
+    if (rest > 0) this.#close(rest);
+    return this.#hashes;
+  }
+
+  #close(length: number): void {
+    const index = Math.ceil(this.#receivedBytes / LEAF_SIZE_BYTES) - 1;
+    this.#hashes.set(leafHash(this.#leaf.subarray(0, length)), index * HASH_SIZE_BYTES);
+  }
+}
+
+async function readExactly(file: Awaited<ReturnType<HostFs['open']>>, offset: number, length: number): Promise<Buffer> {
+  const bytes = Buffer.allocUnsafe(length);
+  for (let done = 0; done < length;) {
+    const { bytesRead } = await file.read(bytes, done, length - done, offset + done);
+    if (bytesRead === 0) throw new XcoreError('CORRUPT_SHARD', 'the stored shard is too short');
+    done += bytesRead;
+  }
+  return bytes;
+}
+
+function keyOf(id: Uint8Array): string {
+  return Buffer.from(id).toString('hex');
+}
