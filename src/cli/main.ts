@@ -54,7 +54,7 @@ function parser(args: readonly string[]): Argv {
   return yargs([...args])
     .scriptName('xcore')
     .locale('en')
-    .parserConfiguration({ 'duplicate-arguments-array': false, 'strip-dashed': true, 'boolean-negation': false })
+    .parserConfiguration({ 'duplicate-arguments-array': false, 'boolean-negation': false })
     .usage('$0 <command>\n\nAn encrypted cloud drive with no data centre.')
     .command(COMMANDS)
     .completion('completion', 'print a script for the shell: source <(xcore completion)')

@@ -102,12 +102,12 @@ export function ensureHome(paths: Paths): void {
  */
 export function ensurePrivateFolder(path: string, uid: number = process.getuid?.() ?? 0): void {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeFolders(path);
   } catch (cause) {
     if (codeOf(cause) === 'EEXIST' || codeOf(cause) === 'ENOTDIR') {
       throw new XcoreError('FOREIGN_HOME', `${path} is not a folder; move it away or set XCORE_HOME`, { cause });
     }
-    if (codeOf(cause) === 'EACCES' || codeOf(cause) === 'EROFS' || codeOf(cause) === 'EPERM') {
+    if (['EACCES', 'EROFS', 'EPERM', 'ENOENT'].includes(codeOf(cause) ?? '')) {
       throw new XcoreError('FOREIGN_HOME', `${path} cannot be made here; set XCORE_HOME to a folder of your own`, {
         cause,
       });
@@ -119,6 +119,19 @@ export function ensurePrivateFolder(path: string, uid: number = process.getuid?.
     chmodSync(path, 0o700);
   }
   checkPrivateFolder(path, uid);
+}
+
+/** mkdir -p with mode 0700; Node's own never ends where the kernel refuses with ENOENT, as below /proc. */
+function makeFolders(path: string): void {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return;
+  const parent = dirname(path);
+  if (parent !== path) makeFolders(parent);
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    // Another process may have been quicker.
+    if (codeOf(error) !== 'EEXIST' || !statSync(path).isDirectory()) throw error;
+  }
 }
 
 /** The checks of ensurePrivateFolder on a folder that may be absent, which is fine. */

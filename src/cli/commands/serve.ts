@@ -65,7 +65,8 @@ async function serve(args: ServeArguments): Promise<void> {
   }
   const { startHost } = await import('../../host/start-host.ts');
   const host = await startHost({ dir, bridge, capacityBytes: spaceBytes, listen: [listen] }, { log });
-  if (args.json) printJson({ host: host.address, capacityBytes: spaceBytes });
+  if (!host.registered) note('the bridge does not answer yet; the host goes on trying to reach it');
+  if (args.json) printJson({ host: host.address, addresses: host.addresses, capacityBytes: spaceBytes });
   else print(host.address);
   await runUntilStopped(host, log);
 }

@@ -1,0 +1,206 @@
+// Every command with wrong arguments, and what needs no network: help, completion, doctor, exit codes.
+
+import { chmodSync, chownSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { EXIT } from '../../src/lib/errors.ts';
+import { Client } from '../support/client.ts';
+import { Run, type Result } from '../support/run.ts';
+
+const PHRASE = `${'abandon '.repeat(23)}art`;
+const BRIDGE = '/ip4/127.0.0.1/tcp/9/p2p/12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo';
+
+const run = new Run(t);
+let homes = 0;
+const newClient = (): Client => new Client(run, `c${++homes}`);
+
+/** One sentence on standard error that names the program, no stack, and the code. */
+function isClear(result: Result, code: number): boolean {
+  return result.code === code && /^xcore: .+\n$/.test(result.stderr) && !/\n\s+at /.test(result.stderr);
+}
+
+await t.test('wrong arguments are exit 2, one sentence, and change nothing', async (t) => {
+  const client = newClient();
+  const dir = client.mountPoint;
+  const cases: [string[], RegExp][] = [
+    [[], /which command\?/],
+    [['nonsense'], /unknown command: nonsense/],
+    [['mont', dir], /did you mean mount\?/],
+    [['init', '--bridge'], /bridge/],
+    [['init', '--bridge', 'nonsense'], /not a multiaddr/],
+    [['init', '--bridge', '/ip4/127.0.0.1/tcp/9'], /\/p2p\//],
+    [['init', 'extra'], /extra/],
+    [['phrase', 'extra'], /extra/],
+    [['mount'], /argument is missing.*xcore mount --help/],
+    [['mount', dir, 'extra'], /extra/],
+    [['mount', dir, '--no-such'], /no-such/],
+    [['mount', dir, '--cache-size', 'many'], /'many' is not a size/],
+    [['umount'], /argument is missing/],
+    [['umount', dir, '--now'], /now/],
+    [['status', 'extra'], /extra/],
+    [['flush', dir, 'extra'], /extra/],
+    [['serve'], /--bridge/],
+    [['serve', '--space', 'many', '--bridge', BRIDGE], /'many' is not a size/],
+    [['serve', '--space', '0', '--bridge', BRIDGE], /less than one byte/],
+    [['serve', '--bridge', '/ip4/127.0.0.1/tcp/9'], /\/p2p\//],
+    [['serve', '--bridge', BRIDGE, '--listen', '/ip4/127.0.0.1/udp/9'], /not a TCP address/],
+    [['bridge', '--listen', 'localhost:80'], /--listen localhost:80/],
+    [['bridge', 'extra'], /extra/],
+    [['doctor', '--fix'], /fix/],
+    [['local-network'], /dir/],
+  ];
+  for (const [args, message] of cases) {
+    const result = await client.xcore(args);
+    t.ok(isClear(result, EXIT.usage), `xcore ${args.join(' ')}: ${result.code} ${result.stderr.trim()}`);
+    t.match(result.stderr, message);
+    t.equal(result.stdout, '');
+  }
+  t.throws(() => readdirSync(client.home), { code: 'ENOENT' }, 'no home was made');
+});
+
+await t.test('with --json an error is JSON on stdout too', async (t) => {
+  const client = newClient();
+  for (const [args, code, exit] of [
+    [['flush', '--json'], 'NOT_MOUNTED', EXIT.busy],
+    [['umount', client.mountPoint, '--json'], 'NOT_MOUNTED', EXIT.busy],
+    [['mount', '--json'], 'USAGE', EXIT.usage],
+    [['mount', '/dev/null', '--json'], 'ENOTDIR', EXIT.failure],
+  ] as const) {
+    const result = await client.xcore(args);
+    t.ok(isClear(result, exit), args.join(' '));
+    const { error } = JSON.parse(result.stdout) as { error: { code: string; message: string } };
+    t.equal(error.code, code);
+    t.equal(result.stderr, `xcore: ${error.message}\n`);
+  }
+});
+
+await t.test('help, version and completion', async (t) => {
+  const client = newClient();
+  for (const command of ['init', 'phrase', 'mount', 'umount', 'status', 'flush', 'serve', 'bridge', 'doctor']) {
+    const help = await client.must([command, '--help']);
+    t.match(help, new RegExp(`^xcore ${command}`));
+    t.match(help, /Examples:/, `${command} has examples`);
+  }
+  const help = await client.must(['--help']);
+  t.match(help, /Exit codes: 0 done/);
+  t.notMatch(help, /local-network/);
+  t.match(await client.must(['completion']), /_xcore_yargs_completions/);
+  t.match(await client.must(['--get-yargs-completions', 'xcore', 'um']), /umount/);
+  t.equal(await client.must(['--version']), '0.1.0\n');
+});
+
+await t.test('an identity is made, shown, locked and never overwritten', async (t) => {
+  const client = newClient();
+  t.ok(isClear(await client.xcore(['phrase']), EXIT.identity));
+  const made = await client.xcore(['init', '--json', '--bridge', BRIDGE]);
+  t.equal(made.code, 0);
+  t.match(JSON.parse(made.stdout), { recovered: false, bridge: BRIDGE, locked: false });
+  const words = await client.phrase();
+  t.notOk(words.split(' ').some((word) => word.length > 7 && (made.stdout + made.stderr).includes(word)));
+  t.ok(isClear(await client.xcore(['init']), EXIT.identity));
+  t.ok(isClear(await client.xcore(['init', '--recover'], { input: PHRASE }), EXIT.identity));
+  t.equal(await client.phrase(), words);
+
+  const locked = newClient();
+  const file = join(run.dir, 'passphrase');
+  const env = { XCORE_PASSPHRASE_FILE: file };
+  t.ok(isClear(await locked.xcore(['init', '--passphrase'], { env }), EXIT.identity), 'no such file');
+  writeFileSync(file, 'correct horse\n', { mode: 0o644 });
+  t.ok(isClear(await locked.xcore(['init', '--passphrase'], { env }), EXIT.identity), 'open to others');
+  chmodSync(file, 0o600);
+  await locked.must(['init', '--recover', '--passphrase'], { env, input: PHRASE });
+  t.ok(isClear(await locked.xcore(['phrase']), EXIT.identity), 'no terminal to ask on');
+  t.equal(await locked.must(['phrase'], { env }), `${PHRASE}\n`);
+  writeFileSync(file, 'wrong');
+  const wrong = await locked.xcore(['phrase'], { env });
+  t.ok(isClear(wrong, EXIT.identity));
+  t.notMatch(wrong.stderr, /correct|abandon/);
+});
+
+await t.test('words from stdin: any case and spacing, and only the right ones', async (t) => {
+  const client = newClient();
+  const wrong = [
+    '',
+    'abandon',
+    'abandon '.repeat(24),
+    PHRASE.replace('art', 'xyzzy'),
+    `${PHRASE} art`,
+    '\0'.repeat(100),
+  ];
+  for (const input of wrong) {
+    const result = await client.xcore(['init', '--recover'], { input });
+    t.ok(isClear(result, EXIT.identity), `${JSON.stringify(input.slice(0, 20))}: ${result.stderr.trim()}`);
+    t.notMatch(result.stderr, /abandon|xyzzy/);
+  }
+  await client.must(['init', '--recover'], { input: `\n ${PHRASE.toUpperCase().replaceAll(' ', '\n\t')}\n\n` });
+  t.equal(await client.phrase(), PHRASE);
+});
+
+await t.test('homes that are open, foreign or impossible are refused', async (t) => {
+  const open = newClient();
+  await open.init();
+  chmodSync(open.home, 0o755);
+  for (const args of [['phrase'], ['mount', open.mountPoint], ['init']]) {
+    const result = await open.xcore(args);
+    t.ok(isClear(result, EXIT.identity), args.join());
+    t.match(result.stderr, `chmod 700 '${open.home}'`);
+  }
+  chmodSync(open.home, 0o700);
+  chmodSync(join(open.home, 'identity.json'), 0o644);
+  t.match((await open.xcore(['mount', open.mountPoint])).stderr, /chmod 600/);
+
+  const strange = { XCORE_HOME: '/proc/xcore' };
+  t.ok(isClear(await open.xcore(['init'], { env: strange }), EXIT.identity), 'where nothing can be made');
+  const file = join(run.dir, 'file');
+  writeFileSync(file, '');
+  t.ok(isClear(await open.xcore(['init'], { env: { XCORE_HOME: file } }), EXIT.identity), 'a file');
+
+  const foreign = newClient();
+  mkdirSync(foreign.home, { mode: 0o700 });
+  if (process.getuid?.() === 0) chownSync(foreign.home, 12_345, 12_345);
+  const elsewhere = process.getuid?.() === 0 ? foreign.home : '/var/lib';
+  const env = { XCORE_HOME: elsewhere };
+  for (const args of [['init'], ['phrase'], ['mount', foreign.mountPoint]]) {
+    const result = await foreign.xcore(args, { env });
+    t.ok(isClear(result, EXIT.identity), `${args[0] ?? ''}: ${result.stderr}`);
+    t.match(result.stderr, /belongs to another user/);
+  }
+});
+
+await t.test('a damaged identity is told as damaged data', async (t) => {
+  const client = newClient();
+  await client.init();
+  const file = join(client.home, 'identity.json');
+  writeFileSync(file, readFileSync(file, 'utf8').slice(0, 40));
+  t.ok(isClear(await client.xcore(['phrase']), EXIT.data));
+  t.ok(isClear(await client.xcore(['mount', client.mountPoint]), EXIT.data));
+  t.ok(isClear(await client.xcore(['init']), EXIT.data), 'and is not overwritten');
+});
+
+await t.test('status works with nothing mounted', async (t) => {
+  const client = newClient();
+  t.match(await client.must(['status']), /nothing is mounted/);
+  t.strictSame(JSON.parse(await client.must(['status', '--json'])), { home: client.home, mounts: [] });
+});
+
+await t.test('doctor names what is missing and how to get it', async (t) => {
+  const client = newClient();
+  const fine = JSON.parse(await client.must(['doctor', '--json'])) as { ok: boolean; checks: { name: string }[] };
+  t.equal(fine.ok, true);
+  const names = fine.checks.map((check) => check.name);
+  t.strictSame(names.slice(0, 3), ['node', 'fuse device', 'fusermount3']);
+  await client.init(BRIDGE);
+  t.match(await client.must(['doctor']), /warning bridge: .* does not answer/, 'a bridge that is away is no obstacle');
+  chmodSync(client.home, 0o777);
+  const broken = await client.xcore(['doctor']);
+  t.equal(broken.code, EXIT.fuse);
+  t.match(broken.stdout, /MISSING home: .*chmod 700/);
+  if (process.getuid?.() !== 0) {
+    const bare = await client.xcore(['doctor'], { env: { PATH: '/nowhere' } });
+    t.match(bare.stdout, /MISSING fusermount3: .*not installed/);
+    const mount = await client.xcore(['mount', client.mountPoint], {
+      env: { PATH: '/nowhere', XCORE_HOME: join(run.dir, 'bare') },
+    });
+    t.ok(isClear(mount, EXIT.fuse), mount.stderr);
+  }
+});

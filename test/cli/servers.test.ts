@@ -1,0 +1,96 @@
+// The commands that stay in the foreground: one line when ready, a clean end on a signal, and an
+// embedded network that never outlives its parent.
+
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ChildProcess } from 'node:child_process';
+import { spawn } from 'node:child_process';
+import t from 'tap';
+import { EXIT } from '../../src/lib/errors.ts';
+import { isAlive } from '../support/client.ts';
+import { Run, until, XCORE } from '../support/run.ts';
+
+t.setTimeout(120_000);
+
+const LISTEN = ['--listen', '/ip4/127.0.0.1/tcp/0'];
+const LINE = /^\/ip4\/127\.0\.0\.1\/tcp\/\d+\/p2p\/12D3\w+\n$/;
+
+const run = new Run(t);
+
+/** Starts a server and gives its process, its output so far and its first line. */
+async function start(
+  name: string,
+  args: string[],
+): Promise<{ child: ChildProcess; output: () => string; line: string }> {
+  const child = run.spawn(name, [XCORE, ...args], { XCORE_HOME: join(run.dir, `home-${name}`) });
+  let output = '';
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => (output += text));
+  await until(`${name} to be ready`, () => {
+    if (child.exitCode !== null) throw new Error(`${name} ended with ${child.exitCode}`);
+    return output.includes('\n');
+  });
+  return { child, output: () => output, line: output.trim() };
+}
+
+/** Sends a signal and gives the exit code. */
+async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<number | null> {
+  const exit = once(child, 'exit');
+  child.kill(signal);
+  return (await exit)[0] as number | null;
+}
+
+await t.test('bridge and serve print one line and end cleanly on SIGTERM and SIGINT', async (t) => {
+  const bridge = await start('bridge', ['bridge', ...LISTEN]);
+  t.match(bridge.output(), LINE);
+  t.ok(existsSync(join(run.dir, 'home-bridge/bridge')), 'its state is below the home');
+
+  const host = await start('host', ['serve', '--bridge', bridge.line, '--space', '1GB', ...LISTEN]);
+  t.match(host.output(), LINE);
+  t.ok(existsSync(join(run.dir, 'home-host/host')));
+
+  const again = await run.exec(process.execPath, [XCORE, 'bridge', ...LISTEN], {
+    env: { XCORE_HOME: join(run.dir, 'home-bridge') },
+  });
+  t.equal(again.code, EXIT.busy, `the folder is in use: ${again.stderr}`);
+  t.match(again.stderr, /^xcore: .+\n$/);
+
+  const port = /tcp\/(\d+)/.exec(bridge.line)?.[1] ?? '';
+  const taken = await run.exec(process.execPath, [XCORE, 'bridge', '--listen', `/ip4/127.0.0.1/tcp/${port}`]);
+  t.not(taken.code, 0, 'the port is taken');
+  t.match(taken.stderr, /^xcore: .+\n$/);
+
+  t.equal(await end(host.child, 'SIGINT'), 0);
+  t.equal(await end(bridge.child, 'SIGTERM'), 0);
+  t.match(bridge.output(), LINE, 'and nothing more was printed');
+  t.match(host.output(), LINE);
+  t.equal(readFileSync(join(run.dir, 'bridge.log'), 'utf8'), '', 'nor complained about');
+});
+
+await t.test('a host starts while its bridge is away', async (t) => {
+  const gone = '/ip4/127.0.0.1/tcp/9/p2p/12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo';
+  const host = await start('lonely', ['serve', '--bridge', gone, '--space', '1GB', ...LISTEN]);
+  t.match(host.output(), LINE);
+  t.match(readFileSync(join(run.dir, 'lonely.log'), 'utf8'), /does not answer yet/);
+  t.equal(await end(host.child, 'SIGTERM'), 0);
+});
+
+await t.test('the embedded network ends with its parent, and starts again right after', async (t) => {
+  const startNetwork = async (): Promise<{ child: ChildProcess; line: string }> => {
+    const child = spawn(process.execPath, [XCORE, 'local-network', '--dir', join(run.dir, 'local')], {
+      env: run.env(),
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    const [line] = (await once(child.stdout.setEncoding('utf8'), 'data')) as [string];
+    return { child, line };
+  };
+  const first = await startNetwork();
+  t.match(first.line, LINE);
+  first.child.stdin?.destroy();
+  const second = await startNetwork();
+  t.equal(second.line.split('/p2p/')[1], first.line.split('/p2p/')[1], 'it is the same network');
+  await until('the first to end', () => !isAlive(first.child.pid ?? 0));
+  const exit = once(second.child, 'exit');
+  second.child.stdin?.end();
+  t.equal((await exit)[0], 0);
+});
