@@ -1,9 +1,9 @@
 // Runs tap over all tests, or over the files and folders named, and ends with one line of totals.
 
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 
 const ROOT = resolve(import.meta.dirname, '..');
 const TAP = join(ROOT, 'node_modules/tap/dist/esm/run.mjs');
@@ -79,7 +79,16 @@ async function main(): Promise<number> {
   const dir = mkdtempSync(join(tmpdir(), 'xcore-tap-'));
   const output = join(dir, 'output.tap');
   const reporter = process.stdout.isTTY ? 'base' : 'terse';
-  const code = await tap(['run', `--reporter=${reporter}`, `--output-file=${output}`, ...process.argv.slice(2)]);
+  const named = process.argv.slice(2).flatMap((name) => {
+    const folder = resolve(ROOT, name);
+    if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return [name];
+    return globSync(join(folder, '**/*.test.ts')).map((file) => relative(ROOT, file));
+  });
+  if (process.argv.length > 2 && named.length === 0) {
+    console.log('no test is named so\n0 passed, 1 failed, 0 skipped');
+    return 1;
+  }
+  const code = await tap(['run', `--reporter=${reporter}`, `--output-file=${output}`, ...named]);
   const totals = countAssertions(existsSync(output) ? readFileSync(output, 'utf8') : '');
   rmSync(dir, { recursive: true, force: true });
   if (code !== 0 && totals.failed === 0) totals.failed = 1;
