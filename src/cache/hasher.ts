@@ -18,9 +18,11 @@ export class Hasher {
   leaves(memory: SharedArrayBuffer, sizeBytes: number): Promise<Buffer> {
     this.#worker ??= this.#start();
     const id = this.#nextId++;
+    const worker = this.#worker;
     return new Promise((resolve, reject) => {
       this.#pending.set(id, { resolve, reject });
-      this.#worker?.postMessage({ id, memory, sizeBytes });
+      worker.ref(); // the process must not end before the answer
+      worker.postMessage({ id, memory, sizeBytes });
     });
   }
 
@@ -30,15 +32,16 @@ export class Hasher {
     worker.on('message', ({ id, leaves }: { id: number; leaves: Uint8Array }) => {
       this.#pending.get(id)?.resolve(Buffer.from(leaves.buffer, leaves.byteOffset, leaves.byteLength));
       this.#pending.delete(id);
+      if (this.#pending.size === 0) worker.unref();
     });
     worker.on('error', (error) => this.#fail(worker, error));
     worker.on('exit', () => this.#fail(worker, new XcoreError('CLOSED', 'the hashing thread ended')));
-    worker.unref();
     return worker;
   }
 
   #fail(worker: Worker, error: unknown): void {
-    if (this.#worker === worker) this.#worker = null;
+    if (this.#worker !== worker) return;
+    this.#worker = null;
     for (const { reject } of this.#pending.values())
       reject(new XcoreError('INTERNAL', 'hashing failed', { cause: error }));
     this.#pending.clear();
