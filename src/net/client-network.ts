@@ -114,9 +114,9 @@ export class ClientNetwork implements Network {
     this.#stopping.abort(new XcoreError('CLOSED', 'the network was stopped'));
     if (this.#measuring) clearInterval(this.#measuring);
     if (!this.#parts) return;
-    const { node, link, hosts, uploader } = this.#parts;
+    const { node, link, hosts, uploader, fetcher } = this.#parts;
     await link.stop();
-    await uploader.settled();
+    await Promise.all([uploader.settled(), fetcher.settled()]);
     await hosts.stop();
     await node.stop();
   }

@@ -21,6 +21,9 @@ const WHOLE: LeafRange = { firstLeaf: 0, leafCount: 0 };
 /** A fetch may last so many times its deadline while bytes still come. */
 const MAX_DEADLINES = 4;
 
+/** Reports to the bridge under way; more are left out. */
+const MAX_REPORTS = 32;
+
 /** What a fetcher works with. */
 export interface FetcherComponents {
   readonly bridge: BridgeCalls;
@@ -56,6 +59,7 @@ export class Fetcher {
   readonly #options: FetcherOptions;
   readonly #shards: Limiter;
   readonly #ranges: Limiter;
+  readonly #reports = new Set<Promise<void>>();
   #downloadedBytes = 0;
 
   constructor(components: FetcherComponents, options: FetcherOptions) {
@@ -68,6 +72,11 @@ export class Fetcher {
   /** Verified bytes received. */
   get downloadedBytes(): number {
     return this.#downloadedBytes;
+  }
+
+  /** Waits for what was begun on the side; the link is to be stopped first. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#reports);
   }
 
   /** As Network.fetchShard. */
@@ -175,6 +184,7 @@ export class Fetcher {
     const { host } = target;
     const shard = Buffer.from(wanted.id).toString('hex').slice(0, 16);
     failing.failed(host);
+    if (failure.code === 'EAGAIN') return; // busy is no fault
     if (failure.code === 'CORRUPT_SHARD') {
       problems.add(failure.code, `host ${host} returned corrupted bytes for shard ${shard}; another mirror was used`);
     } else if (failure.code === 'NOT_FOUND') {
@@ -182,8 +192,13 @@ export class Fetcher {
     } else {
       problems.add(failure.code, `host ${host} could not be read from: ${failure.message}`);
     }
-    // Has its own deadline; that the report arrives is not what the reader waits for.
-    bridge.report(host, wanted.id, failure.code).catch(() => {});
+    if (this.#reports.size >= MAX_REPORTS) return;
+    // The reader does not wait for it; it has a deadline of its own.
+    const report: Promise<void> = bridge
+      .report(host, wanted.id, failure.code)
+      .catch(() => {})
+      .finally(() => this.#reports.delete(report));
+    this.#reports.add(report);
   }
 
   #bestFirst(targets: readonly Target[]): Target[] {

@@ -171,7 +171,6 @@ export class FrameStream {
       frame ??= this.#cut();
     }
     if (frame) return frame;
-    if (this.#failure) throw this.#failure;
     if (this.#ended) return this.#finish();
     const waiting = Promise.withResolvers<Buffer | null>();
     this.#reader = waiting;
@@ -191,7 +190,7 @@ export class FrameStream {
   /** Ends this side once all that was written is sent. The stream is reset if the other side does not end too. */
   async close(): Promise<void> {
     const grace = setTimeout(() => this.abort(new XcoreError('TIMEOUT', 'the stream did not end')), CLOSE_GRACE_MS);
-    this.#closed.promise.finally(() => clearTimeout(grace));
+    void this.#closed.promise.then(() => clearTimeout(grace));
     try {
       await this.#stream.close();
     } catch (error) {
@@ -240,8 +239,12 @@ export class FrameStream {
     if (this.#failure) return;
     for (const part of data instanceof Uint8Array ? [data] : data) this.#decoder.push(part);
     if (this.#reader) {
-      const frame = this.#cut();
-      if (frame) this.#settle(frame);
+      try {
+        const frame = this.#cut();
+        if (frame) this.#settle(frame);
+      } catch {
+        return; // the reader has been told
+      }
     }
     if (!this.#paused && this.#decoder.pendingBytes > this.#readAheadBytes) this.#pause();
   }
@@ -251,8 +254,9 @@ export class FrameStream {
     try {
       return this.#decoder.next();
     } catch (error) {
-      this.abort(new XcoreError('PROTOCOL', asError(error).message, { cause: error }));
-      return null;
+      const failure = new XcoreError('PROTOCOL', asError(error).message, { cause: error });
+      this.abort(failure);
+      throw failure;
     }
   }
 
@@ -263,8 +267,9 @@ export class FrameStream {
 
   #finish(): null {
     if (this.#decoder.pendingBytes === 0) return null;
-    this.#fail(new XcoreError('UNREACHABLE', 'the stream ended inside a frame'));
-    throw this.#failure;
+    const error = new XcoreError('UNREACHABLE', 'the stream ended inside a frame');
+    this.#fail(error);
+    throw error;
   }
 
   #pause(): void {

@@ -147,6 +147,7 @@ export class Uploader {
       if (signal.aborted) return null;
       const failure = toNetworkError(error);
       failing.failed(host);
+      if (failure.code === 'EAGAIN') return null; // busy is no fault
       problems.add(failure.code, `host ${host} could not store a shard: ${failure.message}`);
       await bridge.report(host, shard.id, failure.code).catch(() => {});
       return null;

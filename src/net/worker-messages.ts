@@ -28,7 +28,7 @@ export type WorkerResponse =
   | { readonly type: 'result'; readonly id: number; readonly value: unknown }
   | { readonly type: 'failure'; readonly id: number; readonly error: SentError }
   | { readonly type: 'event'; readonly event: keyof NetworkEvents; readonly value: unknown }
-  | { readonly type: 'stopped' };
+  | { readonly type: 'stopped'; readonly error?: SentError };
 
 /** An error as it crosses: structured clone would keep neither class nor code. */
 export interface SentError {

@@ -200,8 +200,10 @@ export class WorkerNetwork implements Network {
     let failure: Error | null = null;
     worker.on('message', (message: WorkerResponse) => {
       if (message.type === 'started') started.resolve();
-      else if (message.type === 'stopped') void worker.terminate();
-      else this.#take(message);
+      else if (message.type === 'stopped') {
+        if (message.error) this.#logger?.error({ error: message.error }, 'the network did not stop cleanly');
+        void worker.terminate();
+      } else this.#take(message);
     });
     worker.on('error', (error) => {
       failure = asError(error);

@@ -1,19 +1,19 @@
 // The network's worker thread: a ClientNetwork that is called by messages.
 
 import { parentPort, workerData } from 'node:worker_threads';
-import type { TransferListItem } from 'node:worker_threads';
-import { asError } from '../lib/errors.ts';
+import type { Transferable } from 'node:worker_threads';
 import { ClientNetwork } from './client-network.ts';
 import type { NetworkEvents } from './network.ts';
 import { packError, SIGNAL_PLACE, unpackError } from './worker-messages.ts';
-import type { WorkerInput, WorkerRequest, WorkerResponse } from './worker-messages.ts';
+import type { RemoteMethod, WorkerInput, WorkerRequest, WorkerResponse } from './worker-messages.ts';
 
 const port = parentPort;
 if (!port) throw new TypeError('worker.ts runs as a worker thread');
 const network = new ClientNetwork((workerData as WorkerInput).options);
+const callable = network as unknown as Record<RemoteMethod, (...args: unknown[]) => Promise<unknown>>;
 const cancels = new Map<number, AbortController>();
 
-function answer(message: WorkerResponse, transfer: TransferListItem[] = []): void {
+function answer(message: WorkerResponse, transfer: Transferable[] = []): void {
   port?.postMessage(message, transfer);
 }
 
@@ -26,8 +26,7 @@ async function call({ id, method, args }: Extract<WorkerRequest, { type: 'call' 
     full[place] = controller.signal;
   }
   try {
-    const run = network[method] as (...args: unknown[]) => Promise<unknown>;
-    const value = await run.apply(network, full);
+    const value = await callable[method](...full);
     const owned = method === 'fetchLeaves' && value instanceof Uint8Array ? ownBuffer(value) : [];
     answer({ type: 'result', id, value }, owned);
   } catch (error) {
@@ -38,13 +37,13 @@ async function call({ id, method, args }: Extract<WorkerRequest, { type: 'call' 
 }
 
 /** The memory behind a value, if nothing else lives in it: it is handed over instead of copied. */
-function ownBuffer({ buffer, byteLength }: Uint8Array): TransferListItem[] {
+function ownBuffer({ buffer, byteLength }: Uint8Array): Transferable[] {
   return buffer instanceof ArrayBuffer && buffer.byteLength === byteLength ? [buffer] : [];
 }
 
 function forward<E extends keyof NetworkEvents>(event: E): void {
   const listener = (value: unknown): void => answer({ type: 'event', event, value });
-  network.on(event, listener as NetworkEvents[E]);
+  network.on(event, listener);
 }
 
 forward('connection');
@@ -55,10 +54,10 @@ port.on('message', (message: WorkerRequest) => {
   if (message.type === 'call') void call(message);
   else if (message.type === 'abort') cancels.get(message.id)?.abort(unpackError(message.reason));
   else {
-    network
-      .stop()
-      .catch((error: unknown) => console.error(asError(error)))
-      .finally(() => answer({ type: 'stopped' }));
+    network.stop().then(
+      () => answer({ type: 'stopped' }),
+      (error: unknown) => answer({ type: 'stopped', error: packError(error) }),
+    );
   }
 });
 

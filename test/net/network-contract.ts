@@ -64,7 +64,7 @@ function makeEntry(scene: Scene, seq: number, epoch: number, prevHash: Uint8Arra
 
 /** Runs the suite for one implementation. */
 export function testNetwork(t: Test, make: MakeNetwork): void {
-  t.test('shards go out to three hosts and come back whole and by range', async (t) => {
+  void t.test('shards go out to three hosts and come back whole and by range', async (t) => {
     const { network, random, dir, local } = await makeScene(t, make, 3);
     const policy = await network.announce(0);
     t.same(policy, { shardSizeBytes: SHARD_BYTES, mirrors: 3, minReceipts: 3 });
@@ -108,7 +108,7 @@ export function testNetwork(t: Test, make: MakeNetwork): void {
     t.ok(space.usedBytes > SHARD_BYTES && space.quotaBytes > space.usedBytes);
   });
 
-  t.test('many shards at once', async (t) => {
+  void t.test('many shards at once', async (t) => {
     const { network, random, dir } = await makeScene(t, make, 3);
     const shards = Array.from({ length: 150 }, () => makeShard(dir, random.bytes(random.between(1, 200_000))));
     const standings = await Promise.all(shards.map((shard) => network.upload(shard)));
@@ -122,7 +122,7 @@ export function testNetwork(t: Test, make: MakeNetwork): void {
     t.ok(shards.every((shard, n) => readFileSync(shard.path).equals(fetched[n] ?? Buffer.alloc(0))));
   });
 
-  t.test('what is wrong is said with its code', async (t) => {
+  void t.test('what is wrong is said with its code', async (t) => {
     const { network, random, dir } = await makeScene(t, make, 1, { fetchTimeoutMs: 500 });
     const shard = makeShard(dir, random.bytes(100_000));
     const data = readFileSync(shard.path);
@@ -146,7 +146,7 @@ export function testNetwork(t: Test, make: MakeNetwork): void {
     await t.rejects(network.fetchLeaves(unknown, 1_000, 0, 1, abort.signal), { code: 'ABORTED' });
   });
 
-  t.test('a corrupt mirror is never read from and is named', async (t) => {
+  void t.test('a corrupt mirror is never read from and is named', async (t) => {
     const { network, random, dir, local } = await makeScene(t, make, 3);
     const shards: ShardSource[] = [];
     for (let n = 0; n < 12; n++) shards.push(makeShard(dir, random.bytes(100_000)));
@@ -174,7 +174,7 @@ export function testNetwork(t: Test, make: MakeNetwork): void {
     t.ok(problems.some(({ message }) => message.includes(bad?.peer ?? '?') || message.includes(other?.peer ?? '?')));
   });
 
-  t.test('hosts that die are done without', async (t) => {
+  void t.test('hosts that die are done without', async (t) => {
     const { network, random, dir, local } = await makeScene(t, make, 4);
     const shards: ShardSource[] = [];
     for (let n = 0; n < 8; n++) shards.push(makeShard(dir, random.bytes(100_000)));
@@ -201,7 +201,7 @@ export function testNetwork(t: Test, make: MakeNetwork): void {
     t.pass('and a host that is back is used again');
   });
 
-  t.test('uploads outlast a bridge and hosts that come late', async (t) => {
+  void t.test('uploads outlast a bridge and hosts that come late', async (t) => {
     const { network, random, dir, local } = await makeScene(t, make, 0);
     const uploads = [1, 2, 3].map(() => network.upload(makeShard(dir, random.bytes(50_000))));
     await until('the lack of hosts to be noted', async () => {
@@ -239,7 +239,7 @@ export function testNetwork(t: Test, make: MakeNetwork): void {
     t.ok((await network.status()).connected);
   });
 
-  t.test('log and lease', async (t) => {
+  void t.test('log and lease', async (t) => {
     const scene = await makeScene(t, make, 0);
     const { network } = scene;
     const heads: Head[] = [];
@@ -286,7 +286,7 @@ export function testNetwork(t: Test, make: MakeNetwork): void {
     await until('the lease event', () => (leases.length > 0 && leases.at(-1)?.held === false) || undefined);
   });
 
-  t.test('after stop() nothing is pending and calls are refused', async (t) => {
+  void t.test('after stop() nothing is pending and calls are refused', async (t) => {
     const { network, random, dir } = await makeScene(t, make, 0);
     const uploads = [1, 2].map(() => network.upload(makeShard(dir, random.bytes(1_000))));
     const fetches = [network.fetchLeaves(random.bytes(32), 1_000, 0, 1)];

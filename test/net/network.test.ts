@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import t from 'tap';
 import { silentLogger } from '../../src/lib/log.ts';
 import { ClientNetwork } from '../../src/net/client-network.ts';
@@ -9,11 +9,11 @@ import { until } from '../support/run.ts';
 import { makeShard, startLocalNetwork } from './local-network.ts';
 import { testNetwork } from './network-contract.ts';
 
-t.test('in this thread', async (t) => testNetwork(t, (options) => new ClientNetwork(options)));
+void t.test('in this thread', async (t) => testNetwork(t, (options) => new ClientNetwork(options)));
 
-t.test('in a worker thread', async (t) => testNetwork(t, (options) => new WorkerNetwork(options)));
+void t.test('in a worker thread', async (t) => testNetwork(t, (options) => new WorkerNetwork(options)));
 
-t.test('an address without a peer id is refused at once', async (t) => {
+void t.test('an address without a peer id is refused at once', async (t) => {
   const options = { deviceSeed: Buffer.alloc(32, 1), ownerSeed: Buffer.alloc(32, 2) };
   for (const bridge of ['/ip4/127.0.0.1/tcp/1', 'nonsense/p2p/12D3KooWnonsense']) {
     t.throws(() => new ClientNetwork({ ...options, bridge }), { code: 'USAGE' });
@@ -21,7 +21,7 @@ t.test('an address without a peer id is refused at once', async (t) => {
   }
 });
 
-t.test('a crashed worker fails what is pending and is replaced', async (t) => {
+void t.test('a crashed worker fails what is pending and is replaced', async (t) => {
   const seed = pickSeed();
   t.comment(`seed ${seed}`);
   const random = new Random(seed);

@@ -41,8 +41,8 @@ function dial(client: Libp2p, server: Libp2p): Promise<Stream> {
   );
 }
 
-t.test('frames', async (t) => {
-  t.test('any way of cutting the bytes gives the same frames', async (t) => {
+void t.test('frames', async (t) => {
+  void t.test('any way of cutting the bytes gives the same frames', async (t) => {
     const sizes = [1, 127, 128, 129, 16_383, 16_384, 70_000];
     const frames = sizes.map((size) => randomBytes(size));
     const bytes = Buffer.concat(frames.map((frame) => encodeFrame(frame)));
@@ -57,12 +57,12 @@ t.test('frames', async (t) => {
       t.equal(decoder.pendingBytes, 0);
     }
   });
-  t.test('a frame over the limit is refused before its bytes are there', async (t) => {
+  void t.test('a frame over the limit is refused before its bytes are there', async (t) => {
     const decoder = new FrameDecoder(100);
     decoder.push(encodeFrame(Buffer.alloc(101)).subarray(0, 1));
     t.throws(() => decoder.next(), { code: 'TOO_LARGE' });
   });
-  t.test('malformed lengths are refused', async (t) => {
+  void t.test('malformed lengths are refused', async (t) => {
     for (const hex of ['00', '8000', 'ffffffff', 'ffffffffff']) {
       const decoder = new FrameDecoder(1_000);
       decoder.push(Buffer.from(hex, 'hex'));
@@ -71,14 +71,14 @@ t.test('frames', async (t) => {
   });
 });
 
-t.test('calls', async (t) => {
+void t.test('calls', async (t) => {
   const { server, client, serverSeed } = await startPair(t);
 
-  t.test('the peer is who its seed says', async (t) => {
+  void t.test('the peer is who its seed says', async (t) => {
     t.equal(server.peerId.toString(), peerNameOf(serverSeed));
   });
 
-  t.test('many calls at once each get their own answer, in any order', async (t) => {
+  void t.test('many calls at once each get their own answer, in any order', async (t) => {
     await serve(server, async (body) => {
       const size = body.case === 'announce' ? body.value.sizeBytes : 0n;
       await sleep(Number(size % 7n));
@@ -98,7 +98,7 @@ t.test('calls', async (t) => {
     await t.rejects(rpc.call({ case: 'space', value: {} }, 'spaceInfo'), { code: 'CLOSED' });
   });
 
-  t.test('errors keep their code; unknown ones say nothing', async (t) => {
+  void t.test('errors keep their code; unknown ones say nothing', async (t) => {
     const internal = await serve(server, async (body) => {
       if (body.case === 'space') throw new XcoreError('QUOTA', 'quota of 10 bytes is used up');
       throw new Error('secret detail');
@@ -115,14 +115,14 @@ t.test('calls', async (t) => {
     await rpc.close();
   });
 
-  t.test('an answer of another kind is PROTOCOL', async (t) => {
+  void t.test('an answer of another kind is PROTOCOL', async (t) => {
     await serve(server, async () => ({ case: 'done', value: {} }));
     const rpc = new RpcClient(await dial(client, server));
     await t.rejects(rpc.call({ case: 'space', value: {} }, 'spaceInfo'), { code: 'PROTOCOL' });
     await rpc.close();
   });
 
-  t.test('deadline and cancel end a call but not the stream', async (t) => {
+  void t.test('deadline and cancel end a call but not the stream', async (t) => {
     const release = Promise.withResolvers<void>();
     await serve(server, async (body) => {
       if (body.case === 'watch') await release.promise;
@@ -139,7 +139,7 @@ t.test('calls', async (t) => {
     await rpc.close();
   });
 
-  t.test('too many waiting calls are refused at once', async (t) => {
+  void t.test('too many waiting calls are refused at once', async (t) => {
     const release = Promise.withResolvers<void>();
     await serve(server, async () => {
       await release.promise;
@@ -153,7 +153,7 @@ t.test('calls', async (t) => {
     await rpc.close();
   });
 
-  t.test('a server runs no more requests at once than its limit', async (t) => {
+  void t.test('a server runs no more requests at once than its limit', async (t) => {
     let running = 0;
     let most = 0;
     await serve(
@@ -173,7 +173,7 @@ t.test('calls', async (t) => {
     await rpc.close();
   });
 
-  t.test('events reach the watcher in order', async (t) => {
+  void t.test('events reach the watcher in order', async (t) => {
     await serve(server, async (_body, { session }) => {
       for (let seq = 1; seq <= 50; seq++) session.push({ case: 'head', value: { seq: BigInt(seq) } });
       return { case: 'done', value: {} };
@@ -188,7 +188,7 @@ t.test('calls', async (t) => {
     await rpc.close();
   });
 
-  t.test('a watcher that does not read loses its stream and the server holds little', async (t) => {
+  void t.test('a watcher that does not read loses its stream and the server holds little', async (t) => {
     const lost = Promise.withResolvers<number>();
     await serve(server, async (_body, { session }) => {
       let pushed = 0;
@@ -210,7 +210,7 @@ t.test('calls', async (t) => {
     stream.abort(new Error('done'));
   });
 
-  t.test('malformed and oversize frames end the stream, and only that stream', async (t) => {
+  void t.test('malformed and oversize frames end the stream, and only that stream', async (t) => {
     await serve(server, async () => ({ case: 'done', value: {} }), { maxFrameBytes: 1_000 });
     const good = new RpcClient(await dial(client, server));
     const bad: [string, Buffer][] = [
@@ -235,7 +235,7 @@ t.test('calls', async (t) => {
     await good.close();
   });
 
-  t.test('a request over the limit fails before it is sent', async (t) => {
+  void t.test('a request over the limit fails before it is sent', async (t) => {
     await serve(server, async () => ({ case: 'done', value: {} }));
     const rpc = new RpcClient(await dial(client, server), undefined, { maxFrameBytes: 1_000 });
     await t.rejects(rpc.call({ case: 'append', value: { entry: { body: Buffer.alloc(2_000) } } }, 'head'), {
@@ -245,7 +245,7 @@ t.test('calls', async (t) => {
     await rpc.close();
   });
 
-  t.test('large answers arrive whole, one over the limit as TOO_LARGE', async (t) => {
+  void t.test('large answers arrive whole, one over the limit as TOO_LARGE', async (t) => {
     const body = randomBytes(3_000_000);
     await serve(server, async (request) => {
       const times = request.case === 'readLog' ? Number(request.value.fromSeq) : 0;
@@ -260,7 +260,7 @@ t.test('calls', async (t) => {
     await rpc.close();
   });
 
-  t.test('a dropped connection fails what waits with UNREACHABLE and tells the handler', async (t) => {
+  void t.test('a dropped connection fails what waits with UNREACHABLE and tells the handler', async (t) => {
     const told = Promise.withResolvers<void>();
     await serve(server, async (_body, { signal }) => {
       signal.addEventListener('abort', () => told.resolve());
