@@ -18,6 +18,8 @@ import type { Store } from './store.ts';
 
 /** Codes that say the mirror itself is bad, not only its host busy or away. */
 const BAD_MIRROR = new Set(['CORRUPT_SHARD', 'NOT_FOUND']);
+/** Codes that say nothing against a host. */
+const NO_FAULT = new Set(['HOST_FULL', 'EAGAIN', 'ABORTED', 'CLOSED']);
 /** Reports of one mirror that come closer together count once. */
 const REPORT_INTERVAL_MS = 60_000;
 const MAX_REPORTS = 1_000_000;
@@ -59,6 +61,7 @@ export class Locator {
   /** Notes a bad mirror or host. A client's word lowers its standing and deletes nothing. */
   async report(owner: Owner, request: Report): Promise<ResponseInit> {
     checkShardId(request.shardId);
+    if (NO_FAULT.has(request.code)) return { case: 'done', value: {} };
     const { volumeQueue, directory, store, book, registry, clock } = this.#components;
     await volumeQueue.run(hexOf(owner.volume), async () => {
       const record = (await directory.load([request.shardId])).get(hexOf(request.shardId));
