@@ -14,17 +14,21 @@ export interface Clock {
 
 const NS_PER_MS = 1_000_000n;
 
-/** Wall time at process start, less the monotonic time then, so that nanoseconds have real digits. */
-const wallOffsetNs = BigInt(Date.now()) * NS_PER_MS - process.hrtime.bigint();
+/** Difference beyond which the wall clock must have been set, or has drifted from the fine one. */
+const MAX_DRIFT_NS = 2n * NS_PER_MS;
 
-/** The machine's own time. Nanoseconds follow the wall clock within a millisecond, also when it is set. */
+/** Wall time less monotonic time: Date.now() alone has no digits below a millisecond. */
+let wallOffsetNs = BigInt(Date.now()) * NS_PER_MS - process.hrtime.bigint();
+
+/** The machine's own time. Nanoseconds follow the wall clock within two milliseconds, also when it is set. */
 export const systemClock: Clock = {
   now: () => Date.now(),
   nowNs: () => {
-    const fine = wallOffsetNs + process.hrtime.bigint();
+    const monotonic = process.hrtime.bigint();
     const wall = BigInt(Date.now()) * NS_PER_MS;
-    const drift = fine - wall;
-    return drift >= 0n && drift < NS_PER_MS ? fine : wall + (fine % NS_PER_MS);
+    const drift = wallOffsetNs + monotonic - wall;
+    if (drift > MAX_DRIFT_NS || drift < -MAX_DRIFT_NS) wallOffsetNs = wall - monotonic;
+    return wallOffsetNs + monotonic;
   },
   monotonicMs: () => performance.now(),
   sleep: (ms, signal) =>
