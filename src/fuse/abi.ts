@@ -200,6 +200,7 @@ export const INTERRUPT_IN = { unique: 0, bytes: 8 } as const;
 /** fuse_open_in.open_flags, fuse_write_in.write_flags, fuse_fsync_in.fsync_flags. */
 export const OPEN_KILL_SUIDGID = 1 << 0;
 export const WRITE_CACHE = 1 << 0;
+export const WRITE_KILL_SUIDGID = 1 << 2;
 export const FSYNC_DATA_ONLY = 1 << 0;
 
 /** struct fuse_open_out and its flags. */

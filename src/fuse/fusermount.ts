@@ -47,7 +47,9 @@ function run(helper: string, args: string[], socket: number | undefined): Promis
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       message = (message + text).slice(0, MAX_MESSAGE_CHARS);
     });
-    child.on('error', (error: NodeJS.ErrnoException) => (error.code === 'ENOENT' ? resolve(null) : reject(error)));
+    child.on('error', (error: NodeJS.ErrnoException) =>
+      error.code === 'ENOENT' || error.code === 'EACCES' ? resolve(null) : reject(error),
+    );
     child.on('close', (exitCode) => resolve({ exitCode: exitCode ?? -1, message: message.trim() }));
   });
 }

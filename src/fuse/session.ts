@@ -2,16 +2,16 @@
 // them exactly once. Knows the protocol; mounting and unmounting are given to it.
 
 import { closeSync } from 'node:fs';
-import { opcodeName, INTERRUPT_IN, IN_HEADER, OP } from './abi.ts';
+import { INIT, INTERRUPT_IN, IN_HEADER, OP, opcodeName } from './abi.ts';
 import type { MountOptions, Session } from './driver.ts';
 import { isSupported, isTooNew, negotiate, putAgreement } from './handshake.ts';
 import { Notifier } from './notifier.ts';
 import type { AnyOperation, HandlerContext } from './operation.ts';
 import { OPERATIONS } from './operations/table.ts';
+import { WaitingReads } from './interrupts.ts';
 import { ReplyWriter, validity } from './reply.ts';
 import { RequestLoop } from './request-loop.ts';
 import { MalformedRequest, Request } from './request.ts';
-import { INIT } from './abi.ts';
 import { ERRNO, XcoreError, asError, errnoOf } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Filesystem } from '../vfs/filesystem.ts';
@@ -43,8 +43,7 @@ export class KernelSession implements Session {
   readonly #context: { -readonly [Key in keyof HandlerContext]: HandlerContext[Key] };
   readonly #handshake = Promise.withResolvers<void>();
   readonly #end = Promise.withResolvers<void>();
-  /** Reads that wait for the filesystem, by request; at most MAX_IN_FLIGHT. */
-  readonly #interruptible = new Map<number, AbortController>();
+  readonly #waitingReads = new WaitingReads();
   /** Kept for the next read as long as reads are answered at once. */
   #spareAbort = new AbortController();
   #inFlight = 0;
@@ -67,6 +66,7 @@ export class KernelSession implements Session {
       extendedSetxattr: false,
       negativeEntries: options.negativeTimeoutMs > 0,
       cacheDirectories: options.entryTimeoutMs > 0 && options.attributeTimeoutMs > 0,
+      forgetAttributes: (ino) => this.#notifier.inode(ino, -1, 0),
       interruptSignal: () => this.#spareAbort.signal,
     };
     this.#loop = new RequestLoop(components.fd, {
@@ -93,6 +93,8 @@ export class KernelSession implements Session {
 
   invalidateEntry(parent: number, name: string): void {
     this.#notifier.entry(parent, name);
+    // a listing that the kernel keeps goes only with its directory
+    if (this.#context.cacheDirectories) this.#notifier.inode(parent, 0, 0);
   }
 
   invalidated(): Promise<void> {
@@ -100,16 +102,17 @@ export class KernelSession implements Session {
   }
 
   #receive(buffer: Buffer, sizeBytes: number): void {
-    let request: Request;
     try {
-      request = new Request(buffer, sizeBytes);
+      this.#dispatch(new Request(buffer, sizeBytes));
     } catch (error) {
       this.#log.error({ sizeBytes, err: error }, 'malformed request');
-      if (sizeBytes >= IN_HEADER.unique + 8) {
-        this.#check(this.#reply.sendError(Number(buffer.readBigUInt64LE(IN_HEADER.unique)), ERRNO.EIO), 0);
-      }
-      return;
+      if (sizeBytes < IN_HEADER.unique + 8) return;
+      const unique = Number(buffer.readBigUInt64LE(IN_HEADER.unique));
+      this.#check(this.#reply.sendError(unique, ERRNO.EIO), buffer.readUInt32LE(IN_HEADER.opcode));
     }
+  }
+
+  #dispatch(request: Request): void {
     switch (request.opcode) {
       case OP.FORGET:
       case OP.BATCH_FORGET:
@@ -148,14 +151,14 @@ export class KernelSession implements Session {
   #answerLater(request: Request, operation: AnyOperation, result: Promise<unknown>): void {
     const isRead = request.opcode === OP.READ;
     if (isRead) {
-      this.#interruptible.set(request.unique, this.#spareAbort);
+      this.#waitingReads.add(request.unique, request.pid, this.#spareAbort);
       this.#spareAbort = new AbortController();
     }
     if (++this.#inFlight === MAX_IN_FLIGHT) this.#loop.pause();
     const settle = (): boolean => {
       if (this.#inFlight-- === MAX_IN_FLIGHT) this.#loop.resume();
       // a read that is gone from here was interrupted and is answered already
-      return !isRead || this.#interruptible.delete(request.unique);
+      return !isRead || this.#waitingReads.remove(request.unique);
     };
     result.then(
       (value) => {
@@ -191,18 +194,13 @@ export class KernelSession implements Session {
   }
 
   #interrupt(request: Request): void {
-    let unique: number;
-    try {
-      unique = request.u64(INTERRUPT_IN.unique);
-    } catch (error) {
-      this.#log.error({ err: error }, 'malformed interrupt');
-      return;
-    }
-    const abort = this.#interruptible.get(unique);
-    if (abort === undefined) return;
-    this.#interruptible.delete(unique);
-    this.#check(this.#reply.sendError(unique, ERRNO.EINTR), OP.READ);
-    abort.abort(new XcoreError('EINTR', 'the reader was interrupted'));
+    const unique = request.u64(INTERRUPT_IN.unique);
+    const reason = new XcoreError('EINTR', 'the reader was interrupted');
+    const verdict = this.#waitingReads.interrupt(unique, reason, () => {
+      // EAGAIN to an interrupt makes the kernel send it again
+      if (this.#isOpen) this.#check(this.#reply.sendError(request.unique, ERRNO.EAGAIN), OP.INTERRUPT);
+    });
+    if (verdict === 'ended') this.#check(this.#reply.sendError(unique, ERRNO.EINTR), OP.READ);
   }
 
   #init(request: Request): void {
@@ -235,8 +233,7 @@ export class KernelSession implements Session {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     if (errno !== ENODEV) this.#log.error({ errno }, 'reading requests failed, the mount ends');
-    for (const abort of this.#interruptible.values()) abort.abort(new XcoreError('CLOSED', 'the mount has ended'));
-    this.#interruptible.clear();
+    this.#waitingReads.abortAll(new XcoreError('CLOSED', 'the mount has ended'));
     this.#handshake.reject(new XcoreError('FUSE_MISSING', 'the mount ended before it was usable'));
     this.#notifier.stop().finally(() => {
       closeSync(this.#components.fd);

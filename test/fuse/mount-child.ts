@@ -25,6 +25,7 @@ export type ChildMessage =
 export type ParentMessage =
   | { type: 'unmount'; id: number; lazy: boolean }
   | { type: 'replace'; id: number; name: string; content: string }
+  | { type: 'invalidate'; id: number; name: string }
   | { type: 'add'; id: number; name: string }
   | { type: 'remove'; id: number; name: string };
 
@@ -67,9 +68,11 @@ try {
     },
     { log },
   );
+  const answers = new Set<Promise<void>>();
   process.on('message', (message: ParentMessage) => {
-    void (async () => {
+    const answer = (async () => {
       if (message.type === 'unmount') await session.unmount({ lazy: message.lazy });
+      if (message.type === 'invalidate') session.invalidateEntry(1, message.name);
       if (message.type === 'add') {
         memory.addBehind(message.name);
         session.invalidateEntry(1, message.name);
@@ -88,9 +91,12 @@ try {
       (error: unknown) =>
         send({ type: 'done', id: message.id, error: error instanceof XcoreError ? error.code : String(error) }),
     );
+    answers.add(answer);
+    void answer.finally(() => answers.delete(answer));
   });
   send({ type: 'mounted' });
   await session.ended;
+  await Promise.all(answers);
   send({ type: 'ended' });
 } catch (error) {
   const failure = asError(error);

@@ -15,6 +15,7 @@ import {
   RELEASE_IN,
   WRITE_CACHE,
   WRITE_IN,
+  WRITE_KILL_SUIDGID,
   WRITE_OUT_BYTES,
 } from '../abi.ts';
 import { chain, encodeNothing, operation } from '../operation.ts';
@@ -22,7 +23,9 @@ import type { AnyOperation, HandlerContext } from '../operation.ts';
 import type { ReplyWriter } from '../reply.ts';
 import type { Request } from '../request.ts';
 import { XcoreError } from '../../lib/errors.ts';
-import type { Attributes, OpenFile } from '../../vfs/filesystem.ts';
+import type { Attributes, Now, OpenFile } from '../../vfs/filesystem.ts';
+
+const SUIDGID = 0o6000;
 
 /**
  * Open flags as the filesystem should see them. With its write cache on, the kernel reads around
@@ -38,16 +41,25 @@ function encodeOpen(reply: ReplyWriter, file: OpenFile): void {
   reply.putOpen(file.handle, (file.directIo ? FOPEN.DIRECT_IO : 0) | (file.keepCache ? FOPEN.KEEP_CACHE : 0));
 }
 
-/** The caller lacks CAP_FSETID and truncates: setuid and setgid bits go, after the open succeeded. */
-function dropPrivileges(request: Request, context: HandlerContext, file: OpenFile): OpenFile | Promise<OpenFile> {
-  return chain(context.filesystem.setattr(request.nodeid, { killPrivileges: true }, request.caller), () => file);
+/**
+ * Clears setuid and setgid bits when a caller without CAP_FSETID changes the content; to be called
+ * before the change. The kernel leaves that to the driver, and keeps the old mode unless told.
+ */
+function dropPrivileges({ nodeid, caller }: Request, context: HandlerContext): Now<void> {
+  return chain(context.filesystem.getattr(nodeid), ({ mode }) => {
+    if ((mode & SUIDGID) === 0) return;
+    return chain(context.filesystem.setattr(nodeid, { killPrivileges: true }, caller), () =>
+      context.forgetAttributes(nodeid),
+    );
+  });
 }
 
 const open = operation<OpenFile>((request, context) => {
   const flags = request.u32(OPEN_IN.flags);
-  const opened = context.filesystem.open(request.nodeid, openFlags(flags, context));
-  const drop = (request.u32(OPEN_IN.openFlags) & OPEN_KILL_SUIDGID) !== 0 && (flags & O.TRUNC) !== 0;
-  return drop ? chain(opened, (file) => dropPrivileges(request, context, file)) : opened;
+  const seenFlags = openFlags(flags, context);
+  const drops = (request.u32(OPEN_IN.openFlags) & OPEN_KILL_SUIDGID) !== 0 && (flags & O.TRUNC) !== 0;
+  if (!drops) return context.filesystem.open(request.nodeid, seenFlags);
+  return chain(dropPrivileges(request, context), () => context.filesystem.open(request.nodeid, seenFlags));
 }, encodeOpen);
 
 const create = operation<{ attributes: Attributes; file: OpenFile }>(
@@ -85,14 +97,19 @@ const read = operation<Buffer[]>(
 );
 
 const write = operation<void>(
-  (request, { filesystem }) => {
+  (request, context) => {
+    const { filesystem } = context;
+    const flags = request.u32(WRITE_IN.writeFlags);
+    const handle = request.u64(WRITE_IN.fh);
+    const offset = request.u64(WRITE_IN.offset);
+    const cached = (flags & WRITE_CACHE) !== 0;
     request.limit = request.u32(WRITE_IN.size);
-    return filesystem.write(
-      request.nodeid,
-      request.u64(WRITE_IN.fh),
-      request.u64(WRITE_IN.offset),
-      request.borrow(WRITE_IN.bytes, request.limit),
-      (request.u32(WRITE_IN.writeFlags) & WRITE_CACHE) !== 0,
+    if ((flags & WRITE_KILL_SUIDGID) === 0) {
+      return filesystem.write(request.nodeid, handle, offset, request.borrow(WRITE_IN.bytes, request.limit), cached);
+    }
+    const data = request.copy(WRITE_IN.bytes, request.limit);
+    return chain(dropPrivileges(request, context), () =>
+      filesystem.write(request.nodeid, handle, offset, data, cached),
     );
   },
   (reply, _result, request) => {
