@@ -17,6 +17,7 @@ export const KIND = {
   upload: 'u',
   outbox: 'l',
   meta: 'm',
+  checkpoint: 'k',
 } as const;
 
 /** Kinds that the volume log carries, in the order of the index. */

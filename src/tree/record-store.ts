@@ -8,7 +8,7 @@ import type { Sealer } from '../crypto/sealer.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
 import { ChangeSetSchema } from './proto/tree_pb.ts';
 import type { Change } from './proto/tree_pb.ts';
-import { decodeNumber, KIND, keyBytes, keyRange, outboxKey, PUBLISHED_KINDS } from './keys.ts';
+import { decodeNumber, KIND, keyBytes, keyRange, metaKey, outboxKey, PUBLISHED_KINDS } from './keys.ts';
 import { decodeRecord, encodeRecord } from './records.ts';
 import type { TreeRecord } from './records.ts';
 
@@ -61,7 +61,8 @@ export class RecordStore {
   readonly #alreadyPublished = new Set<string>();
   #barrier: DataBarrier = () => Promise.resolve();
   #next: Waiter | null = null;
-  #running: Promise<void> | null = null;
+  #current: Waiter | null = null;
+  #running: Promise<void> = Promise.resolve();
   #timer: NodeJS.Timeout | null = null;
   #failure: Error | null = null;
   #unsynced = false;
@@ -167,6 +168,7 @@ export class RecordStore {
 
   /** Sets a record; the store owns it from now on. */
   put(key: string, record: TreeRecord): void {
+    this.#alreadyPublished.delete(key);
     this.#dirty.set(key, record);
     this.#schedule(COMMIT_DELAY_MS);
   }
@@ -203,12 +205,14 @@ export class RecordStore {
 
   /** Resolves when all changes made so far are committed; `sync`: and survive a power cut. */
   commit(sync = false): Promise<void> {
-    const nothingNew = this.#dirty.size === 0 && this.#next === null;
-    if (nothingNew && !(sync && (this.#unsynced || this.#running))) return this.#running ?? Promise.resolve();
+    if (this.#dirty.size === 0 && this.#next === null && this.#failure === null) {
+      const enough = !sync || (this.#current === null ? !this.#unsynced : this.#current.sync);
+      if (enough) return this.#current?.promise ?? Promise.resolve();
+    }
     this.#next ??= { ...Promise.withResolvers<void>(), sync };
     this.#next.sync ||= sync;
     const { promise } = this.#next;
-    this.#running ??= this.#run().finally(() => (this.#running = null));
+    if (this.#current === null) this.#running = this.#run();
     return promise;
   }
 
@@ -216,19 +220,23 @@ export class RecordStore {
     while (this.#next !== null) {
       const waiter = this.#next;
       this.#next = null;
+      this.#current = waiter;
       const dirty = this.#dirty;
       this.#dirty = new Map();
       this.#inFlight = dirty;
       try {
         const { operations, recorded } = this.#encode(dirty);
+        // LevelDB skips an empty batch, and with it the sync of all earlier ones
+        if (waiter.sync && operations.length === 0) operations.push({ type: 'del', key: keyBytes(metaKey('sync')) });
         await this.#barrier(waiter.sync);
         await this.#db.batch(operations, { sync: waiter.sync });
         if (recorded) this.#lastCommit++;
         this.#unsynced = !waiter.sync;
         this.#failure = null;
         for (const [key, record] of dirty) {
+          if (this.#dirty.has(key)) continue;
           this.#alreadyPublished.delete(key);
-          if (!this.#dirty.has(key)) this.#cache.set(key, { record });
+          this.#cache.set(key, { record });
         }
         this.#inFlight = new Map();
         waiter.resolve();
@@ -242,6 +250,7 @@ export class RecordStore {
         waiter.reject(this.#failure);
       }
     }
+    this.#current = null;
   }
 
   /** Seals what changed: the only moment at which records are read for a commit. */
@@ -327,7 +336,7 @@ export class RecordStore {
       await this.commit(true);
     } finally {
       this.#closed = true;
-      await this.#running?.catch(() => undefined);
+      await this.#running;
       await this.#db.close();
     }
   }

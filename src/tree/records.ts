@@ -5,6 +5,7 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { DescMessage, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
 import { XcoreError } from '../lib/errors.ts';
 import {
+  CheckpointRecordSchema,
   CountersRecordSchema,
   DentryRecordSchema,
   HeadRecordSchema,
@@ -88,8 +89,14 @@ export interface Upload {
   readonly durable: boolean;
 }
 
+/** Ids of the shards in which the newest checkpoint lies. */
+export interface CheckpointShards {
+  readonly ids: readonly Uint8Array[];
+}
+
 /** Any record of the index. */
-export type TreeRecord = Inode | Dentry | Window | Shard | Xattrs | Counters | HeadState | Upload | Mark;
+export type TreeRecord =
+  Inode | Dentry | Window | Shard | Xattrs | Counters | HeadState | CheckpointShards | Upload | Mark;
 
 /** A record whose key says it all. */
 export const MARK = { mark: true } as const;
@@ -163,6 +170,8 @@ export function encodeRecord(kind: string, record: TreeRecord): Uint8Array {
         logBytes: BigInt(head.logBytes),
       });
     }
+    case KIND.checkpoint:
+      return pack(CheckpointRecordSchema, { ids: [...(record as CheckpointShards).ids] });
     case KIND.upload:
       return Uint8Array.of((record as Upload).durable ? 1 : 0);
     case KIND.orphan:
@@ -236,6 +245,8 @@ export function decodeRecord(kind: string, bytes: Uint8Array, ino: number): Tree
         logBytes: Number(r.logBytes),
       };
     }
+    case KIND.checkpoint:
+      return { ids: unpack(CheckpointRecordSchema, bytes).ids };
     case KIND.upload:
       return { durable: bytes[0] === 1 };
     case KIND.orphan:

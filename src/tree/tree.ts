@@ -22,7 +22,7 @@ import {
   xattrsKey,
 } from './keys.ts';
 import { MARK } from './records.ts';
-import type { Counters, Dentry, HeadState, Inode, Shard, Upload, Xattrs } from './records.ts';
+import type { CheckpointShards, Counters, Dentry, HeadState, Inode, Shard, Upload, Xattrs } from './records.ts';
 import type { RecordStore } from './record-store.ts';
 
 /** Windows of a file that are looked for one by one; past that their keys are listed from disk. */
@@ -338,5 +338,14 @@ export class Tree {
 
   putHead(head: HeadState): void {
     this.store.put(metaKey('head'), head);
+  }
+
+  /** Ids of the shards in which the newest checkpoint lies. */
+  get checkpointShards(): readonly Uint8Array[] {
+    return (this.store.get(KIND.checkpoint) as CheckpointShards | undefined)?.ids ?? [];
+  }
+
+  putCheckpoint(ids: readonly Uint8Array[]): void {
+    this.store.put(KIND.checkpoint, { ids });
   }
 }

@@ -44,6 +44,11 @@ export class Vfs implements Filesystem {
     return this.#state.files.size + this.#state.directories.size;
   }
 
+  /** Whether a program has this file or directory open. */
+  isOpen(ino: number): boolean {
+    return this.#state.isOpen(ino);
+  }
+
   /** Resolves when no removal goes on in the background. */
   async settled(): Promise<void> {
     await Promise.all(this.#state.background);

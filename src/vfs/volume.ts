@@ -112,6 +112,10 @@ export class VolumeState {
     return this.#nextHandle;
   }
 
+  isOpen(ino: number): boolean {
+    return this.#opens.has(ino);
+  }
+
   noteOpen(ino: number): void {
     this.#opens.set(ino, (this.#opens.get(ino) ?? 0) + 1);
   }

@@ -1,0 +1,64 @@
+// Waits until everything written so far is durable and published.
+
+import { XcoreError } from '../lib/errors.ts';
+import type { FlushProgress } from './control-api.ts';
+import type { LocalVolume } from './local-volume.ts';
+import { stagedBytesOf } from './status.ts';
+import type { Uploader } from './uploader.ts';
+import type { VolumeSync } from './volume-sync.ts';
+
+const PROGRESS_INTERVAL_MS = 200;
+
+/** What a flush looks at. */
+export interface FlushSources {
+  readonly volume: LocalVolume;
+  readonly uploader: Uploader;
+  readonly sync: VolumeSync;
+}
+
+/**
+ * Resolves when all that was written before the call is held by enough hosts and in the log.
+ * LEASE_HELD when another device has to let go first; ABORTED when the caller gave up.
+ */
+export async function flushVolume(
+  sources: () => FlushSources,
+  progress: (progress: FlushProgress) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const { volume } = sources();
+  await volume.segments.seal();
+  await volume.store.commit(true);
+  const target = volume.store.lastCommit;
+  let totalBytes = 0;
+  for (;;) {
+    const { uploader, sync, volume: current } = sources();
+    if (current !== volume) {
+      throw new XcoreError(
+        'LEASE_LOST',
+        'another device took over; what was staged here is set aside, see xcore status',
+      );
+    }
+    const remainingBytes = stagedBytesOf(volume, uploader);
+    totalBytes = Math.max(totalBytes, remainingBytes);
+    progress({ remainingBytes, remainingShards: uploader.waiting + uploader.active, totalBytes });
+    if (volume.store.firstUnpublished > target) return;
+    if (!sync.writer) {
+      throw new XcoreError('LEASE_HELD', 'another device writes this volume; what is staged here waits for it');
+    }
+    sync.nudge();
+    await Promise.race([sync.nextStep(), pause(PROGRESS_INTERVAL_MS, signal)]);
+    if (signal.aborted) throw new XcoreError('ABORTED', 'stopped waiting; uploads go on');
+  }
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener('abort', done, { once: true });
+  });
+}

@@ -1,0 +1,148 @@
+// One volume on this device's disk: opens index, segments and cache together, closes them together.
+
+import { randomBytes } from 'node:crypto';
+import { mkdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Hasher } from '../cache/hasher.ts';
+import { Segments } from '../cache/segments.ts';
+import { ShardFiles } from '../cache/shard-files.ts';
+import { ShardReader } from '../cache/shard-reader.ts';
+import type { ShardFetcher } from '../cache/shard-reader.ts';
+import type { VolumeKeys } from '../crypto/keys.ts';
+import { Sealer } from '../crypto/sealer.ts';
+import { writeFileAtomic } from '../lib/atomic-file.ts';
+import type { Clock } from '../lib/clock.ts';
+import { hasCode, XcoreError } from '../lib/errors.ts';
+import type { Logger } from '../lib/log.ts';
+import { RecordStore } from '../tree/record-store.ts';
+import { Tree } from '../tree/tree.ts';
+import type { VolumeParts } from '../vfs/volume.ts';
+
+const VERSION = 1;
+const IDLE_SEAL_MS = 2_000;
+const MAX_SEGMENT_AGE_MS = 15_000;
+
+/** What a local volume is built from. */
+export interface LocalVolumeComponents {
+  readonly keys: VolumeKeys;
+  readonly fetcher: ShardFetcher;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly cacheBytes: number;
+  /** A shard was sealed and can be uploaded. */
+  readonly onSealed: (shard: number) => void;
+  /** Staged bytes were lost with the power: no host has them either. */
+  readonly onLost: (shard: number) => void;
+  /** A local file does not match its shard id; `lost` when there is no other copy. */
+  readonly onDamaged: (shard: number, lost: boolean) => void;
+}
+
+/** The stores of one volume, open. */
+export interface LocalVolume extends VolumeParts {
+  readonly store: RecordStore;
+  readonly dir: string;
+  /** Seals, commits and closes everything. */
+  close(): Promise<void>;
+}
+
+/** The lineage of the index in a folder, 16 bytes; made with the folder. FOREIGN_HOME for another owner's. */
+async function lineageOf(dir: string, keys: VolumeKeys): Promise<Buffer> {
+  const path = join(dir, 'volume.json');
+  const owner = keys.ownerPublicKey.toString('hex');
+  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return null;
+    throw error;
+  });
+  if (text === null) {
+    const lineage = randomBytes(16);
+    const content = { version: VERSION, volume: owner, lineage: lineage.toString('hex') };
+    await writeFileAtomic(path, `${JSON.stringify(content, null, 2)}\n`, { mode: 0o600 });
+    return lineage;
+  }
+  const content = parse(path, text);
+  if (content.version !== VERSION) {
+    throw new XcoreError('BAD_FORMAT', `${path} has version ${content.version}, this program reads ${VERSION}`);
+  }
+  if (content.volume !== owner) {
+    throw new XcoreError(
+      'FOREIGN_HOME',
+      `${dir} holds another volume than the 24 words of this home; use another XCORE_HOME, or move that folder away`,
+    );
+  }
+  return Buffer.from(content.lineage, 'hex');
+}
+
+function parse(path: string, text: string): { version: number; volume: string; lineage: string } {
+  try {
+    const content = JSON.parse(text) as { version?: unknown; volume?: unknown; lineage?: unknown };
+    const { version, volume, lineage } = content;
+    if (typeof version === 'number' && typeof volume === 'string' && typeof lineage === 'string') {
+      return { version, volume, lineage };
+    }
+  } catch {
+    // said below
+  }
+  throw new XcoreError('BAD_FORMAT', `${path} is damaged; move its folder away and mount again to start from the log`);
+}
+
+/**
+ * Opens the volume in `dir`, making it where absent, and seals what a crash left open. HOME_LOCKED
+ * when another process has it, FOREIGN_HOME when it is another owner's.
+ */
+export async function openLocalVolume(dir: string, components: LocalVolumeComponents): Promise<LocalVolume> {
+  const { keys, clock, log } = components;
+  await mkdir(dir, { recursive: true, mode: 0o700 });
+  const lineage = await lineageOf(dir, keys);
+  const store = await RecordStore.open(join(dir, 'index'), new Sealer(keys.indexKey), lineage).catch(
+    (error: unknown) => {
+      if (!hasCode(error, 'HOME_LOCKED')) throw error;
+      throw new XcoreError('HOME_LOCKED', 'another xcore process uses this home; see xcore status', { cause: error });
+    },
+  );
+  const hasher = new Hasher();
+  try {
+    const tree = new Tree(store, keys.nameKey);
+    const files = await ShardFiles.open(join(dir, 'cache'), components.cacheBytes, log);
+    const { dataKey } = keys;
+    const segments = new Segments(
+      {
+        table: tree,
+        files,
+        dataKey,
+        hasher,
+        clock,
+        log,
+        commit: () => store.commit(),
+        onSealed: components.onSealed,
+        onLost: components.onLost,
+      },
+      { idleMs: IDLE_SEAL_MS, maxAgeMs: MAX_SEGMENT_AGE_MS },
+    );
+    store.setBarrier((sync) => segments.barrier(sync));
+    const reader = new ShardReader({
+      table: tree,
+      files,
+      segments,
+      fetcher: components.fetcher,
+      dataKey,
+      log,
+      onDamaged: components.onDamaged,
+    });
+    const { head } = tree;
+    store.setRecording(head.epoch > 0 || store.firstUnpublished <= store.lastCommit, head.lastCommit);
+    const staged = (await tree.uploads()).filter(({ upload }) => !upload.durable).map(({ shard }) => shard);
+    await segments.recover(staged);
+    segments.start();
+    const close = async (): Promise<void> => {
+      await segments.stop();
+      await reader.stop();
+      await store.close();
+      await hasher.stop();
+    };
+    return { store, tree, files, segments, reader, dir, close };
+  } catch (error) {
+    await store.close().catch(() => undefined);
+    await hasher.stop();
+    throw error;
+  }
+}

@@ -1,0 +1,136 @@
+// Which commits can be published next: the longest run whose shards are all durable, merged into
+// one set of changes.
+
+import type { Window } from '../tree/extents.ts';
+import { decodeNumber, KIND, keyBytes, outboxKey, shardKeyOf } from '../tree/keys.ts';
+import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
+import { decodeRecord, encodeRecord, unpack } from '../tree/records.ts';
+import type { Shard } from '../tree/records.ts';
+import type { Tree } from '../tree/tree.ts';
+
+/** Changes after which a run is long enough for one entry. */
+export const ENTRY_TARGET_BYTES = 1024 * 1024;
+
+/** A run of commits as one change. */
+export interface Publication {
+  /** Record key to plaintext, null for a deletion. */
+  readonly changes: Map<string, Uint8Array | null>;
+  readonly lastCommit: number;
+  /** Shards that no entry named before. */
+  readonly added: { shard: number; id: Uint8Array; sizeBytes: number }[];
+  /** Shards that nothing refers to any more. */
+  readonly freed: { shard: number; id: Uint8Array }[];
+}
+
+/** What is found when nothing can be published. */
+export interface Blocked {
+  /** Shards that must become durable first. */
+  readonly waitsFor: number[];
+}
+
+interface Step {
+  readonly commit: number;
+  readonly changes: { key: string; value: Uint8Array | null }[];
+}
+
+/** Counts which shards the merged windows refer to. */
+class References {
+  readonly #windows = new Map<string, readonly number[]>();
+  readonly #counts = new Map<number, number>();
+
+  set(key: string, value: Uint8Array | null): void {
+    for (const shard of this.#windows.get(key) ?? []) this.#counts.set(shard, (this.#counts.get(shard) ?? 1) - 1);
+    const shards = value === null ? [] : (decodeRecord(KIND.window, value, 0) as Window).shards;
+    this.#windows.set(key, shards);
+    for (const shard of shards) this.#counts.set(shard, (this.#counts.get(shard) ?? 0) + 1);
+  }
+
+  shards(): number[] {
+    return [...this.#counts].filter(([, count]) => count > 0).map(([shard]) => shard);
+  }
+}
+
+async function* steps(tree: Tree): AsyncGenerator<Step> {
+  const from = keyBytes(outboxKey(tree.store.firstUnpublished));
+  for await (const { value, key } of tree.store.plaintexts(KIND.outbox, { from })) {
+    const changeSet = unpack(ChangeSetSchema, value);
+    const changes = changeSet.changes.map((change) => ({
+      key: Buffer.from(change.key).toString('latin1'),
+      value: change.value ?? null,
+    }));
+    yield { commit: decodeNumber(key, 1), changes };
+  }
+}
+
+/**
+ * Merges commits from the oldest on, up to `boundary`, and stops where an entry is full. Null when
+ * there is nothing to publish.
+ */
+export async function nextPublication(tree: Tree, boundary: number): Promise<Publication | Blocked | null> {
+  const references = new References();
+  const merged = new Map<string, Uint8Array | null>();
+  let publishable: { lastCommit: number; changes: Map<string, Uint8Array | null>; shards: number[] } | null = null;
+  let waitsFor: number[] = [];
+  let sizeBytes = 0;
+  for await (const { commit, changes } of steps(tree)) {
+    if (commit > boundary) break;
+    for (const { key, value } of changes) {
+      merged.set(key, value);
+      sizeBytes += key.length + (value?.length ?? 0) + 8;
+      if (key.startsWith(KIND.window)) references.set(key, value);
+    }
+    const shards = references.shards();
+    waitsFor = shards.filter((shard) => tree.isStaged(shard));
+    if (waitsFor.length === 0) publishable = { lastCommit: commit, changes: merged, shards };
+    if (sizeBytes > ENTRY_TARGET_BYTES) break;
+  }
+  if (publishable === null) return waitsFor.length > 0 ? { waitsFor } : null;
+  // what was merged after the last publishable commit must not be part of it
+  if (waitsFor.length > 0) return replayTo(tree, publishable.lastCommit);
+  return complete(tree, publishable.changes, publishable.lastCommit, publishable.shards);
+}
+
+async function replayTo(tree: Tree, lastCommit: number): Promise<Publication> {
+  const references = new References();
+  const merged = new Map<string, Uint8Array | null>();
+  for await (const { commit, changes } of steps(tree)) {
+    if (commit > lastCommit) break;
+    for (const { key, value } of changes) {
+      merged.set(key, value);
+      if (key.startsWith(KIND.window)) references.set(key, value);
+    }
+  }
+  return complete(tree, merged, lastCommit, references.shards());
+}
+
+/** Adds what only became known after the commits: shard ids, and which shards died. */
+function complete(
+  tree: Tree,
+  changes: Map<string, Uint8Array | null>,
+  lastCommit: number,
+  referenced: readonly number[],
+): Publication {
+  const freed: Publication['freed'] = [];
+  for (const [key, value] of changes) {
+    if (!key.startsWith(KIND.shard) || value === null) continue;
+    const shard = decodeNumber(key, 1);
+    const current = tree.shard(shard);
+    const then = decodeRecord(KIND.shard, value, shard) as Shard;
+    if (current === undefined || (then.liveBytes === 0 && current.liveBytes === 0 && current.id.length > 0)) {
+      if (current !== undefined) freed.push({ shard, id: current.id });
+      changes.set(key, null);
+    } else if (current.id.length > 0) {
+      changes.set(key, encodeRecord(KIND.shard, { ...then, id: current.id, sizeBytes: current.sizeBytes }));
+    }
+  }
+  const added: Publication['added'] = [];
+  for (const shard of referenced) {
+    const current = tree.shard(shard);
+    if (current === undefined || tree.upload(shard) === undefined) continue;
+    added.push({ shard, id: current.id, sizeBytes: current.sizeBytes });
+    // an entry must carry the record of each shard that it adds
+    const key = shardKeyOf(shard);
+    if (!changes.has(key)) changes.set(key, encodeRecord(KIND.shard, current));
+  }
+  return { changes, lastCommit, added, freed };
+}

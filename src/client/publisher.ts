@@ -1,0 +1,177 @@
+// Publishes local commits as log entries, in order, once every shard they name is durable.
+
+import { create } from '@bufbuild/protobuf';
+import type { Clock } from '../lib/clock.ts';
+import { XcoreError } from '../lib/errors.ts';
+import type { Logger } from '../lib/log.ts';
+import type { Network } from '../net/network.ts';
+import { KIND, decodeNumber, keyBytes, shardKeyOf } from '../tree/keys.ts';
+import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
+import type { Change, ChangeSet } from '../tree/proto/tree_pb.ts';
+import type { Window } from '../tree/extents.ts';
+import { decodeRecord } from '../tree/records.ts';
+import type { EntryCodec, OpenedEntry } from './log-entry.ts';
+import type { LocalVolume } from './local-volume.ts';
+import { ENTRY_TARGET_BYTES, nextPublication } from './outbox.ts';
+import type { Publication } from './outbox.ts';
+import { forgetShard } from './replay.ts';
+
+/** A body may be a little over the target: one commit is one entry. The bridge takes 3 MiB. */
+const MAX_BODY_BYTES = 2.5 * 1024 * 1024;
+/** Most shards that one entry adds or frees. */
+const MAX_SHARDS = 8_000;
+
+/** What a publisher is built from. */
+export interface PublisherComponents {
+  readonly network: Network;
+  readonly codec: EntryCodec;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly device: string;
+  /** Dead shards that must be uploaded all the same, because entries before their death wait for them. */
+  readonly onNeeded: (shards: readonly number[]) => void;
+}
+
+/** Appends to the volume log; only the holder of the lease may. */
+export class Publisher {
+  readonly #c: PublisherComponents;
+
+  constructor(components: PublisherComponents) {
+    this.#c = components;
+  }
+
+  /** Publishes one entry, of commits up to `boundary`; false when there is nothing that can be. */
+  async publish(volume: LocalVolume, epoch: number, boundary = Infinity): Promise<boolean> {
+    const next = await nextPublication(volume.tree, boundary);
+    if (next === null) return false;
+    if ('waitsFor' in next) {
+      const dead = next.waitsFor.filter((shard) => volume.tree.shard(shard)?.liveBytes === 0);
+      if (dead.length > 0) this.#c.onNeeded(dead);
+      return false;
+    }
+    const parts = splitPublication(next);
+    for (const [index, part] of parts.entries()) {
+      const changeSet = create(ChangeSetSchema, {
+        changes: part.changes as Change[],
+        lineage: volume.store.lineage,
+        lastCommit: BigInt(index === parts.length - 1 ? next.lastCommit : volume.tree.head.lastCommit),
+      });
+      await this.append(volume, epoch, changeSet, part.added, part.freed, 0);
+    }
+    return true;
+  }
+
+  /** Appends one entry and settles what it published. */
+  async append(
+    volume: LocalVolume,
+    epoch: number,
+    changeSet: ChangeSet,
+    added: readonly { id: Uint8Array; sizeBytes: number }[],
+    freed: readonly { id: Uint8Array }[],
+    checkpointSeq: number,
+  ): Promise<void> {
+    const { head } = volume.tree;
+    const { wire, hash } = this.#c.codec.build({
+      seq: head.seq + 1,
+      prevHash: head.hash,
+      epoch,
+      device: this.#c.device,
+      timeMs: this.#c.clock.now(),
+      changeSet,
+      added,
+      freed: freed.map(({ id }) => id),
+      checkpointSeq,
+    });
+    await this.#c.network.append(wire);
+    await settleEntry(volume, {
+      seq: head.seq + 1,
+      hash,
+      epoch,
+      sizeBytes: wire.header.length + wire.body.length,
+      changeSet,
+      checkpointSeq,
+    });
+    this.#c.log.debug({ seq: head.seq + 1, commits: Number(changeSet.lastCommit) }, 'published an entry');
+  }
+}
+
+interface Part {
+  readonly changes: Partial<Change>[];
+  readonly added: { id: Uint8Array; sizeBytes: number }[];
+  readonly freed: { id: Uint8Array }[];
+}
+
+/** An entry too large for one frame is published as several; a follower sees its records arrive in order. */
+function splitPublication({ changes, added, freed }: Publication): Part[] {
+  let totalBytes = 0;
+  for (const [key, value] of changes) totalBytes += key.length + (value?.length ?? 0) + 8;
+  const isLarge = totalBytes > MAX_BODY_BYTES || added.length > MAX_SHARDS || freed.length > MAX_SHARDS;
+  const freedByKey = new Map(freed.map(({ shard, id }) => [shardKeyOf(shard), { id }]));
+  const parts: Part[] = [];
+  let sizeBytes = Infinity;
+  for (const [key, value] of changes) {
+    let part = parts.at(-1);
+    if (part === undefined || (isLarge && (sizeBytes > ENTRY_TARGET_BYTES || part.changes.length >= MAX_SHARDS))) {
+      const from = parts.length * MAX_SHARDS;
+      part = { changes: [], added: added.slice(from, from + MAX_SHARDS), freed: [] };
+      parts.push(part);
+      sizeBytes = 0;
+    }
+    sizeBytes += key.length + (value?.length ?? 0) + 8;
+    part.changes.push({ key: keyBytes(key), value: value ?? undefined });
+    const dead = freedByKey.get(key);
+    if (dead !== undefined) part.freed.push(dead);
+  }
+  return parts;
+}
+
+/** An own entry that is in the log. */
+export interface SettledEntry {
+  readonly seq: number;
+  readonly hash: Uint8Array;
+  readonly epoch: number;
+  readonly sizeBytes: number;
+  readonly changeSet: ChangeSet;
+  readonly checkpointSeq: number;
+}
+
+/** An own entry whose answer was lost, as found in the log. */
+export function settledFrom(entry: OpenedEntry): SettledEntry {
+  if (entry.changeSet === null) throw new XcoreError('FORKED_LOG', `entry ${entry.seq} has lost its body`);
+  return {
+    seq: entry.seq,
+    hash: entry.hash,
+    epoch: Number(entry.header.epoch),
+    sizeBytes: entry.sizeBytes,
+    changeSet: entry.changeSet,
+    checkpointSeq: Number(entry.header.checkpointSeq),
+  };
+}
+
+/** Notes locally that an entry of this index is in the log: in one commit, so that a crash repeats nothing. */
+export async function settleEntry(volume: LocalVolume, entry: SettledEntry): Promise<void> {
+  const { tree, store } = volume;
+  for (const { key: bytes, value } of entry.changeSet.changes) {
+    const key = Buffer.from(bytes).toString('latin1');
+    if (key.startsWith(KIND.window) && value !== undefined) {
+      const { shards } = decodeRecord(KIND.window, value, 0) as Window;
+      for (const shard of shards) if (tree.upload(shard)?.durable === true) tree.deleteUpload(shard);
+    } else if (key.startsWith(KIND.shard) && value === undefined) {
+      const shard = decodeNumber(key, 1);
+      if (tree.shard(shard) !== undefined) store.deletePublished(shardKeyOf(shard));
+      forgetShard(volume, shard);
+    }
+  }
+  const { head } = tree;
+  const isCheckpoint = entry.checkpointSeq > 0;
+  tree.putHead({
+    seq: entry.seq,
+    hash: entry.hash,
+    epoch: entry.epoch,
+    lastCommit: Math.max(head.lastCommit, Number(entry.changeSet.lastCommit)),
+    checkpointSeq: isCheckpoint ? entry.checkpointSeq : head.checkpointSeq,
+    logBytes: isCheckpoint ? 0 : head.logBytes + entry.sizeBytes,
+  });
+  if (isCheckpoint) tree.putCheckpoint((entry.changeSet.checkpoint?.shards ?? []).map(({ id }) => id));
+  await store.published(Number(entry.changeSet.lastCommit));
+}

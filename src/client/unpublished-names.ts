@@ -1,0 +1,27 @@
+// What the commits that were never published touched, so that the kernel can forget it.
+
+import { decodeNumber, KIND, keyBytes, outboxKey } from '../tree/keys.ts';
+import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
+import { decodeRecord, unpack } from '../tree/records.ts';
+import type { Dentry } from '../tree/records.ts';
+import type { Tree } from '../tree/tree.ts';
+import type { Invalidations } from './replay.ts';
+
+/** Inodes and names in the outbox; names that were removed are not known any more, their directories are. */
+export async function unpublishedNames(tree: Tree): Promise<Invalidations> {
+  const inodes = new Set<number>();
+  const names: { parent: number; name: string }[] = [];
+  const from = keyBytes(outboxKey(tree.store.firstUnpublished));
+  for await (const { value } of tree.store.plaintexts(KIND.outbox, { from })) {
+    for (const change of unpack(ChangeSetSchema, value).changes) {
+      const key = Buffer.from(change.key).toString('latin1');
+      const kind = key.charAt(0);
+      if (kind !== KIND.dentry && kind !== KIND.inode && kind !== KIND.window) continue;
+      const number = decodeNumber(key, 1);
+      inodes.add(number);
+      if (kind !== KIND.dentry || change.value === undefined) continue;
+      names.push({ parent: number, name: (decodeRecord(kind, change.value, number) as Dentry).name });
+    }
+  }
+  return { inodes, names };
+}

@@ -1,0 +1,143 @@
+// Brings sealed shards to hosts, in the background, several at once, for as long as it takes.
+
+import { asError, hasCode } from '../lib/errors.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Logger } from '../lib/log.ts';
+import type { Network } from '../net/network.ts';
+import type { LocalVolume } from './local-volume.ts';
+import type { Problems } from './problems.ts';
+
+const PARALLEL_UPLOADS = 6;
+const RETRY_DELAY_MS = 2_000;
+const MAX_RETRY_DELAY_MS = 60_000;
+
+/** What an uploader is built from. */
+export interface UploaderComponents {
+  readonly network: Network;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly problems: Problems;
+  /** Enough hosts hold this shard now. */
+  readonly onDurable: (shard: number) => void;
+}
+
+/** The uploads of one local volume. */
+export class Uploader {
+  readonly #c: UploaderComponents;
+  readonly #volume: LocalVolume;
+  /** Waiting shards in order, with their sizes. */
+  readonly #waiting = new Map<number, number>();
+  readonly #active = new Map<number, Promise<void>>();
+  readonly #activeBytes = new Map<number, number>();
+  /** Dead shards that are uploaded all the same. */
+  readonly #needed = new Set<number>();
+  readonly #stopping = new AbortController();
+  #started = false;
+
+  constructor(volume: LocalVolume, components: UploaderComponents) {
+    this.#volume = volume;
+    this.#c = components;
+  }
+
+  /** Takes up what an earlier run left. */
+  async start(): Promise<void> {
+    for (const { shard, upload } of await this.#volume.tree.uploads()) if (!upload.durable) this.add(shard);
+    this.#started = true;
+    this.#next();
+  }
+
+  /** Takes on a sealed shard; an open one is added when it is sealed. */
+  add(shard: number): void {
+    const entry = this.#volume.tree.shard(shard);
+    if (entry === undefined || entry.id.length === 0 || this.#active.has(shard)) return;
+    if (entry.liveBytes === 0 && !this.#needed.has(shard)) return;
+    this.#waiting.set(shard, entry.sizeBytes);
+    this.#next();
+  }
+
+  /** Takes on dead shards, too. */
+  need(shards: readonly number[]): void {
+    for (const shard of shards) {
+      this.#needed.add(shard);
+      this.add(shard);
+    }
+  }
+
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  get active(): number {
+    return this.#active.size;
+  }
+
+  /** Bytes of all shards that wait or are under way. */
+  get bytes(): number {
+    let sum = 0;
+    for (const size of this.#waiting.values()) sum += size;
+    for (const size of this.#activeBytes.values()) sum += size;
+    return sum;
+  }
+
+  #next(): void {
+    if (!this.#started || this.#stopping.signal.aborted) return;
+    for (const [shard, sizeBytes] of this.#waiting) {
+      if (this.#active.size >= PARALLEL_UPLOADS) return;
+      this.#waiting.delete(shard);
+      this.#activeBytes.set(shard, sizeBytes);
+      const work = this.#upload(shard).finally(() => {
+        this.#active.delete(shard);
+        this.#activeBytes.delete(shard);
+        this.#next();
+      });
+      this.#active.set(shard, work);
+    }
+  }
+
+  async #upload(shard: number): Promise<void> {
+    const { tree, files, reader } = this.#volume;
+    const { signal } = this.#stopping;
+    for (let delayMs = RETRY_DELAY_MS; !signal.aborted; delayMs = Math.min(delayMs * 2, MAX_RETRY_DELAY_MS)) {
+      const entry = tree.shard(shard);
+      if (entry === undefined || (entry.liveBytes === 0 && !this.#needed.has(shard))) return;
+      try {
+        if (!files.has(shard)) await reader.prefetch(shard);
+        const { id, sizeBytes } = entry;
+        await this.#c.network.upload({ id, sizeBytes, path: files.path(shard) }, signal);
+        this.#needed.delete(shard);
+        this.#c.problems.clear('upload');
+        if (tree.upload(shard) !== undefined) tree.putUpload(shard, { durable: true });
+        files.setStaged(shard, false);
+        this.#c.onDurable(shard);
+        return;
+      } catch (error) {
+        if (signal.aborted) return;
+        this.#tell(shard, asError(error));
+        await this.#c.clock.sleep(delayMs, signal).catch(() => undefined);
+      }
+    }
+  }
+
+  #tell(shard: number, error: Error): void {
+    this.#c.log.warn({ shard, error }, 'an upload failed; trying again');
+    if (hasCode(error, 'CORRUPT_SHARD')) {
+      const message = `staged bytes (shard ${shard}) were damaged on this disk before any host had them`;
+      this.#c.problems.set(`damaged:${shard}`, 'CORRUPT_SHARD', message, 'check this disk; copy the files again');
+    } else if (hasCode(error, 'QUOTA')) {
+      const advice = 'remove files, or ask whoever runs the bridge for more room';
+      this.#c.problems.set('upload', 'QUOTA', 'the volume is at its quota; new bytes stay on this machine', advice);
+    } else if (hasCode(error, 'NO_HOSTS')) {
+      const message = 'the network has too few hosts with room; new bytes stay on this machine';
+      this.#c.problems.set('upload', 'NO_HOSTS', message, 'wait for hosts to come back, or start one: xcore serve');
+    } else {
+      const message = `uploads fail: ${error.message}`;
+      this.#c.problems.set('upload', 'UNREACHABLE', message, 'nothing to do: tried again until it works');
+    }
+  }
+
+  /** Ends transfers; what was not durable is taken up at the next start. */
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    await Promise.all(this.#active.values());
+  }
+}

@@ -1,0 +1,411 @@
+// Keeps this device and the volume log together: who writes, what others published, what is ours
+// to publish. One loop does all of it, one step after another, so that no two steps ever meet.
+
+import { create } from '@bufbuild/protobuf';
+import type { VolumeKeys } from '../crypto/keys.ts';
+import type { Clock } from '../lib/clock.ts';
+import { asError, hasCode, XcoreError } from '../lib/errors.ts';
+import type { Logger } from '../lib/log.ts';
+import type { Head, Lease, Network } from '../net/network.ts';
+import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
+import { bootstrap } from './bootstrap.ts';
+import { writeCheckpoint } from './checkpoint.ts';
+import type { CheckpointComponents } from './checkpoint.ts';
+import type { EntryCodec, OpenedEntry } from './log-entry.ts';
+import type { LocalVolume } from './local-volume.ts';
+import type { Problems } from './problems.ts';
+import { settledFrom, settleEntry } from './publisher.ts';
+import type { Publisher } from './publisher.ts';
+import { applyChanges } from './replay.ts';
+import type { Invalidations } from './replay.ts';
+
+const READ_LOG_BYTES = 2 * 1024 * 1024;
+const STEP_INTERVAL_MS = 1_000;
+const RETRY_DELAY_MS = 1_000;
+/** A lease is asked for again this often while another device has it. */
+const ACQUIRE_INTERVAL_MS = 5_000;
+/** The log may grow to this, or to half of the last checkpoint's size, before the next one. */
+const CHECKPOINT_LOG_BYTES = 8 * 1024 * 1024;
+const SHARD_SIZE_BYTES = 2_097_152;
+
+/** What the loop is built from. */
+export interface SyncComponents {
+  readonly network: Network;
+  readonly codec: EntryCodec;
+  readonly publisher: Publisher;
+  readonly keys: VolumeKeys;
+  readonly device: string;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly problems: Problems;
+  readonly checkpoints: CheckpointComponents;
+  /** The open volume; another one after setAside(). */
+  readonly volume: () => LocalVolume;
+  /** Moves the local volume out of the way, keeps it, and opens an empty one. */
+  readonly setAside: () => Promise<void>;
+  /** Records changed under the mount. */
+  readonly onApplied: (invalidations: Invalidations) => void;
+  /** A shard that was thought durable must be uploaded again. */
+  readonly onUndurable: (shard: number) => void;
+  /** This device writes from now on, or no longer. */
+  readonly onRole: (writer: boolean) => void;
+}
+
+/** How this device takes part. */
+export interface SyncOptions {
+  readonly readOnly: boolean;
+  readonly takeOver: boolean;
+  readonly owner: { readonly uid: number; readonly gid: number };
+}
+
+/** The loop between a local volume and its log. */
+export class VolumeSync {
+  readonly #c: SyncComponents;
+  readonly #options: SyncOptions;
+  readonly #stopping = new AbortController();
+  #writer = false;
+  #epoch = 0;
+  #holder = '';
+  #connected = false;
+  #takeOver: boolean;
+  #mustRead = true;
+  #leaseUntilMs = 0;
+  #nextRenewMs = 0;
+  #nextAcquireMs = 0;
+  #running: Promise<void> | null = null;
+  #wake: (() => void) | null = null;
+  readonly #waiters = new Set<() => void>();
+
+  constructor(components: SyncComponents, options: SyncOptions) {
+    this.#c = components;
+    this.#options = options;
+    this.#takeOver = options.takeOver;
+  }
+
+  /** Whether this device may change the volume now. */
+  get writer(): boolean {
+    return this.#writer;
+  }
+
+  /** Peer name of the device that holds the lease, as far as known. */
+  get holder(): string {
+    return this.#writer ? this.#c.device : this.#holder;
+  }
+
+  get connected(): boolean {
+    return this.#connected;
+  }
+
+  /** Goes on from local state: a device that wrote last may write at once, also while the bridge is away. */
+  begin(): void {
+    const { network } = this.#c;
+    network.on('connection', (connected) => {
+      this.#connected = connected;
+      if (!connected) return;
+      this.#mustRead = true;
+      this.#nextRenewMs = 0;
+      this.#nextAcquireMs = 0;
+      this.nudge();
+    });
+    network.on('head', (head) => {
+      if (head.seq > this.#c.volume().tree.head.seq) this.#mustRead = true;
+      this.nudge();
+    });
+    network.on('lease', (lease) => {
+      this.#noteLease(lease);
+      this.nudge();
+    });
+    const { epoch } = this.#c.volume().tree.head;
+    if (epoch > 0 && !this.#options.readOnly) this.#setWriter(true, epoch);
+  }
+
+  /** One pass while connected: reads the log, takes the lease if it is to be had. Throws what fails. */
+  async catchUp(): Promise<void> {
+    await this.#step();
+  }
+
+  /** Runs until stop(). */
+  start(): void {
+    this.#running = this.#run();
+  }
+
+  /** Ends the loop after the step under way. */
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    this.nudge();
+    await this.#running;
+  }
+
+  /** Gives the lease back, so that another device need not wait for its end. */
+  async release(): Promise<void> {
+    if (this.#writer && this.#connected && this.#epoch > 0) await this.#c.network.releaseLease(this.#epoch);
+  }
+
+  /** Becomes the writer even if another device is. */
+  takeOver(): void {
+    this.#takeOver = true;
+    this.#nextAcquireMs = 0;
+    this.nudge();
+  }
+
+  /** Something happened that may be published or read. */
+  nudge(): void {
+    this.#wake?.();
+  }
+
+  /** Resolves after the next step of the loop. */
+  nextStep(): Promise<void> {
+    return new Promise((resolve) => this.#waiters.add(resolve));
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stopping;
+    while (!signal.aborted) {
+      let delayMs = STEP_INTERVAL_MS;
+      if (this.#connected) {
+        try {
+          await this.#step();
+          this.#c.problems.clear('log');
+        } catch (error) {
+          this.#fail(asError(error));
+          delayMs = RETRY_DELAY_MS;
+        }
+      }
+      for (const waiter of this.#waiters) waiter();
+      this.#waiters.clear();
+      if (!signal.aborted) await this.#pause(delayMs);
+    }
+  }
+
+  #pause(delayMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(done, delayMs);
+      const finish = (): void => done();
+      this.#wake = finish;
+      function done(): void {
+        clearTimeout(timer);
+        resolve();
+      }
+    });
+  }
+
+  #fail(error: Error): void {
+    this.#mustRead = true;
+    if (hasCode(error, 'UNREACHABLE', 'TIMEOUT', 'CLOSED', 'ABORTED')) return;
+    this.#c.log.warn({ error }, 'the volume log could not be followed; trying again');
+    const advice = hasCode(error, 'FORKED_LOG')
+      ? 'do not trust this bridge; nothing was changed, and what is staged stays on this disk'
+      : 'nothing to do: tried again until it works';
+    this.#c.problems.set('log', hasCode(error) ? error.code : 'INTERNAL', error.message, advice);
+  }
+
+  async #step(): Promise<void> {
+    if (this.#mustRead) {
+      this.#mustRead = false;
+      await this.#readLog();
+    }
+    await this.#holdLease();
+    if (!this.#writer || this.#epoch === 0) return;
+    await this.#publishAll();
+  }
+
+  // ------------------------------------------------------------------ reading
+
+  async #readLog(): Promise<void> {
+    const { network } = this.#c;
+    const started = this.#c.volume().tree;
+    if (started.head.seq === 0 && started.store.firstUnpublished > started.store.lastCommit) {
+      const applied = await bootstrap(this.#c, this.#c.volume());
+      if (applied !== null) this.#c.onApplied(applied);
+    }
+    for (;;) {
+      const { tree } = this.#c.volume();
+      const { seq, hash } = tree.head;
+      const { entries, head } = await network.readLog(seq + 1, READ_LOG_BYTES);
+      this.#checkHead(head, seq, hash);
+      if (entries.length === 0) return;
+      for (const [index, wire] of entries.entries()) {
+        const current = this.#c.volume().tree.head;
+        const entry = this.#c.codec.open(wire, seq + 1 + index, current.hash);
+        if (!(await this.#take(entry))) return this.#readLog();
+      }
+      if (this.#c.volume().tree.head.seq >= head.seq) return;
+    }
+  }
+
+  /** A bridge may be behind nobody: what was seen once must be there. */
+  #checkHead(head: Head, seq: number, hash: Uint8Array): void {
+    if (head.seq < seq || (head.seq === seq && seq > 0 && !Buffer.from(head.hash).equals(hash))) {
+      throw new XcoreError(
+        'FORKED_LOG',
+        `the bridge shows a volume log that lacks entry ${seq}, which this device has seen`,
+      );
+    }
+  }
+
+  /** Applies one entry; false when the local volume was set aside and reading begins anew. */
+  async #take(entry: OpenedEntry): Promise<boolean> {
+    const volume = this.#c.volume();
+    const { tree, store } = volume;
+    if (entry.changeSet === null) throw new XcoreError('FORKED_LOG', `entry ${entry.seq} has lost its body`);
+    if (Buffer.from(entry.changeSet.lineage).equals(store.lineage)) {
+      await settleEntry(volume, settledFrom(entry));
+      return true;
+    }
+    this.#setWriter(false, 0);
+    await store.commit();
+    if (store.firstUnpublished <= store.lastCommit) {
+      this.#c.log.warn({ seq: entry.seq }, 'another device wrote the volume; what is staged here is set aside');
+      await this.#c.setAside();
+      return false;
+    }
+    store.setRecording(false);
+    const applied = applyChanges(volume, entry.changeSet.changes);
+    const isCheckpoint = entry.header.checkpointSeq > 0n;
+    tree.putHead({
+      ...tree.head,
+      seq: entry.seq,
+      hash: entry.hash,
+      epoch: 0,
+      checkpointSeq: isCheckpoint ? Number(entry.header.checkpointSeq) : tree.head.checkpointSeq,
+      logBytes: isCheckpoint ? 0 : tree.head.logBytes + entry.sizeBytes,
+    });
+    if (isCheckpoint) tree.putCheckpoint((entry.changeSet.checkpoint?.shards ?? []).map(({ id }) => id));
+    await store.commit();
+    this.#c.onApplied(applied);
+    return true;
+  }
+
+  // ------------------------------------------------------------------ the lease
+
+  #noteLease(lease: Lease): void {
+    this.#holder = lease.holder;
+    if (this.#writer && lease.holder !== '' && lease.holder !== this.#c.device) this.#lost();
+    if (lease.holder === '') this.#nextAcquireMs = 0;
+  }
+
+  #lost(): void {
+    this.#c.log.warn({ holder: this.#holder }, 'the lease was taken over; this device only reads now');
+    this.#setWriter(false, 0);
+    this.#mustRead = true;
+    this.#nextAcquireMs = this.#c.clock.monotonicMs() + ACQUIRE_INTERVAL_MS;
+  }
+
+  async #holdLease(): Promise<void> {
+    if (this.#options.readOnly) return;
+    const now = this.#c.clock.monotonicMs();
+    if (this.#writer && this.#leaseUntilMs > now) {
+      if (now < this.#nextRenewMs) return;
+      const renewed = await this.#c.network.renewLease(this.#epoch).catch((error: unknown) => {
+        if (hasCode(error, 'LEASE_LOST', 'LEASE_HELD')) return null;
+        throw error;
+      });
+      if (renewed?.held === true) return this.#granted(renewed);
+      this.#nextAcquireMs = 0;
+    }
+    if (now < this.#nextAcquireMs) return;
+    this.#nextAcquireMs = now + ACQUIRE_INTERVAL_MS;
+    const lease = await this.#c.network.acquireLease(this.#takeOver).catch((error: unknown) => {
+      if (hasCode(error, 'LEASE_HELD')) return null;
+      throw error;
+    });
+    if (lease === null || !lease.held) {
+      if (lease !== null) this.#holder = lease.holder;
+      if (this.#writer) this.#lost();
+      return;
+    }
+    this.#takeOver = false;
+    // whoever wrote before may have published until the lease changed hands
+    this.#leaseUntilMs = 0;
+    await this.#readLog();
+    await this.#becomeWriter(lease);
+  }
+
+  #granted(lease: Lease): void {
+    const now = this.#c.clock.monotonicMs();
+    this.#leaseUntilMs = now + lease.expiresInMs;
+    this.#nextRenewMs = now + lease.expiresInMs / 3;
+    this.#epoch = lease.epoch;
+    this.#holder = lease.holder;
+  }
+
+  async #becomeWriter(lease: Lease): Promise<void> {
+    const { tree, store } = this.#c.volume();
+    await store.commit();
+    store.setRecording(true, tree.head.lastCommit);
+    const isNew = tree.head.seq === 0 && store.firstUnpublished > store.lastCommit;
+    if (isNew) tree.format(this.#options.owner, this.#c.clock.nowNs());
+    if (tree.head.epoch !== lease.epoch) tree.putHead({ ...tree.head, epoch: lease.epoch });
+    await store.commit(true);
+    this.#granted(lease);
+    this.#setWriter(true, lease.epoch);
+  }
+
+  #setWriter(writer: boolean, epoch: number): void {
+    this.#epoch = epoch;
+    if (this.#writer === writer) return;
+    this.#writer = writer;
+    this.#c.onRole(writer);
+  }
+
+  // ------------------------------------------------------------------ publishing
+
+  async #publishAll(): Promise<void> {
+    const volume = this.#c.volume();
+    try {
+      while (!this.#stopping.signal.aborted && this.#writer) {
+        if (this.#checkpointDue(volume)) await this.#checkpoint(volume);
+        if (!(await this.#c.publisher.publish(volume, this.#epoch))) break;
+        for (const waiter of this.#waiters) waiter();
+        this.#waiters.clear();
+        await this.#holdLease();
+      }
+    } catch (error) {
+      if (hasCode(error, 'STALE_HEAD')) this.#mustRead = true;
+      else if (hasCode(error, 'LEASE_LOST', 'LEASE_HELD')) this.#lost();
+      else if (hasCode(error, 'NO_MIRROR', 'NOT_FOUND')) await this.#stageAgain(volume);
+      else throw error;
+    }
+  }
+
+  /** The bridge knows too few mirrors of some shard after all: all that are unpublished are uploaded again. */
+  async #stageAgain(volume: LocalVolume): Promise<void> {
+    for (const { shard } of await volume.tree.uploads()) {
+      volume.tree.putUpload(shard, { durable: false });
+      volume.files.setStaged(shard, true);
+      this.#c.onUndurable(shard);
+    }
+  }
+
+  #checkpointDue({ tree }: LocalVolume): boolean {
+    const { logBytes } = tree.head;
+    return logBytes > Math.max(CHECKPOINT_LOG_BYTES, (tree.checkpointShards.length * SHARD_SIZE_BYTES) / 2);
+  }
+
+  async #checkpoint(volume: LocalVolume): Promise<void> {
+    const { tree, store } = volume;
+    const { publisher } = this.#c;
+    await store.commit();
+    const snapshot = store.snapshot();
+    const boundary = store.lastCommit;
+    try {
+      while (store.firstUnpublished <= boundary) {
+        // the rest waits for shards: the checkpoint is tried again when they are durable
+        if (!(await publisher.publish(volume, this.#epoch, boundary))) return;
+      }
+      const { seq } = tree.head;
+      const old = tree.checkpointShards.map((id) => ({ id }));
+      const { signal } = this.#stopping;
+      const checkpoint = await writeCheckpoint(this.#c.checkpoints, tree, snapshot, seq, signal);
+      const changeSet = create(ChangeSetSchema, {
+        lineage: store.lineage,
+        lastCommit: BigInt(tree.head.lastCommit),
+        checkpoint,
+      });
+      await publisher.append(volume, this.#epoch, changeSet, checkpoint.shards, old, seq);
+      this.#c.log.info({ seq, records: Number(checkpoint.records) }, 'wrote a checkpoint of the volume');
+    } finally {
+      await snapshot.close();
+    }
+  }
+}
