@@ -111,6 +111,8 @@ class MountDaemon implements Daemon {
   #space: NetworkSpace | null = null;
   #spaceTimer: NodeJS.Timeout | null = null;
   #stopping: Promise<void> | null = null;
+  /** Settles, and never rejects, when the unmount under way is done. */
+  #unmounting: Promise<unknown> | null = null;
   readonly #end = Promise.withResolvers<void>();
 
   constructor(options: DaemonOptions, components: DaemonComponents, keys: VolumeKeys) {
@@ -137,7 +139,9 @@ class MountDaemon implements Daemon {
         return {};
       },
       unmount: async ({ wait }, { progress, signal }) => {
-        await this.#unmount(wait, progress, signal);
+        const unmounted = this.#unmount(wait, progress, signal);
+        this.#unmounting = unmounted.catch(() => undefined);
+        await unmounted;
         return {};
       },
       takeOver: () => {
@@ -324,7 +328,11 @@ class MountDaemon implements Daemon {
       },
       { log: this.#log },
     );
-    void this.#session.ended.then(() => this.#end.resolve());
+    void this.#session.ended.then(async () => {
+      // who asked for the unmount is still to be answered, after the last flush
+      await this.#unmounting;
+      setImmediate(() => this.#end.resolve());
+    });
     await this.#uploader.start();
     this.#sync.start();
   }
