@@ -202,7 +202,7 @@ export async function abandon(volume: OpenVolume): Promise<void> {
 export async function readAll(vfs: Vfs, ino: number, requestBytes = 131_072): Promise<Buffer> {
   const { handle } = await vfs.open(ino, 0);
   const parts: Buffer[] = [];
-  for (let at = 0; ; ) {
+  for (let at = 0; ;) {
     const read = Buffer.concat(await vfs.read(ino, handle, at, requestBytes));
     if (read.length === 0) break;
     parts.push(read);
