@@ -233,32 +233,34 @@ export class Client {
     return shard;
   }
 
-  append(entry: MessageInitShape<typeof EntryHeaderSchema> & EntryExtras): Promise<ResponseValue<'head'>> {
-    return this.call({ case: 'append', value: { entry: this.entry(entry) } }, 'head');
-  }
-
-  /** A signed entry; what is not said is right for an entry of one byte by this device. */
-  entry(
-    fields: MessageInitShape<typeof EntryHeaderSchema> & EntryExtras,
-  ): Pick<LogEntry, 'header' | 'signature' | 'body'> {
-    const { body = Buffer.from('x'), signWith = this.owner, ...rest } = fields;
-    const header = toBinary(
-      EntryHeaderSchema,
-      create(EntryHeaderSchema, {
-        version: 1,
-        volume: this.volume,
-        device: this.device.peer,
-        prevHash: new Uint8Array(32),
-        bodyHash: createHash('sha256').update(body).digest(),
-        bodySizeBytes: body.length,
-        ...rest,
-      }),
-    );
-    return { header, signature: sign(signWith.seed, 'xcore/entry/1', header), body };
+  append(fields: EntryFields): Promise<ResponseValue<'head'>> {
+    return this.call({ case: 'append', value: { entry: signedEntry(this, fields) } }, 'head');
   }
 }
 
-interface EntryExtras {
+/** A signed entry; what is not said is right for an entry of one byte by this device. */
+export function signedEntry(
+  writer: { readonly owner: Pick<Party, 'seed'>; readonly device: Pick<Party, 'peer'> },
+  fields: EntryFields,
+): Pick<LogEntry, 'header' | 'signature' | 'body'> {
+  const { body = Buffer.from('x'), signWith = writer.owner, ...rest } = fields;
+  const header = toBinary(
+    EntryHeaderSchema,
+    create(EntryHeaderSchema, {
+      version: 1,
+      volume: publicKeyOf(writer.owner.seed),
+      device: writer.device.peer,
+      prevHash: new Uint8Array(32),
+      bodyHash: createHash('sha256').update(body).digest(),
+      bodySizeBytes: body.length,
+      ...rest,
+    }),
+  );
+  return { header, signature: sign(signWith.seed, 'xcore/entry/1', header), body };
+}
+
+/** Fields of an entry's header, its body, and who signs it. */
+export type EntryFields = MessageInitShape<typeof EntryHeaderSchema> & {
   readonly body?: Uint8Array;
-  readonly signWith?: Party;
-}
+  readonly signWith?: Pick<Party, 'seed'>;
+};

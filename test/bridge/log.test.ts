@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import t from 'tap';
 import type { ResponseValue } from '../../src/net/rpc.ts';
-import { Harness, MIB, Party, someShard } from './harness.ts';
+import { Harness, MIB, Party, signedEntry, someShard } from './harness.ts';
 import type { Client } from './harness.ts';
 
 const read = (
@@ -34,7 +34,7 @@ t.test('entries are appended by compare-and-swap and read back', async (t) => {
   const client = await bridge.connect(new Party());
   t.match((await read(client, 1n)).head, { seq: 0n, hash: Buffer.alloc(32), checkpointEntrySeq: 0n });
   const hashes = await write(client, 5);
-  const entry = client.entry({ seq: 1n, epoch: 1n, body: Buffer.from('body 1') });
+  const entry = signedEntry(client, { seq: 1n, epoch: 1n, body: Buffer.from('body 1') });
   const expected = createHash('sha256').update('xcore/entry/1\0').update(entry.header).digest();
   t.same(Buffer.from(hashes[1]!), expected, 'the hash is that of the signed bytes');
 
@@ -104,7 +104,7 @@ t.test('an entry must be whole, signed by the owner, and by the device that send
   ];
   for (const [what, fields, code] of refused) await t.rejects(client.append({ ...right, ...fields }), { code }, what);
   await t.rejects(client.call({ case: 'append', value: {} }, 'head'), { code: 'PROTOCOL' });
-  const bent = client.entry(right);
+  const bent = signedEntry(client, right);
   await t.rejects(
     client.call({ case: 'append', value: { entry: { ...bent, header: Buffer.from('no header') } } }, 'head'),
     { code: 'PROTOCOL' },
