@@ -98,6 +98,7 @@ export function addressesOf(node: Libp2p): string[] {
 export function dialAddresses(peer: PeerName, addresses: readonly string[]): Multiaddr[] {
   const result: Multiaddr[] = [];
   for (const address of addresses.slice(0, 16)) {
+    if (!address || address.startsWith('/p2p/')) continue;
     try {
       const full = address.includes('/p2p/') ? address : `${address}/p2p/${peer}`;
       if (peerNameIn(full) === peer) result.push(multiaddr(full));
