@@ -207,8 +207,8 @@ export class Tree {
   }
 
   /**
-   * Frees what a file holds at and after `sizeBytes`. The caller sets the size and touches the inode
-   * when this is done; writes to the file must not run meanwhile.
+   * Cuts a file to `sizeBytes` and frees what it holds behind that, in one turn, so that it lies in
+   * one commit. Writes to the file must not run meanwhile.
    */
   freeFrom(inode: Inode, sizeBytes: number): Now<void> {
     const first = Math.floor(sizeBytes / WINDOW_SIZE_BYTES);
@@ -223,6 +223,8 @@ export class Tree {
         if (window.offsets.length === 0) this.store.delete(windowKey(inode.ino, index));
         else this.store.put(windowKey(inode.ino, index), window);
       }
+      current.sizeBytes = Math.min(current.sizeBytes, sizeBytes);
+      this.touch(current);
     };
     if (inode.storedBytes === 0) return;
     const indexes = this.#windowsFrom(inode, first);
