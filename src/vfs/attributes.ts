@@ -10,6 +10,9 @@ import type { VolumeState } from './volume.ts';
 /** Largest file: 16 TiB, as ext4. */
 export const MAX_FILE_SIZE_BYTES: number = 16 * 2 ** 40;
 const DIRECTORY_SIZE_BYTES = 4_096;
+/** Times that a record can hold, years 1677 to 2262; others are cut to these, as other filesystems do. */
+const TIME_MAX_NS = 2n ** 63n - 1n;
+const TIME_MIN_NS = -(2n ** 63n);
 
 /** stat(2) of an inode. */
 export function attributesOf(inode: Inode): Attributes {
@@ -56,6 +59,12 @@ export function truncate(state: VolumeState, inode: Inode, sizeBytes: number): N
   return freed instanceof Promise ? freed.then(finish) : finish();
 }
 
+function timeOf(wanted: bigint | 'now', nowNs: bigint): bigint {
+  if (wanted === 'now') return nowNs;
+  if (wanted > TIME_MAX_NS) return TIME_MAX_NS;
+  return wanted < TIME_MIN_NS ? TIME_MIN_NS : wanted;
+}
+
 /** setattr of the kernel: chmod, chown, truncate and utimens in one. */
 export function setAttributes(state: VolumeState, ino: number, changes: AttributeChanges): Now<Attributes> {
   state.assertWritable();
@@ -72,9 +81,9 @@ export function setAttributes(state: VolumeState, ino: number, changes: Attribut
     if (changes.mode !== undefined) current.mode = (current.mode & S_IFMT) | (changes.mode & 0o7777);
     if (changes.uid !== undefined) current.uid = changes.uid;
     if (changes.gid !== undefined) current.gid = changes.gid;
-    if (changes.atimeNs !== undefined) current.atimeNs = changes.atimeNs === 'now' ? nowNs : changes.atimeNs;
-    if (changes.mtimeNs !== undefined) current.mtimeNs = changes.mtimeNs === 'now' ? nowNs : changes.mtimeNs;
-    current.ctimeNs = changes.ctimeNs ?? nowNs;
+    if (changes.atimeNs !== undefined) current.atimeNs = timeOf(changes.atimeNs, nowNs);
+    if (changes.mtimeNs !== undefined) current.mtimeNs = timeOf(changes.mtimeNs, nowNs);
+    current.ctimeNs = timeOf(changes.ctimeNs ?? 'now', nowNs);
     state.tree.touch(current);
     return attributesOf(current);
   };
