@@ -7,6 +7,7 @@ import { crc32 } from 'node:zlib';
 import { shardKey } from '../crypto/keys.ts';
 import { leafHashes, MAX_SHARD_SIZE_BYTES, shardIdOf } from '../crypto/merkle.ts';
 import type { Clock } from '../lib/clock.ts';
+import { XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Now } from '../lib/now.ts';
 import { Segment } from './segment.ts';
@@ -22,8 +23,11 @@ const WRITE_BEHIND_BYTES = 512 * 1024;
 /** Sealed segments that may wait for a sync. */
 const MAX_UNSYNCED = 16;
 const CHECK_INTERVAL_MS = 500;
+/** Room made before a segment begins: for it and the write that it takes. */
+const RESERVE_BYTES = 2 * FILE_SIZE_MAX_BYTES;
 /** How long a writer waits for uploads to make room, without any progress, before it gets ENOSPC. */
 const ROOM_DEADLINE_MS = 10_000;
+const POLL_MS = 500;
 
 /** Bytes that lie in one shard. */
 export interface Piece {
@@ -81,6 +85,7 @@ export class Segments {
   #open: Segment | null = null;
   #sizeBytes = MAX_SHARD_SIZE_BYTES;
   #reserved = false;
+  #lastAppendMs = -Infinity;
   #admission: Promise<void> | null = null;
   #timer: NodeJS.Timeout | null = null;
 
@@ -103,6 +108,11 @@ export class Segments {
     let sum = 0;
     for (const segment of this.#unsealed.values()) sum += segment.length;
     return sum;
+  }
+
+  /** When bytes were last appended, by the monotonic clock; -Infinity before the first. */
+  get lastAppendMs(): number {
+    return this.#lastAppendMs;
   }
 
   #check(): void {
@@ -132,17 +142,13 @@ export class Segments {
 
   async #makeRoom(sizeBytes: number): Promise<void> {
     if (this.#open !== null && this.#open.roomBytes >= sizeBytes) return;
-    while (this.#unsealed.size >= MAX_UNSEALED) {
-      const oldest = [...this.#sealing.values()][0];
-      if (oldest === undefined) break;
-      await oldest;
-    }
+    await this.#waitForSeals();
     if (this.#reserved) return;
     let deadline = this.#c.clock.monotonicMs() + ROOM_DEADLINE_MS;
     let staged = this.#c.files.stagedBytes;
     for (;;) {
       try {
-        await this.#c.files.reserve(2 * FILE_SIZE_MAX_BYTES);
+        await this.#c.files.reserve(RESERVE_BYTES);
         this.#reserved = true;
         return;
       } catch (error) {
@@ -153,8 +159,24 @@ export class Segments {
           deadline = this.#c.clock.monotonicMs() + ROOM_DEADLINE_MS;
         }
         if (this.#c.clock.monotonicMs() > deadline) throw error;
-        await this.#c.files.waitForRoom(500);
+        await this.#c.files.waitForRoom(POLL_MS);
       }
+    }
+  }
+
+  /** Waits while too many segments are unsealed; EIO when none of them can be written. */
+  async #waitForSeals(): Promise<void> {
+    let deadline = 0;
+    let waitsFor = -1;
+    while (this.#unsealed.size >= MAX_UNSEALED) {
+      const [oldest] = this.#sealing;
+      if (oldest === undefined) return;
+      const [shard, work] = oldest;
+      const now = this.#c.clock.monotonicMs();
+      if (shard !== waitsFor) deadline = now + ROOM_DEADLINE_MS;
+      else if (now > deadline) throw new XcoreError('EIO', 'nothing can be written to the cache folder');
+      waitsFor = shard;
+      await Promise.race([work, this.#c.files.waitForRoom(POLL_MS)]);
     }
   }
 
@@ -165,6 +187,7 @@ export class Segments {
   append(data: Buffer): Piece[] {
     const pieces: Piece[] = [];
     const now = this.#c.clock.monotonicMs();
+    this.#lastAppendMs = now;
     for (let done = 0; done < data.length;) {
       const segment = this.#open ?? this.#begin(now);
       const part = data.subarray(done, done + segment.roomBytes);
@@ -185,12 +208,13 @@ export class Segments {
     const salt = randomBytes(32);
     const shard = this.#c.table.createShard(salt);
     const memory = this.#spare.pop() ?? new SharedArrayBuffer(MAX_SHARD_SIZE_BYTES);
-    const path = this.#c.files.prepare(shard);
     const key = shardKey(this.#c.dataKey, salt);
-    const segment = new Segment(shard, key, memory, this.#sizeBytes, path, nowMs);
+    const prepare = (): Promise<string> => this.#c.files.prepare(shard);
+    const segment = new Segment(shard, key, memory, this.#sizeBytes, prepare, nowMs);
+    if (this.#reserved) this.#c.files.release(RESERVE_BYTES);
+    this.#reserved = false;
     this.#c.files.add(shard, FILE_SIZE_MAX_BYTES, true);
     this.#unsealed.set(shard, segment);
-    this.#reserved = false;
     this.#open = segment;
     return segment;
   }
@@ -264,19 +288,11 @@ export class Segments {
     for (const shard of staged) {
       this.#c.files.setStaged(shard, true);
       const entry = this.#c.table.shard(shard);
-      if (entry === undefined || entry.id.length > 0 || entry.sizeBytes === 0) continue;
-      const path = this.#c.files.path(shard);
-      const bytes = await readFile(path).catch(() => Buffer.alloc(0));
-      const committed = bytes.subarray(0, entry.sizeBytes);
-      if (committed.length < entry.sizeBytes || crc32(committed) !== entry.crc32) {
-        this.#c.onLost(shard);
-        continue;
-      }
-      const leaves = leafHashes(committed);
-      await completeFile(path, entry.sizeBytes, leaves);
-      this.#c.table.putShard(shard, { ...entry, id: shardIdOf(leaves, entry.sizeBytes) });
-      this.#c.files.add(shard, fileSizeOf(entry.sizeBytes), true);
+      if (entry === undefined || entry.sizeBytes === 0) continue;
+      const safe = entry.id.length > 0 ? await syncFile(this.#path(shard), entry.sizeBytes) : await this.#finish(shard);
+      if (!safe) this.#c.onLost(shard);
     }
+    await this.#c.files.syncFolders();
     await this.#c.commit();
   }
 

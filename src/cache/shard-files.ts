@@ -38,6 +38,8 @@ export class ShardFiles {
   readonly #unsyncedFolders = new Set<string>();
   #usedBytes = 0;
   #stagedBytes = 0;
+  #reservedBytes = 0;
+  #dropListener: (shard: number) => void = () => undefined;
   readonly #roomWaiters = new Set<() => void>();
 
   private constructor(dir: string, capBytes: number, log: Logger) {
@@ -149,10 +151,16 @@ export class ShardFiles {
     if (!staged) this.#wake();
   }
 
+  /** Who is told of each file that goes, and must close it: only then its bytes are free. */
+  setDropListener(listener: (shard: number) => void): void {
+    this.#dropListener = listener;
+  }
+
   /** Removes a file. */
   async drop(shard: number): Promise<void> {
     if (!this.#files.has(shard)) return;
     this.#forget(shard);
+    this.#dropListener(shard);
     await unlink(this.path(shard)).catch((error: unknown) => {
       this.#log.warn({ shard, error }, 'a cached shard could not be removed');
     });
@@ -192,17 +200,36 @@ export class ShardFiles {
     return bavail * bsize;
   }
 
-  /** Evicts until `sizeBytes` more fit; ENOSPC when what is staged leaves no room for them. */
+  /**
+   * Evicts until `sizeBytes` more fit, and keeps them free until release(); ENOSPC when what is
+   * staged leaves no room for them.
+   */
   async reserve(sizeBytes: number): Promise<void> {
-    for (const [shard, file] of this.#files) {
-      const fits = this.#usedBytes + sizeBytes <= this.#capBytes && this.#diskFree() - sizeBytes >= DISK_FLOOR_BYTES;
-      if (fits) return;
-      if (!file.staged) await this.drop(shard);
+    this.#reservedBytes += sizeBytes;
+    try {
+      for (const [shard, file] of this.#files) {
+        if (this.#fitsCap() && this.#fitsDisk()) return;
+        if (!file.staged) await this.drop(shard);
+      }
+      if (!this.#fitsCap()) throw new XcoreError('ENOSPC', 'the cache is full of bytes that no host has yet');
+      if (!this.#fitsDisk()) throw new XcoreError('ENOSPC', 'the local disk is full');
+    } catch (error) {
+      this.release(sizeBytes);
+      throw error;
     }
-    if (this.#usedBytes + sizeBytes > this.#capBytes) {
-      throw new XcoreError('ENOSPC', 'the cache is full of bytes that no host has yet');
-    }
-    if (this.#diskFree() - sizeBytes < DISK_FLOOR_BYTES) throw new XcoreError('ENOSPC', 'the local disk is full');
+  }
+
+  /** Ends a reservation: its bytes are accounted for by add(), or not needed. */
+  release(sizeBytes: number): void {
+    this.#reservedBytes -= sizeBytes;
+  }
+
+  #fitsCap(): boolean {
+    return this.#usedBytes + this.#reservedBytes <= this.#capBytes;
+  }
+
+  #fitsDisk(): boolean {
+    return this.#diskFree() - this.#reservedBytes >= DISK_FLOOR_BYTES;
   }
 
   /** Resolves when a file became evictable or was removed, or after `timeoutMs`. */

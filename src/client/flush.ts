@@ -25,7 +25,21 @@ export async function flushVolume(
   progress: (progress: FlushProgress) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  const { volume } = sources();
+  const { volume, uploader } = sources();
+  const relax = uploader.hurry();
+  try {
+    await waitUntilPublished(sources, volume, progress, signal);
+  } finally {
+    relax();
+  }
+}
+
+async function waitUntilPublished(
+  sources: () => FlushSources,
+  volume: LocalVolume,
+  progress: (progress: FlushProgress) => void,
+  signal: AbortSignal,
+): Promise<void> {
   await volume.segments.seal();
   await volume.store.commit(true);
   const target = volume.store.lastCommit;

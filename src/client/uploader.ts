@@ -10,6 +10,12 @@ import type { Problems } from './problems.ts';
 const PARALLEL_UPLOADS = 6;
 const RETRY_DELAY_MS = 2_000;
 const MAX_RETRY_DELAY_MS = 60_000;
+/** Programs that write come first: uploads wait until they have paused for this long ... */
+const QUIET_MS = 1_000;
+/** ... but not longer than this, and not while so much of the cache is staged. */
+const MAX_YIELD_MS = 10_000;
+const MAX_YIELD_SHARE = 0.25;
+const YIELD_CHECK_MS = 250;
 
 /** What an uploader is built from. */
 export interface UploaderComponents {
@@ -33,6 +39,9 @@ export class Uploader {
   readonly #needed = new Set<number>();
   readonly #stopping = new AbortController();
   #started = false;
+  #urgent = 0;
+  #yieldingSinceMs = 0;
+  #timer: NodeJS.Timeout | null = null;
 
   constructor(volume: LocalVolume, components: UploaderComponents) {
     this.#volume = volume;
@@ -63,6 +72,13 @@ export class Uploader {
     }
   }
 
+  /** Uploads at full speed until the returned function is called. */
+  hurry(): () => void {
+    this.#urgent++;
+    this.#next();
+    return () => this.#urgent--;
+  }
+
   get waiting(): number {
     return this.#waiting.size;
   }
@@ -82,7 +98,7 @@ export class Uploader {
   #next(): void {
     if (!this.#started || this.#stopping.signal.aborted) return;
     for (const [shard, sizeBytes] of this.#waiting) {
-      if (this.#active.size >= PARALLEL_UPLOADS) return;
+      if (this.#active.size >= this.#limit()) return;
       this.#waiting.delete(shard);
       this.#activeBytes.set(shard, sizeBytes);
       const work = this.#upload(shard).finally(() => {
@@ -92,6 +108,24 @@ export class Uploader {
       });
       this.#active.set(shard, work);
     }
+  }
+
+  /** How many uploads may run now. */
+  #limit(): number {
+    const { files, segments } = this.#volume;
+    const now = this.#c.clock.monotonicMs();
+    const isBusy = now - segments.lastAppendMs < QUIET_MS;
+    const isFull = files.stagedBytes > files.capBytes * MAX_YIELD_SHARE;
+    if (this.#urgent > 0 || isFull || !isBusy) {
+      this.#yieldingSinceMs = 0;
+      return PARALLEL_UPLOADS;
+    }
+    if (this.#yieldingSinceMs === 0) this.#yieldingSinceMs = now;
+    this.#timer ??= setTimeout(() => {
+      this.#timer = null;
+      this.#next();
+    }, YIELD_CHECK_MS);
+    return now - this.#yieldingSinceMs > MAX_YIELD_MS ? 1 : 0;
   }
 
   async #upload(shard: number): Promise<void> {
@@ -138,6 +172,7 @@ export class Uploader {
   /** Ends transfers; what was not durable is taken up at the next start. */
   async stop(): Promise<void> {
     this.#stopping.abort();
+    if (this.#timer !== null) clearTimeout(this.#timer);
     await Promise.all(this.#active.values());
   }
 }
