@@ -1,6 +1,7 @@
 // The system calls that Node lacks, through koffi. Every function returns what libc returns; a failure
 // is a negative errno, never an exception. Buffers go by address, so their owners must keep them alive.
 
+import { asError } from '../lib/errors.ts';
 import koffi from 'koffi';
 import type { KoffiFunc } from 'koffi';
 
@@ -132,7 +133,7 @@ function inThread<Arguments extends unknown[]>(call: Call<Arguments>, ...args: A
     call.async(...args, (error: unknown, result: number) => {
       // koffi restores the worker's errno before it calls back
       const errno = koffi.errno();
-      if (error) reject(error);
+      if (error !== null) reject(asError(error));
       else resolve(result < 0 ? -errno : result);
     });
   });

@@ -35,7 +35,7 @@ export type OperationTable = ReadonlyMap<number, AnyOperation>;
 
 /** Ties the two functions of an opcode together. */
 export function operation<Result>(run: Operation<Result>['run'], encode: Operation<Result>['encode']): AnyOperation {
-  return { run, encode } as AnyOperation;
+  return { run, encode };
 }
 
 /** The body of a reply that says nothing but "done". */

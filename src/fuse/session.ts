@@ -235,7 +235,7 @@ export class KernelSession implements Session {
     if (errno !== ENODEV) this.#log.error({ errno }, 'reading requests failed, the mount ends');
     this.#waitingReads.abortAll(new XcoreError('CLOSED', 'the mount has ended'));
     this.#handshake.reject(new XcoreError('FUSE_MISSING', 'the mount ended before it was usable'));
-    this.#notifier.stop().finally(() => {
+    void this.#notifier.stop().finally(() => {
       closeSync(this.#components.fd);
       this.#end.resolve();
     });

@@ -40,7 +40,7 @@ const ATTRIBUTES: Attributes = {
   ctimeNs: 0n,
 };
 
-t.test('a request is read from its bytes', async (t) => {
+void t.test('a request is read from its bytes', async (t) => {
   const body = Buffer.alloc(32);
   body.writeUInt32LE(0xffff_fff0, 0);
   body.writeBigUInt64LE(2n ** 53n - 1n, 4);
@@ -59,7 +59,7 @@ t.test('a request is read from its bytes', async (t) => {
   t.same(request.copy(24, 1), Buffer.from([0xe9]));
 });
 
-t.test('what a request cannot be is refused', async (t) => {
+void t.test('what a request cannot be is refused', async (t) => {
   t.throws(() => new Request(...message(Buffer.alloc(8), { len: 47 })), MalformedRequest);
   t.throws(() => new Request(message(Buffer.alloc(0))[0], 39), MalformedRequest);
   const [buffer, size] = message(Buffer.from('name without end'));
@@ -72,7 +72,7 @@ t.test('what a request cannot be is refused', async (t) => {
   t.throws(() => new Request(...message(Buffer.alloc(8, 0xff))).u64(0), { code: 'EFBIG' });
 });
 
-t.test('replies are laid out as the kernel reads them', async (t) => {
+void t.test('replies are laid out as the kernel reads them', async (t) => {
   const path = join(t.testdir(), 'reply');
   const fd = fs.openSync(path, 'w+');
   t.teardown(() => fs.closeSync(fd));
@@ -98,7 +98,7 @@ t.test('replies are laid out as the kernel reads them', async (t) => {
   t.same([attributes.readBigInt64LE(32), attributes.readUInt32LE(52)], [1_700_000_000n, 999_999_999]);
 });
 
-t.test('directory entries are aligned, bounded, and "." counts as no lookup', async (t) => {
+void t.test('directory entries are aligned, bounded, and "." counts as no lookup', async (t) => {
   const path = join(t.testdir(), 'reply');
   const fd = fs.openSync(path, 'w+');
   t.teardown(() => fs.closeSync(fd));
@@ -124,7 +124,7 @@ t.test('directory entries are aligned, bounded, and "." counts as no lookup', as
   t.equal(dirent.toString('latin1', DIRENT.name, DIRENT.name + 16), `${'n'.repeat(9)}${'\0'.repeat(7)}`);
 });
 
-t.test('data goes out whole, in one part or in thousands', async (t) => {
+void t.test('data goes out whole, in one part or in thousands', async (t) => {
   for (const [count, size] of [
     [0, 0],
     [1, 16 * 1024],
@@ -148,7 +148,7 @@ t.test('data goes out whole, in one part or in thousands', async (t) => {
   }
 });
 
-t.test('the handshake takes what is offered and no more', async (t) => {
+void t.test('the handshake takes what is offered and no more', async (t) => {
   const offer = (major: number, minor: number, flags: number, flags2?: number): Request => {
     const body = Buffer.alloc(flags2 === undefined ? 16 : 64);
     body.writeUInt32LE(major, 0);
@@ -185,7 +185,7 @@ t.test('the handshake takes what is offered and no more', async (t) => {
   t.same([out.readUInt32LE(INIT_OUT.timeGran), out.readUInt16LE(INIT_OUT.maxPages)], [1, 256]);
 });
 
-t.test('mount tables are read with their escapes', async (t) => {
+void t.test('mount tables are read with their escapes', async (t) => {
   const text = [
     '24 1 0:22 / / rw,relatime - ext4 /dev/vda rw',
     '42 24 0:39 / /tmp/with\\040blank\\134and\\011tab rw,nosuid shared:1 master:2 - fuse.xcore xcore rw,user_id=0',

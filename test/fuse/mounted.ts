@@ -63,7 +63,7 @@ export async function startMount(
   const isOwn = options.mountPoint === undefined;
   const directory = options.mountPoint ?? newDirectory();
   const argument = JSON.stringify({ ...options, mountPoint: directory });
-  const [command = '', ...args] = [...prefix, process.execPath, CHILD, argument];
+  const [command, ...args] = [...prefix, process.execPath, CHILD, argument];
   const child = spawn(command, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'], env });
   const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   const logs: Log[] = [];

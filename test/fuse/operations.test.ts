@@ -47,13 +47,13 @@ const VARIANTS: { name: string; options: Partial<ChildOptions> }[] = [
 ];
 
 for (const { name, options } of VARIANTS) {
-  t.test(name, async (t) => {
+  void t.test(name, async (t) => {
     const mounted = await startMount(options);
     t.teardown(() => mounted.stop());
     const root = mounted.directory;
     const at = (...parts: string[]): string => join(root, ...parts);
 
-    t.test('files are created with mode and umask, read, overwritten, appended and truncated', async (t) => {
+    void t.test('files are created with mode and umask, read, overwritten, appended and truncated', async (t) => {
       const umask = process.umask(0o027);
       fs.writeFileSync(at('file'), 'hello', { mode: 0o666 });
       fs.mkdirSync(at('directory'), 0o777);
@@ -88,7 +88,7 @@ for (const { name, options } of VARIANTS) {
       t.ok(fsync >= 1 && fdatasync >= 1 && flush >= 1, 'fsync, fdatasync and close reach the filesystem');
     });
 
-    t.test('a write-only descriptor can write parts of pages', async (t) => {
+    void t.test('a write-only descriptor can write parts of pages', async (t) => {
       fs.writeFileSync(at('partial'), Buffer.alloc(8192, 'a'));
       const fd = fs.openSync(at('partial'), fs.constants.O_WRONLY);
       fs.writeSync(fd, Buffer.from('bbb'), 0, 3, 5000);
@@ -97,7 +97,7 @@ for (const { name, options } of VARIANTS) {
       t.equal(hash(fs.readFileSync(at('partial'))), hash(expected));
     });
 
-    t.test('64 MiB come back as they were written', async (t) => {
+    void t.test('64 MiB come back as they were written', async (t) => {
       const data = randomBytes(64 * MIB);
       fs.writeFileSync(at('large'), data);
       t.equal(hash(fs.readFileSync(at('large'))), hash(data));
@@ -114,7 +114,7 @@ for (const { name, options } of VARIANTS) {
       fs.unlinkSync(at('large'));
     });
 
-    t.test('many writers and readers at once get their own bytes', async (t) => {
+    void t.test('many writers and readers at once get their own bytes', async (t) => {
       const files = Array.from({ length: 40 }, (_item, index) => ({
         path: at(`parallel-${index}`),
         data: randomBytes(300_000),
@@ -128,7 +128,7 @@ for (const { name, options } of VARIANTS) {
       await Promise.all(files.map(({ path }) => fs.promises.unlink(path)));
     });
 
-    t.test('times keep their nanoseconds, also before 1970', async (t) => {
+    void t.test('times keep their nanoseconds, also before 1970', async (t) => {
       fs.writeFileSync(at('times'), '');
       for (const [atime, mtime] of [
         [1_700_000_000_123_456_789n, 1_600_000_000_987_654_321n],
@@ -144,7 +144,7 @@ for (const { name, options } of VARIANTS) {
       t.ok(fs.statSync(at('times'), { bigint: true }).mtimeNs > before, 'a write sets the time');
     });
 
-    t.test('mode and owner change', async (t) => {
+    void t.test('mode and owner change', async (t) => {
       fs.writeFileSync(at('owned'), '');
       fs.chmodSync(at('owned'), 0o4711);
       t.equal(fs.statSync(at('owned')).mode, 0o104711);
@@ -154,7 +154,7 @@ for (const { name, options } of VARIANTS) {
       t.same([uid, gid], [1234, 5678]);
     });
 
-    t.test('names of any bytes, up to 255 of them', async (t) => {
+    void t.test('names of any bytes, up to 255 of them', async (t) => {
       fs.mkdirSync(at('names'));
       const names = [
         Buffer.from('a'),
@@ -173,7 +173,7 @@ for (const { name, options } of VARIANTS) {
       fs.rmdirSync(at('names'));
     });
 
-    t.test('a directory of 10,000 entries is listed whole, each once', async (t) => {
+    void t.test('a directory of 10,000 entries is listed whole, each once', async (t) => {
       fs.mkdirSync(at('many'));
       const names = Array.from({ length: 10_000 }, (_item, index) => `entry-${index}-${'x'.repeat(index % 60)}`);
       for (const name of names) fs.closeSync(fs.openSync(at('many', name), 'w'));
@@ -189,7 +189,7 @@ for (const { name, options } of VARIANTS) {
       t.ok((calls(root)['readdirplus'] ?? 0) > 0);
     });
 
-    t.test('directories are made, refused, removed and synced', async (t) => {
+    void t.test('directories are made, refused, removed and synced', async (t) => {
       fs.mkdirSync(at('one'));
       fs.mkdirSync(at('one', 'two'));
       t.equal(fs.statSync(at('one')).nlink, 3);
@@ -206,7 +206,7 @@ for (const { name, options } of VARIANTS) {
       t.throws(() => fs.statSync(at('one')), { code: 'ENOENT' });
     });
 
-    t.test('an unlinked file lives until it is closed', async (t) => {
+    void t.test('an unlinked file lives until it is closed', async (t) => {
       const fd = fs.openSync(at('orphan'), 'w+');
       fs.writeSync(fd, 'still here');
       fs.unlinkSync(at('orphan'));
@@ -220,7 +220,7 @@ for (const { name, options } of VARIANTS) {
       fs.closeSync(fd);
     });
 
-    t.test('rename moves, replaces, refuses and exchanges', async (t) => {
+    void t.test('rename moves, replaces, refuses and exchanges', async (t) => {
       fs.mkdirSync(at('from'));
       fs.mkdirSync(at('to'));
       fs.writeFileSync(at('from', 'a'), 'a');
@@ -241,7 +241,7 @@ for (const { name, options } of VARIANTS) {
       t.throws(() => fs.renameSync(at('missing'), at('x')), { code: 'ENOENT' });
     });
 
-    t.test('links: hard, symbolic, long and with strange bytes', async (t) => {
+    void t.test('links: hard, symbolic, long and with strange bytes', async (t) => {
       fs.writeFileSync(at('original'), 'content');
       fs.linkSync(at('original'), at('hard'));
       t.equal(fs.statSync(at('hard')).nlink, 2);
@@ -257,7 +257,7 @@ for (const { name, options } of VARIANTS) {
       t.same(fs.readlinkSync(at('strange'), { encoding: 'buffer' }), strange);
     });
 
-    t.test('mknod makes files, pipes and, as root, devices', async (t) => {
+    void t.test('mknod makes files, pipes and, as root, devices', async (t) => {
       mknod(at('plain'), 0o100600, 0);
       t.ok(fs.statSync(at('plain')).isFile());
       mknod(at('pipe'), 0o010600, 0);
@@ -269,7 +269,7 @@ for (const { name, options } of VARIANTS) {
       t.equal(stats.rdev, 0x0103);
     });
 
-    t.test('extended attributes: set, sized, listed, refused, removed', async (t) => {
+    void t.test('extended attributes: set, sized, listed, refused, removed', async (t) => {
       fs.writeFileSync(at('attributed'), '');
       const path = at('attributed');
       const value = randomBytes(20_000);
@@ -288,12 +288,12 @@ for (const { name, options } of VARIANTS) {
       t.throws(() => removexattr(path, 'user.big'), { code: 'ENODATA' });
     });
 
-    t.test('statfs shows the space of the filesystem', async (t) => {
+    void t.test('statfs shows the space of the filesystem', async (t) => {
       const space = fs.statfsSync(root);
       t.match(space, { bsize: 4096, blocks: 1_000_000, bfree: 750_000, bavail: 750_000, files: 1_000_000 });
     });
 
-    t.test('permissions are the kernel’s, errors of the filesystem come through', async (t) => {
+    void t.test('permissions are the kernel’s, errors of the filesystem come through', async (t) => {
       t.throws(() => fs.truncateSync(at('attributed'), 2 ** 31), { code: 'ENOSPC' });
       t.throws(() => truncate(at('attributed'), 2n ** 60n), { code: 'EFBIG' });
       if (isRoot) return;
@@ -301,7 +301,7 @@ for (const { name, options } of VARIANTS) {
       t.throws(() => fs.readFileSync(at('secret')), { code: 'EACCES' });
     });
 
-    t.test('what is not offered is refused as programs expect it', async (t) => {
+    void t.test('what is not offered is refused as programs expect it', async (t) => {
       fs.writeFileSync(at('copied'), 'copy me');
       fs.copyFileSync(at('copied'), at('copy'));
       t.equal(fs.readFileSync(at('copy'), 'utf8'), 'copy me', 'copy_file_range falls back');
@@ -310,7 +310,7 @@ for (const { name, options } of VARIANTS) {
       fs.closeSync(fd);
     });
 
-    t.test('every handle is released and nothing was logged', async (t) => {
+    void t.test('every handle is released and nothing was logged', async (t) => {
       const deadline = Date.now() + 5000;
       let state = { handles: -1 };
       while (Date.now() < deadline) {

@@ -20,7 +20,7 @@ async function eventually(condition: () => boolean): Promise<void> {
   while (!condition()) await delay(10);
 }
 
-t.test('a handler that fails is EIO for that request only, and loud', async (t) => {
+void t.test('a handler that fails is EIO for that request only, and loud', async (t) => {
   const mounted = await startMount();
   t.teardown(() => mounted.stop());
   const at = (name: string): string => join(mounted.directory, name);
@@ -40,7 +40,7 @@ t.test('a handler that fails is EIO for that request only, and loud', async (t) 
   t.match(mounted.logs[2]?.facts, /"opcode":"READ"/);
 });
 
-t.test('a signal that ends its reader ends a hanging read, another signal does not', async (t) => {
+void t.test('a signal that ends its reader ends a hanging read, another signal does not', async (t) => {
   const mounted = await startMount();
   t.teardown(() => mounted.stop());
   for (const name of [MISCHIEF.hangs, MISCHIEF.deaf]) {
@@ -84,7 +84,7 @@ print('read came back', flush=True)`;
   t.same(mounted.logs, []);
 });
 
-t.test('more requests than may wait at once are all answered', async (t) => {
+void t.test('more requests than may wait at once are all answered', async (t) => {
   const mounted = await startMount({ slow: true, directIo: true, entryTimeoutMs: 0, attributeTimeoutMs: 0 });
   t.teardown(() => mounted.stop());
   fs.writeFileSync(join(mounted.directory, 'file'), 'content');
@@ -100,7 +100,7 @@ print('done')`;
   t.equal(stdout, 'done\n');
 });
 
-t.test('the kernel forgets what the session invalidates', async (t) => {
+void t.test('the kernel forgets what the session invalidates', async (t) => {
   const mounted = await startMount({ writebackCache: false });
   t.teardown(() => mounted.stop());
   const at = (name: string): string => join(mounted.directory, name);
@@ -123,7 +123,7 @@ t.test('the kernel forgets what the session invalidates', async (t) => {
   t.notOk(fs.existsSync(at('remote')), 'a remembered name goes');
 });
 
-t.test('invalidating what a pending request holds locked does not stop the mount', async (t) => {
+void t.test('invalidating what a pending request holds locked does not stop the mount', async (t) => {
   const mounted = await startMount({ slow: true, writebackCache: true });
   t.teardown(() => mounted.stop());
   const at = (name: string): string => join(mounted.directory, name);
@@ -147,7 +147,7 @@ t.test('invalidating what a pending request holds locked does not stop the mount
   t.same(mounted.logs, []);
 });
 
-t.test('unmount is refused while in use, unless lazy', async (t) => {
+void t.test('unmount is refused while in use, unless lazy', async (t) => {
   const mounted = await startMount();
   t.teardown(() => mounted.stop());
   const fd = fs.openSync(join(mounted.directory, 'open'), 'w+');
@@ -160,7 +160,7 @@ t.test('unmount is refused while in use, unless lazy', async (t) => {
   await mounted.ended;
 });
 
-t.test('unmount ends the session, with dirty pages written', async (t) => {
+void t.test('unmount ends the session, with dirty pages written', async (t) => {
   const mounted = await startMount({ writebackCache: true });
   t.teardown(() => mounted.stop());
   fs.writeFileSync(join(mounted.directory, 'dirty'), Buffer.alloc(8 << 20, 1));
@@ -169,7 +169,7 @@ t.test('unmount ends the session, with dirty pages written', async (t) => {
   t.notOk(isInMountTable(mounted.directory));
 });
 
-t.test('umount from outside ends the session', async (t) => {
+void t.test('umount from outside ends the session', async (t) => {
   const mounted = await startMount();
   t.teardown(() => mounted.stop());
   if (isRoot) spawnSync('umount', [mounted.directory]);
@@ -178,20 +178,24 @@ t.test('umount from outside ends the session', async (t) => {
   t.notOk(isInMountTable(mounted.directory));
 });
 
-t.test('an abort from outside ends the session and its waiting reads', { skip: !isRoot && 'needs root' }, async (t) => {
-  const mounted = await startMount();
-  t.teardown(() => mounted.stop());
-  const path = join(mounted.directory, MISCHIEF.hangs);
-  fs.writeFileSync(path, 'x');
-  const { child, exit } = reader(path);
-  t.teardown(() => child.kill('SIGKILL'));
-  await delay(200);
-  spawnSync('umount', ['-f', mounted.directory]);
-  await mounted.ended;
-  t.equal(await exit, 1);
-});
+void t.test(
+  'an abort from outside ends the session and its waiting reads',
+  { skip: !isRoot && 'needs root' },
+  async (t) => {
+    const mounted = await startMount();
+    t.teardown(() => mounted.stop());
+    const path = join(mounted.directory, MISCHIEF.hangs);
+    fs.writeFileSync(path, 'x');
+    const { child, exit } = reader(path);
+    t.teardown(() => child.kill('SIGKILL'));
+    await delay(200);
+    spawnSync('umount', ['-f', mounted.directory]);
+    await mounted.ended;
+    t.equal(await exit, 1);
+  },
+);
 
-t.test('a killed server leaves a dead mount, which is detached, also by the next mount', async (t) => {
+void t.test('a killed server leaves a dead mount, which is detached, also by the next mount', async (t) => {
   const first = await startMount();
   t.teardown(() => first.stop());
   t.equal(await isMounted(first.directory), true);
@@ -218,14 +222,14 @@ t.test('a killed server leaves a dead mount, which is detached, also by the next
   await third.stop();
 });
 
-t.test('a read-only mount refuses changes', async (t) => {
+void t.test('a read-only mount refuses changes', async (t) => {
   const mounted = await startMount({ readOnly: true });
   t.teardown(() => mounted.stop());
   t.throws(() => fs.writeFileSync(join(mounted.directory, 'x'), ''), { code: 'EROFS' });
   t.same(fs.readdirSync(mounted.directory), []);
 });
 
-t.test('mount points that cannot be used are refused with their reason', async (t) => {
+void t.test('mount points that cannot be used are refused with their reason', async (t) => {
   const directory = newDirectory();
   t.teardown(() => fs.rmSync(directory, { recursive: true, force: true }));
   const at = (name: string): string => join(directory, name);

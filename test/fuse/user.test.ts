@@ -25,45 +25,49 @@ function ownDirectory(): string {
 const isUsable =
   run('test', '-r', '/dev/fuse', '-a', '-w', '/dev/fuse').status === 0 && run('fusermount3', '--version').status === 0;
 
-t.test('an ordinary user mounts, works and unmounts', { skip: !isUsable && '/dev/fuse is root’s only' }, async (t) => {
-  const directory = ownDirectory();
-  const mounted = await startMount({ mountPoint: directory, allowOther: false }, asUser);
-  t.teardown(async () => {
-    await mounted.stop();
-    fs.rmSync(directory, { recursive: true, force: true });
-  });
-  t.match(
-    fs.readFileSync('/proc/self/mountinfo', 'utf8'),
-    ` ${directory} rw,nosuid,nodev,relatime - fuse.xcore xcore-test `,
-  );
-  const file = join(directory, 'file');
-  t.same(run('sh', '-c', `umask 022; echo content > ${file}; cat ${file}; stat -c %U:%a ${file}`), {
-    status: 0,
-    output: `content\n${isRoot ? 'nobody' : spawnSync('id', ['-un'], { encoding: 'utf8' }).stdout.trim()}:644\n`,
-  });
-  t.equal(run('dd', 'if=/dev/zero', `of=${file}`, 'bs=1M', 'count=20').status, 0);
-  t.match(run('stat', '-c', '%s', file).output, `${20 * 1024 * 1024}`);
-  t.equal(run('chmod', '6755', file).status, 0);
-  t.equal(run('sh', '-c', `echo x >> ${file}`).status, 0);
-  t.match(run('stat', '-c', '%a', file).output, /^755/, 'a write drops setuid and setgid');
-  t.equal(run('chmod', '6755', file).status, 0);
-  t.equal(run('sh', '-c', `: > ${file}`).status, 0);
-  t.match(run('stat', '-c', '%a', file).output, /^755/, 'so does truncation on open');
-  // root sees nothing of it unless allow_other is given
-  if (isRoot) t.throws(() => fs.readdirSync(directory), { code: 'EACCES' });
-  const held = spawnSync(asUser[0] ?? 'sh', [
-    ...asUser.slice(1),
-    ...(isRoot ? ['sh'] : []),
-    '-c',
-    `exec 3<${file}; fusermount3 -u ${directory}`,
-  ]);
-  t.not(held.status, 0, 'busy');
-  t.equal(await mounted.ask({ type: 'unmount', lazy: false }), undefined);
-  await mounted.ended;
-  t.notOk(isInMountTable(directory));
-});
+void t.test(
+  'an ordinary user mounts, works and unmounts',
+  { skip: !isUsable && '/dev/fuse is root’s only' },
+  async (t) => {
+    const directory = ownDirectory();
+    const mounted = await startMount({ mountPoint: directory, allowOther: false }, asUser);
+    t.teardown(async () => {
+      await mounted.stop();
+      fs.rmSync(directory, { recursive: true, force: true });
+    });
+    t.match(
+      fs.readFileSync('/proc/self/mountinfo', 'utf8'),
+      ` ${directory} rw,nosuid,nodev,relatime - fuse.xcore xcore-test `,
+    );
+    const file = join(directory, 'file');
+    t.same(run('sh', '-c', `umask 022; echo content > ${file}; cat ${file}; stat -c %U:%a ${file}`), {
+      status: 0,
+      output: `content\n${isRoot ? 'nobody' : spawnSync('id', ['-un'], { encoding: 'utf8' }).stdout.trim()}:644\n`,
+    });
+    t.equal(run('dd', 'if=/dev/zero', `of=${file}`, 'bs=1M', 'count=20').status, 0);
+    t.match(run('stat', '-c', '%s', file).output, `${20 * 1024 * 1024}`);
+    t.equal(run('chmod', '6755', file).status, 0);
+    t.equal(run('sh', '-c', `echo x >> ${file}`).status, 0);
+    t.match(run('stat', '-c', '%a', file).output, /^755/, 'a write drops setuid and setgid');
+    t.equal(run('chmod', '6755', file).status, 0);
+    t.equal(run('sh', '-c', `: > ${file}`).status, 0);
+    t.match(run('stat', '-c', '%a', file).output, /^755/, 'so does truncation on open');
+    // root sees nothing of it unless allow_other is given
+    if (isRoot) t.throws(() => fs.readdirSync(directory), { code: 'EACCES' });
+    const held = spawnSync(asUser[0] ?? 'sh', [
+      ...asUser.slice(1),
+      ...(isRoot ? ['sh'] : []),
+      '-c',
+      `exec 3<${file}; fusermount3 -u ${directory}`,
+    ]);
+    t.not(held.status, 0, 'busy');
+    t.equal(await mounted.ask({ type: 'unmount', lazy: false }), undefined);
+    await mounted.ended;
+    t.notOk(isInMountTable(directory));
+  },
+);
 
-t.test(
+void t.test(
   'an ordinary user detaches a dead mount by mounting again',
   { skip: !isUsable && '/dev/fuse is root’s only' },
   async (t) => {
@@ -83,7 +87,7 @@ t.test(
   },
 );
 
-t.test('what an ordinary user cannot do is said', { skip: !isUsable && '/dev/fuse is root’s only' }, async (t) => {
+void t.test('what an ordinary user cannot do is said', { skip: !isUsable && '/dev/fuse is root’s only' }, async (t) => {
   const directory = ownDirectory();
   t.teardown(() => fs.rmSync(directory, { recursive: true, force: true }));
   const allowed =
@@ -107,7 +111,7 @@ function hiding(command: string): string[] {
   return ['unshare', '--mount', 'sh', '-c', `${command} && exec "$@"`, 'sh'];
 }
 
-t.test(
+void t.test(
   'a machine without FUSE says what to do',
   { skip: !isRoot && 'needs a private view of the machine' },
   async (t) => {
