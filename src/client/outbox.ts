@@ -24,8 +24,12 @@ export interface Publication {
 
 /** What is found when nothing can be published. */
 export interface Blocked {
-  /** Shards that must become durable first. */
+  /** Shards that must become durable, or die, for all that was looked at. */
   readonly waitsFor: number[];
+  /** Those of the first commit that waits. */
+  readonly firstWaitsFor: number[];
+  /** What was looked at fills an entry already: reading on would not help. */
+  readonly isFull: boolean;
 }
 
 interface Step {
@@ -71,6 +75,7 @@ export async function nextPublication(tree: Tree, boundary: number): Promise<Pub
   const merged = new Map<string, Uint8Array | null>();
   let publishable: { lastCommit: number; changes: Map<string, Uint8Array | null>; shards: number[] } | null = null;
   let waitsFor: number[] = [];
+  let firstWaitsFor: number[] = [];
   let sizeBytes = 0;
   for await (const { commit, changes } of steps(tree)) {
     if (commit > boundary) break;
@@ -82,9 +87,11 @@ export async function nextPublication(tree: Tree, boundary: number): Promise<Pub
     const shards = references.shards();
     waitsFor = shards.filter((shard) => tree.isStaged(shard));
     if (waitsFor.length === 0) publishable = { lastCommit: commit, changes: merged, shards };
+    else if (firstWaitsFor.length === 0) firstWaitsFor = waitsFor;
     if (sizeBytes > ENTRY_TARGET_BYTES) break;
   }
-  if (publishable === null) return waitsFor.length > 0 ? { waitsFor } : null;
+  if (publishable === null)
+    return waitsFor.length > 0 ? { waitsFor, firstWaitsFor, isFull: sizeBytes > ENTRY_TARGET_BYTES } : null;
   // what was merged after the last publishable commit must not be part of it
   if (waitsFor.length > 0) return replayTo(tree, publishable.lastCommit);
   return complete(tree, publishable.changes, publishable.lastCommit, publishable.shards);

@@ -35,6 +35,7 @@ export interface PublisherComponents {
 /** Appends to the volume log; only the holder of the lease may. */
 export class Publisher {
   readonly #c: PublisherComponents;
+  #blockedOn: readonly number[] = [];
 
   constructor(components: PublisherComponents) {
     this.#c = components;
@@ -42,10 +43,15 @@ export class Publisher {
 
   /** Publishes one entry, of commits up to `boundary`; false when there is nothing that can be. */
   async publish(volume: LocalVolume, epoch: number, boundary = Infinity): Promise<boolean> {
-    const next = await nextPublication(volume.tree, boundary);
+    const { tree } = volume;
+    // until one of these changes, reading the outbox again would find the same
+    if (this.#blockedOn.some((shard) => tree.isStaged(shard) && tree.shard(shard)?.liveBytes !== 0)) return false;
+    const next = await nextPublication(tree, boundary);
+    this.#blockedOn = [];
     if (next === null) return false;
     if ('waitsFor' in next) {
-      const dead = next.waitsFor.filter((shard) => volume.tree.shard(shard)?.liveBytes === 0);
+      this.#blockedOn = next.firstWaitsFor;
+      const dead = next.isFull ? next.waitsFor.filter((shard) => tree.shard(shard)?.liveBytes === 0) : [];
       if (dead.length > 0) this.#c.onNeeded(dead);
       return false;
     }
