@@ -69,6 +69,7 @@ export class VolumeSync {
   #connected = false;
   #takeOver: boolean;
   #mustRead = true;
+  #mustSetAside = false;
   #leaseUntilMs = 0;
   #nextRenewMs = 0;
   #nextAcquireMs = 0;
@@ -200,6 +201,10 @@ export class VolumeSync {
   }
 
   async #step(): Promise<void> {
+    if (this.#mustSetAside) {
+      await this.#setAside();
+      this.#mustSetAside = false;
+    }
     if (this.#mustRead) {
       this.#mustRead = false;
       await this.#readLog();
@@ -253,12 +258,7 @@ export class VolumeSync {
       return true;
     }
     this.#setWriter(false, 0);
-    await store.commit();
-    if (store.firstUnpublished <= store.lastCommit) {
-      this.#c.log.warn({ seq: entry.seq }, 'another device wrote the volume; what is staged here is set aside');
-      await this.#c.setAside();
-      return false;
-    }
+    if (await this.#setAside()) return false;
     store.setRecording(false);
     const applied = applyChanges(volume, entry.changeSet.changes);
     const isCheckpoint = entry.header.checkpointSeq > 0n;
@@ -276,6 +276,18 @@ export class VolumeSync {
     return true;
   }
 
+  /** Sets the local volume aside if it holds what was never published. */
+  async #setAside(): Promise<boolean> {
+    const { store, segments } = this.#c.volume();
+    await segments.seal();
+    await store.commit();
+    if (store.firstUnpublished > store.lastCommit) return false;
+    this.#c.log.warn({}, 'another device writes the volume; what is staged here is set aside');
+    await this.#c.setAside();
+    this.#mustRead = true;
+    return true;
+  }
+
   // ------------------------------------------------------------------ the lease
 
   #noteLease(lease: Lease): void {
@@ -284,9 +296,15 @@ export class VolumeSync {
     if (lease.holder === '') this.#nextAcquireMs = 0;
   }
 
+  /**
+   * Another device writes now. Where it took a lease that was still ours, what is staged here can
+   * never be published; where ours had run out, it still can if the other one changes nothing.
+   */
   #lost(): void {
-    this.#c.log.warn({ holder: this.#holder }, 'the lease was taken over; this device only reads now');
+    this.#c.log.warn({ holder: this.#holder }, 'another device has the lease; this device only reads now');
+    this.#mustSetAside ||= this.#leaseUntilMs > this.#c.clock.monotonicMs();
     this.#setWriter(false, 0);
+    this.#leaseUntilMs = 0;
     this.#mustRead = true;
     this.#nextAcquireMs = this.#c.clock.monotonicMs() + ACQUIRE_INTERVAL_MS;
   }
