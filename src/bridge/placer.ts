@@ -19,6 +19,8 @@ import type { Store, StoreWrite } from './store.ts';
 import type { Volumes } from './volumes.ts';
 
 const MAX_EXCLUDED_HOSTS = 256;
+/** Hosts that hold a shard or have an order for it, before no further host gets one. */
+const MAX_HOSTS_PER_SHARD = 8;
 
 /** What a placer works with. */
 export interface PlacerComponents {
@@ -93,8 +95,12 @@ export class Placer {
     }
     book.check(volume, shardId, sizeBytes);
     const holders = known?.mirrors.map((mirror) => mirror.host) ?? [];
-    const prefer = new Set(book.hostsOf(shardId));
-    const candidates = registry.all().map((host) => this.#lessPromised(host, prefer.has(host.host) ? sizeBytes : 0));
+    const prefer = this.#ordered(shardId, holders.length, excluded, writes);
+    const mayGrow = holders.length + prefer.size < MAX_HOSTS_PER_SHARD;
+    const candidates = registry
+      .all()
+      .filter(({ host }) => mayGrow || prefer.has(host))
+      .map((host) => this.#lessPromised(host, prefer.has(host.host) ? sizeBytes : 0));
     const chosen = chooseHosts(
       candidates,
       { sizeBytes, count: policy.mirrors - holders.length, exclude: new Set([...holders, ...excluded]), prefer },
@@ -108,6 +114,21 @@ export class Placer {
       return { host, addresses: [...addresses], order: order.signed };
     });
     return { shardId, receipts: holders.length, targets };
+  }
+
+  /** Hosts with an order for the shard. When there are too many, those that failed the client are given up. */
+  #ordered(
+    shardId: Uint8Array,
+    holders: number,
+    excluded: ReadonlySet<PeerName>,
+    writes: StoreWrite[],
+  ): ReadonlySet<PeerName> {
+    const { book } = this.#components;
+    for (const host of book.hostsOf(shardId)) {
+      if (holders + book.hostsOf(shardId).length < MAX_HOSTS_PER_SHARD) break;
+      if (excluded.has(host)) writes.push(book.settle(shardId, host));
+    }
+    return new Set(book.hostsOf(shardId));
   }
 
   /** The host with promised bytes taken off, but for those of the shard that is being placed again. */

@@ -39,18 +39,21 @@ export async function startLocalNetwork(
       { log: log.child({ part: 'bridge' }) },
     );
     started.push(bridge);
-    for (let number = 1; number <= settings.hosts; number += 1) {
-      const host = await startHost(
-        {
-          dir: join(settings.dir, `host-${number}`),
-          bridge: bridge.address,
-          capacityBytes: settings.capacityBytes,
-          listen: LOOPBACK,
-        },
-        { log: log.child({ part: `host-${number}` }) },
-      );
-      started.push(host);
-    }
+    const hosts = await Promise.allSettled(
+      Array.from({ length: settings.hosts }, (_, at) =>
+        startHost(
+          {
+            dir: join(settings.dir, `host-${at + 1}`),
+            bridge: bridge.address,
+            capacityBytes: settings.capacityBytes,
+            listen: LOOPBACK,
+          },
+          { log: log.child({ part: `host-${at + 1}` }) },
+        ),
+      ),
+    );
+    for (const host of hosts) if (host.status === 'fulfilled') started.push(host.value);
+    for (const host of hosts) if (host.status === 'rejected') throw host.reason;
     return { bridge: bridge.address, stop };
   } catch (error) {
     await stop();

@@ -69,6 +69,7 @@ export class BridgeAgent {
   }
 
   async #register(rpc: RpcClient): Promise<void> {
+    const { signal } = this.#stopping;
     const { node, budget } = this.#components;
     const addresses = node.getMultiaddrs().map((address) => address.toString().replace(/\/p2p\/[^/]+$/, ''));
     await rpc.call(
@@ -82,8 +83,9 @@ export class BridgeAgent {
         },
       },
       'done',
+      { signal },
     );
-    await this.#heartbeat((body, expected) => rpc.call(body, expected));
+    await this.#heartbeat((body, expected) => rpc.call(body, expected, { signal }));
   }
 
   async #beat(): Promise<void> {

@@ -113,6 +113,23 @@ t.test('a volume has only so many orders out, and only so much quota', async (t)
   t.equal((await client.space()).usedBytes, 0n, 'freed bytes come back');
 });
 
+t.test('a shard that many hosts failed to take goes on to others, within bounds', async (t) => {
+  const bridge = await Harness.start(t);
+  await bridge.join(30);
+  const client = await bridge.connect(new Party());
+  const shard = someShard();
+  const failed: string[] = [];
+  for (let round = 0; round < 8; round += 1) {
+    const targets = targetsOf(await client.place([shard], failed));
+    t.equal(targets.length, 4);
+    t.notOk(targets.some((host) => failed.includes(host)));
+    failed.push(...targets.slice(0, 3));
+  }
+  await client.place([shard]);
+  const promised = 30 * 1_000 * MIB - Number((await client.space()).networkFreeBytes);
+  t.ok(promised <= 12 * MIB, `${promised} bytes are promised`);
+});
+
 t.test('a shard id belongs to the volume that placed it first, and mirrors are told only to that one', async (t) => {
   const bridge = await Harness.start(t);
   const hosts = await bridge.join(3);
