@@ -44,7 +44,8 @@ export function newDirectory(): string {
 
 /** Whether something is mounted there, without touching it. */
 export function isInMountTable(directory: string): boolean {
-  return readFileSync('/proc/self/mountinfo', 'utf8').includes(` ${directory} `);
+  const escaped = directory.replaceAll(' ', '\\040');
+  return readFileSync('/proc/self/mountinfo', 'utf8').includes(` ${escaped} `);
 }
 
 /** Takes a mount away from outside. */
@@ -81,11 +82,13 @@ export async function startMount(
   });
   void exited.then(() => started.reject(new Error('the child ended before it had mounted')));
 
+  let isRefused = false;
   const stop = async (): Promise<void> => {
-    umountLazily(directory);
+    // what is mounted there when this one was refused belongs to another
+    if (!isRefused) umountLazily(directory);
     child.kill('SIGKILL');
     await exited;
-    umountLazily(directory);
+    if (!isRefused) umountLazily(directory);
     if (!isOwn) return;
     try {
       rmdirSync(directory);
@@ -97,6 +100,7 @@ export async function startMount(
   try {
     await started.promise;
   } catch (error) {
+    isRefused = error instanceof MountFailure;
     await stop();
     throw error;
   }

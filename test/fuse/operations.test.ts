@@ -20,6 +20,8 @@ import {
   utimens,
 } from './syscalls.ts';
 
+t.setTimeout(240_000);
+
 const MIB = 1024 * 1024;
 
 function hash(data: Buffer): string {

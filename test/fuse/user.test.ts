@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import t from 'tap';
 import { isInMountTable, isRoot, newDirectory, startMount } from './mounted.ts';
 
+t.setTimeout(240_000);
+
 const NOBODY = 65534;
 /** As root, the mount is made and used by somebody else. */
 const asUser = isRoot ? ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups', '--'] : [];

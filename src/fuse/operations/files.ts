@@ -104,13 +104,12 @@ const write = operation<void>(
     const offset = request.u64(WRITE_IN.offset);
     const cached = (flags & WRITE_CACHE) !== 0;
     request.limit = request.u32(WRITE_IN.size);
-    if ((flags & WRITE_KILL_SUIDGID) === 0) {
-      return filesystem.write(request.nodeid, handle, offset, request.borrow(WRITE_IN.bytes, request.limit), cached);
-    }
-    const data = request.copy(WRITE_IN.bytes, request.limit);
-    return chain(dropPrivileges(request, context), () =>
-      filesystem.write(request.nodeid, handle, offset, data, cached),
-    );
+    const borrowed = request.borrow(WRITE_IN.bytes, request.limit);
+    if ((flags & WRITE_KILL_SUIDGID) === 0) return filesystem.write(request.nodeid, handle, offset, borrowed, cached);
+    const dropped = dropPrivileges(request, context);
+    if (!(dropped instanceof Promise)) return filesystem.write(request.nodeid, handle, offset, borrowed, cached);
+    const copy = Buffer.from(borrowed);
+    return dropped.then(() => filesystem.write(request.nodeid, handle, offset, copy, cached));
   },
   (reply, _result, request) => {
     reply.putStruct(WRITE_OUT_BYTES).writeUInt32LE(request.limit, 0);
