@@ -69,7 +69,8 @@ export class BridgeLink {
     if (this.#stopping.signal.aborted) throw new XcoreError('CLOSED', 'stopped');
     if (!this.#rpc) await waitFor(this.#attempt.promise, options);
     if (!this.#rpc) {
-      throw new XcoreError('UNREACHABLE', 'the bridge cannot be reached', { cause: this.#lastError ?? undefined });
+      const why = this.#lastError ? `: ${this.#lastError.message}` : '';
+      throw new XcoreError('UNREACHABLE', `the bridge cannot be used${why}`, { cause: this.#lastError });
     }
     return this.#rpc.call(body, expected, options);
   }

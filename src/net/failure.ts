@@ -15,8 +15,9 @@ export function failureOf(error: unknown): { code: string; message: string } {
 /** The error that a peer's Failure stands for; a code that we do not know becomes INTERNAL. */
 export function errorOf(failure: { code: string; message: string }): XcoreError {
   const known = Object.hasOwn(ERRNO, failure.code);
-  const message = failure.message.slice(0, MAX_MESSAGE_CHARACTERS);
-  return new XcoreError(known ? (failure.code as ErrorCode) : 'INTERNAL', message || failure.code.slice(0, 64));
+  // What a peer says may end up on a terminal.
+  const message = failure.message.slice(0, MAX_MESSAGE_CHARACTERS).replace(/\p{Cc}/gu, '?');
+  return new XcoreError(known ? (failure.code as ErrorCode) : 'INTERNAL', message || 'the peer gave no reason');
 }
 
 /** What an aborted signal means: TIMEOUT for a deadline, the XcoreError it was aborted with, else ABORTED. */

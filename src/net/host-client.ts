@@ -23,6 +23,8 @@ export const MAX_STREAMS_PER_HOST = 16;
 const MAX_HOSTS = 128;
 /** A kept stream without a transfer for so long is closed; shorter than the host's own patience. */
 const KEEP_STREAM_MS = 60_000;
+/** A host that has not said that it is ready for a shard after so long will not. */
+const READY_TIMEOUT_MS = 15_000;
 /** A retrieval in which nothing moves for so long has failed: there are other mirrors. */
 export const RETRIEVE_STALL_MS = 10_000;
 
@@ -66,10 +68,11 @@ export class HostClient {
 
   /** Stores a whole shard and returns the host's receipt, unverified. The host's Failure is thrown; UNREACHABLE, TIMEOUT, PROTOCOL. */
   async store(target: HostTarget, data: Uint8Array, signal?: AbortSignal): Promise<Signed> {
-    return this.#transfer(target, STALL_TIMEOUT_MS, signal, async (frames, moved) => {
+    return this.#transfer(target, READY_TIMEOUT_MS, signal, async (frames, moved, watch) => {
       await send(frames, { case: 'store', value: { order: target.order } });
       const ready = await receive(frames, 'ready');
       moved();
+      watch(STALL_TIMEOUT_MS);
       let sent = ready.alreadyHeld;
       // A host may refuse in the middle: its answer is read while bytes still leave.
       const sending = sent
@@ -121,7 +124,7 @@ export class HostClient {
     target: HostTarget,
     stallMs: number,
     signal: AbortSignal | undefined,
-    task: (frames: FrameStream, moved: () => void) => Promise<T>,
+    task: (frames: FrameStream, moved: () => void, watch: (stallMs: number) => void) => Promise<T>,
   ): Promise<T> {
     const host = this.#hostOf(target.host);
     return host.limiter.run(async () => {
@@ -132,10 +135,11 @@ export class HostClient {
         let moves = 0;
         guard.watch(stallMs);
         try {
-          const result = await task(frames, () => {
+          const moved = (): void => {
             moves += 1;
             guard.moved();
-          });
+          };
+          const result = await task(frames, moved, (newStallMs) => guard.watch(newStallMs));
           this.#keep(host, frames);
           return result;
         } catch (error) {

@@ -1,7 +1,7 @@
 // Brings one shard to enough hosts: placed by the bridge, stored on several at once, counted by their receipts.
 
-import { readFile } from 'node:fs/promises';
-import { verifyShard } from '../crypto/merkle.ts';
+import { open } from 'node:fs/promises';
+import { leafCountOf, verifyShard } from '../crypto/merkle.ts';
 import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { ErrorCode } from '../lib/errors.ts';
@@ -89,6 +89,10 @@ export class Uploader {
         exclude = true;
         const standing = await this.#storeAll(shard, data, placed, signal, durable);
         if (standing.durable) return standing;
+        problems.add(
+          'NO_HOSTS',
+          `a shard has ${standing.mirrors} of ${placed.policy.minReceipts} mirrors; more hosts are awaited`,
+        );
         if (standing.mirrors > placed.receipts) backOff.reset();
       } catch (error) {
         const failure = signal.aborted ? abortError(signal) : toNetworkError(error);
@@ -175,16 +179,22 @@ export class Uploader {
 }
 
 /** The shard's bytes, verified. */
-async function readShard(shard: ShardSource): Promise<Uint8Array> {
-  let data: Buffer;
+async function readShard(shard: ShardSource): Promise<Buffer> {
+  leafCountOf(shard.sizeBytes); // RangeError for a size that no shard has
+  const data = Buffer.allocUnsafeSlow(shard.sizeBytes);
+  let bytesRead: number;
   try {
-    data = await readFile(shard.path);
+    const file = await open(shard.path);
+    try {
+      ({ bytesRead } = await file.read(data, 0, data.length, 0));
+    } finally {
+      await file.close();
+    }
   } catch (error) {
     throw new XcoreError('EIO', `a sealed shard cannot be read: ${shard.path}`, { cause: error });
   }
-  const bytes = data.subarray(0, shard.sizeBytes);
-  if (bytes.length !== shard.sizeBytes || !verifyShard(shard.id, bytes)) {
+  if (bytesRead !== shard.sizeBytes || !verifyShard(shard.id, data)) {
     throw new XcoreError('CORRUPT_SHARD', `${shard.path} does not match its shard id`);
   }
-  return bytes;
+  return data;
 }

@@ -110,7 +110,7 @@ export function testNetwork(t: Test, make: MakeNetwork): void {
 
   void t.test('many shards at once', async (t) => {
     const { network, random, dir } = await makeScene(t, make, 3);
-    const shards = Array.from({ length: 150 }, () => makeShard(dir, random.bytes(random.between(1, 200_000))));
+    const shards = Array.from({ length: 60 }, () => makeShard(dir, random.bytes(random.between(1, 200_000))));
     const standings = await Promise.all(shards.map((shard) => network.upload(shard)));
     t.ok(standings.every((standing) => standing.durable && standing.mirrors === 3));
     const fetched = await Promise.all(

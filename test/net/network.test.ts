@@ -9,6 +9,9 @@ import { until } from '../support/run.ts';
 import { makeShard, startLocalNetwork } from './local-network.ts';
 import { testNetwork } from './network-contract.ts';
 
+// A busy machine is slow; tap's own 30 s are for the whole file.
+t.setTimeout(300_000);
+
 void t.test('in this thread', async (t) => testNetwork(t, (options) => new ClientNetwork(options)));
 
 void t.test('in a worker thread', async (t) => testNetwork(t, (options) => new WorkerNetwork(options)));
