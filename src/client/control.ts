@@ -59,12 +59,16 @@ export async function serveControl(path: string, handlers: ControlHandlers): Pro
     throw new XcoreError('HOME_LOCKED', 'another xcore serves a mount of this home already; see xcore status');
   }
   await rm(path, { force: true });
-  const sockets = new Set<Socket>();
+  const clients = new Map<Socket, AbortController>();
   const calls = new Set<Promise<void>>();
   const server = createServer((socket) => {
-    sockets.add(socket);
-    socket.on('close', () => sockets.delete(socket));
-    serveClient(socket, handlers, calls);
+    const controller = new AbortController();
+    clients.set(socket, controller);
+    socket.on('close', () => {
+      clients.delete(socket);
+      controller.abort();
+    });
+    serveClient(socket, handlers, calls, controller.signal);
   });
   server.maxConnections = MAX_CLIENTS;
   await listen(server, path);
@@ -72,10 +76,11 @@ export async function serveControl(path: string, handlers: ControlHandlers): Pro
   return {
     close: async () => {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      // Answers that are written already still reach their callers.
-      for (const socket of sockets) socket.destroySoon();
-      await closed;
+      for (const controller of clients.values()) controller.abort();
+      // Whatever the calls come to still reaches their callers.
       await Promise.all(calls);
+      for (const socket of clients.keys()) socket.destroySoon();
+      await closed;
       await rm(path, { force: true });
     },
   };
@@ -174,8 +179,7 @@ async function answers(path: string): Promise<boolean> {
   }
 }
 
-function serveClient(socket: Socket, handlers: ControlHandlers, calls: Set<Promise<void>>): void {
-  const controller = new AbortController();
+function serveClient(socket: Socket, handlers: ControlHandlers, calls: Set<Promise<void>>, signal: AbortSignal): void {
   let active = 0;
   const send = (answer: object): void => {
     if (!socket.writable) return;
@@ -188,7 +192,6 @@ function serveClient(socket: Socket, handlers: ControlHandlers, calls: Set<Promi
     send({ id, error: { code, message: asError(error).message } });
   };
   socket.on('error', () => socket.destroy());
-  socket.on('close', () => controller.abort());
   readLines(
     socket,
     MAX_REQUEST_BYTES,
@@ -199,7 +202,7 @@ function serveClient(socket: Socket, handlers: ControlHandlers, calls: Set<Promi
         return;
       }
       active += 1;
-      const call = answer(request, handlers, controller.signal, send, fail).finally(() => {
+      const call = answer(request, handlers, signal, send, fail).finally(() => {
         active -= 1;
         calls.delete(call);
       });

@@ -87,7 +87,7 @@ async function mount(args: MountArguments): Promise<void> {
 async function mountInBackground(args: MountArguments, dir: string, paths: Paths): Promise<void> {
   const passphrase = (await identityState(paths)) === 'locked' ? await askPassphrase() : null;
   // A wrong passphrase is better told here than by the daemon.
-  if (passphrase !== null) await loadIdentity(paths, async () => passphrase);
+  if (passphrase !== null) await loadIdentity(paths, () => Promise.resolve(passphrase));
   const flags = (['read-only', 'allow-other', 'take-over'] as const).filter((flag) => args[flag]);
   const controller = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => controller.abort());
