@@ -101,7 +101,9 @@ export class Segment {
   }
 
   async #flush(upTo: number, sync: boolean): Promise<void> {
-    this.#file ??= await open(await this.#prepare(), 'w', 0o600);
+    if (this.#written >= upTo && (!sync || this.#synced >= upTo)) return;
+    // whatever lies there under this number was never committed; what this segment wrote must stay
+    this.#file ??= await open(await this.#prepare(), this.#written === 0 ? 'w' : 'r+', 0o600);
     while (this.#written < upTo) {
       const part = this.#bytes.subarray(this.#written, upTo);
       const { bytesWritten } = await this.#file.write(part, 0, part.length, this.#written);

@@ -14,7 +14,7 @@ import { Segment } from './segment.ts';
 import type { Hasher } from './hasher.ts';
 import { FILE_SIZE_MAX_BYTES, fileSizeOf } from './shard-files.ts';
 import type { ShardFiles } from './shard-files.ts';
-import type { ShardTable } from './shard-table.ts';
+import type { ShardEntry, ShardTable } from './shard-table.ts';
 
 /** Unsealed segments at once; each holds its bytes in memory. */
 const MAX_UNSEALED = 8;
@@ -263,8 +263,10 @@ export class Segments {
     for (const segment of this.#unsealed.values()) {
       if (sync || segment.unwrittenBytes > 0) pending.push(segment.flush(sync));
     }
-    if (sync) pending.push(this.#syncSealed(), this.#c.files.syncFolders());
+    if (sync) pending.push(this.#syncSealed());
     await Promise.all(pending);
+    // after the files are made
+    if (sync) await this.#c.files.syncFolders();
   }
 
   /** Lets sealed segments reach the disk and closes their files. */
@@ -289,11 +291,38 @@ export class Segments {
       this.#c.files.setStaged(shard, true);
       const entry = this.#c.table.shard(shard);
       if (entry === undefined || entry.sizeBytes === 0) continue;
-      const safe = entry.id.length > 0 ? await syncFile(this.#path(shard), entry.sizeBytes) : await this.#finish(shard);
+      const safe = entry.id.length > 0 ? await this.#isHere(shard, entry) : await this.#finish(shard, entry);
       if (!safe) this.#c.onLost(shard);
     }
     await this.#c.files.syncFolders();
     await this.#c.commit();
+  }
+
+  /** Whether the file of a sealed shard is as long as it should be; lets it reach the disk, which may not have happened yet. */
+  async #isHere(shard: number, { sizeBytes }: ShardEntry): Promise<boolean> {
+    const file = await open(this.#c.files.path(shard), 'r').catch(() => null);
+    if (file === null) return false;
+    try {
+      await file.datasync();
+      return (await file.stat()).size >= sizeBytes;
+    } finally {
+      await file.close();
+    }
+  }
+
+  /** Seals a segment that was left open; false when bytes of it are lost. */
+  async #finish(shard: number, entry: ShardEntry): Promise<boolean> {
+    const path = this.#c.files.path(shard);
+    const bytes = await readFile(path).catch(() => Buffer.alloc(0));
+    const committed = bytes.subarray(0, entry.sizeBytes);
+    if (committed.length < entry.sizeBytes || crc32(committed) !== entry.crc32) return false;
+    const leaves = leafHashes(committed);
+    await completeFile(path, entry.sizeBytes, leaves).catch((error: unknown) => {
+      this.#c.log.warn({ shard, error }, 'a recovered shard could not be completed on disk; its bytes are there');
+    });
+    this.#c.table.putShard(shard, { ...entry, id: shardIdOf(leaves, entry.sizeBytes) });
+    this.#c.files.add(shard, fileSizeOf(entry.sizeBytes), true);
+    return true;
   }
 
   /** Seals what is open and closes all files; what cannot be sealed now is sealed at the next start. */
@@ -301,7 +330,10 @@ export class Segments {
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#timer = null;
     await this.seal();
-    await this.barrier(true);
-    for (const segment of this.#unsealed.values()) await segment.close();
+    try {
+      await this.barrier(true);
+    } finally {
+      for (const segment of this.#unsealed.values()) await segment.close();
+    }
   }
 }

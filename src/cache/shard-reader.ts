@@ -7,7 +7,7 @@ import { LRUCache } from 'lru-cache';
 import { ctrAt } from '../crypto/ctr.ts';
 import { shardKey } from '../crypto/keys.ts';
 import { HASH_SIZE_BYTES, LEAF_SIZE_BYTES, leafCountOf, leafHash, leafHashes, shardIdOf } from '../crypto/merkle.ts';
-import { XcoreError } from '../lib/errors.ts';
+import { ERRNO, errnoOf, hasCode, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import { fileSizeOf } from './shard-files.ts';
 import type { ShardFiles } from './shard-files.ts';
@@ -23,6 +23,8 @@ const RANGE_LEAVES = 4;
 /** Shards of which a second random read fetches the whole. */
 const REMEMBERED_RANGES = 1_024;
 const LEAVES_PER_SHARD = 128;
+/** Tries to read from the local cache, which may evict in between, before leaves are fetched by themselves. */
+const LOCAL_ATTEMPTS = 3;
 
 /** Where shards come from that are not here; what it returns is verified. */
 export interface ShardFetcher {
@@ -64,16 +66,16 @@ export class ShardReader {
   });
   readonly #files = new LRUCache<number, Promise<OpenShard>>({
     max: OPEN_FILES,
-    dispose: (opened) => void opened.then(({ file }) => this.#retire(file)).catch(() => undefined),
+    // close() waits for reads under way
+    dispose: (opened) => void opened.then(({ file }) => file.close()).catch(() => undefined),
   });
   readonly #keys = new LRUCache<number, Buffer>({ max: KEYS });
   readonly #ranges = new LRUCache<number, true>({ max: REMEMBERED_RANGES });
   readonly #fetches = new Map<number, Promise<void>>();
-  #reads = 0;
-  readonly #retired: FileHandle[] = [];
 
   constructor(components: ReaderComponents) {
     this.#c = components;
+    components.files.setDropListener((shard) => this.#files.delete(shard));
   }
 
   /** Fetches of whole shards that are under way. */
@@ -111,23 +113,17 @@ export class ShardReader {
     whole: boolean,
     signal?: AbortSignal,
   ): Promise<Buffer[]> {
-    this.#reads++;
-    try {
-      const entry = this.#c.table.requireShard(shard);
-      const local = await this.#ciphertext(shard, entry, first, last, whole, signal);
-      const plain = ctrAt(this.#keyOf(shard, entry), local.first * LEAF_SIZE_BYTES, local.bytes);
-      for (let at = 0, leaf = local.first; at < plain.length; at += LEAF_SIZE_BYTES, leaf++) {
-        this.#memory.set(shard * LEAVES_PER_SHARD + leaf, plain.subarray(at, at + LEAF_SIZE_BYTES));
-      }
-      const start = offset - local.first * LEAF_SIZE_BYTES;
-      return [plain.subarray(start, start + lengthBytes)];
-    } finally {
-      this.#reads--;
-      if (this.#reads === 0) this.#closeRetired();
+    const entry = this.#c.table.requireShard(shard);
+    const local = await this.#ciphertext(shard, entry, first, last, whole, signal);
+    const plain = ctrAt(this.#keyOf(shard, entry), local.first * LEAF_SIZE_BYTES, local.bytes);
+    for (let at = 0, leaf = local.first; at < plain.length; at += LEAF_SIZE_BYTES, leaf++) {
+      this.#memory.set(shard * LEAVES_PER_SHARD + leaf, plain.subarray(at, at + LEAF_SIZE_BYTES));
     }
+    const start = offset - local.first * LEAF_SIZE_BYTES;
+    return [plain.subarray(start, start + lengthBytes)];
   }
 
-  /** Verified ciphertext of at least leaves first to last. */
+  /** Verified ciphertext of at least leaves first to last. A local cache that fails is a miss. */
   async #ciphertext(
     shard: number,
     entry: ShardEntry,
@@ -136,27 +132,48 @@ export class ShardReader {
     whole: boolean,
     signal?: AbortSignal,
   ): Promise<{ first: number; bytes: Uint8Array }> {
-    for (let attempt = 0; attempt < 2; attempt++) {
-      if (this.#c.files.has(shard)) {
-        try {
-          return { first, bytes: await this.#readLocal(shard, entry, first, last) };
-        } catch (error) {
-          if (!(error instanceof XcoreError) || error.code !== 'CORRUPT_SHARD') throw error;
-          await this.#discard(shard, error);
-        }
-      }
+    for (let attempt = 0; attempt < LOCAL_ATTEMPTS; attempt++) {
+      const bytes = this.#c.files.has(shard) ? await this.#tryLocal(shard, entry, first, last) : null;
+      if (bytes !== null) return { first, bytes };
       if (entry.id.length === 0) throw new XcoreError('EIO', `shard ${shard} was never completed`);
-      const inTransfer = this.#fetches.get(shard);
-      if (inTransfer === undefined && !whole && !this.#ranges.has(shard)) {
-        this.#ranges.set(shard, true);
-        const from = first - (first % RANGE_LEAVES);
-        const to = Math.min(leafCountOf(entry.sizeBytes), Math.max(last + 1, from + RANGE_LEAVES));
-        const bytes = await this.#c.fetcher.fetchLeaves(entry.id, entry.sizeBytes, from, to - from, signal);
-        return { first: from, bytes };
-      }
-      await abortable(inTransfer ?? this.prefetch(shard), signal);
+      if (!whole && !this.#ranges.has(shard) && !this.#fetches.has(shard)) break;
+      if (!(await abortable(this.#keep(shard), signal))) break;
     }
-    throw new XcoreError('EIO', `shard ${shard} cannot be kept on the local disk`);
+    this.#ranges.set(shard, true);
+    const from = first - (first % RANGE_LEAVES);
+    const to = Math.min(leafCountOf(entry.sizeBytes), Math.max(last + 1, from + RANGE_LEAVES));
+    const bytes = await this.#c.fetcher.fetchLeaves(entry.id, entry.sizeBytes, from, to - from, signal);
+    return { first: from, bytes };
+  }
+
+  /** As prefetch(); false when the local disk has no place for the shard. */
+  async #keep(shard: number): Promise<boolean> {
+    try {
+      await this.prefetch(shard);
+      return true;
+    } catch (error) {
+      if (error instanceof XcoreError && error.code !== 'ENOSPC' && error.code !== 'INTERNAL') throw error;
+      this.#c.log.debug({ shard, error }, 'a shard cannot be kept');
+      return false;
+    }
+  }
+
+  /** Verified bytes of the local file; null when it does not give them and hosts may. */
+  async #tryLocal(shard: number, entry: ShardEntry, first: number, last: number): Promise<Buffer | null> {
+    try {
+      return await this.#readLocal(shard, entry, first, last);
+    } catch (error) {
+      if (!this.#c.files.has(shard)) return null; // evicted in the meantime
+      const lost = this.#c.table.isStaged(shard);
+      if (hasCode(error, 'CORRUPT_SHARD')) {
+        this.#c.onDamaged(shard, lost);
+        this.#files.delete(shard);
+        if (!lost) await this.#c.files.drop(shard);
+      }
+      if (lost) throw error;
+      this.#c.log.warn({ shard, error }, 'a cached shard could not be read');
+      return null;
+    }
   }
 
   /** Fetches a whole shard into the local cache unless it is here. */
@@ -172,10 +189,15 @@ export class ShardReader {
   async #fetch(shard: number): Promise<void> {
     const entry = this.#c.table.requireShard(shard);
     const { id, sizeBytes } = entry;
-    await this.#c.files.reserve(fileSizeOf(sizeBytes));
-    const path = await this.#c.files.prepare(shard);
-    await this.#c.fetcher.fetchShard(id, sizeBytes, path);
-    this.#c.files.add(shard, fileSizeOf(sizeBytes), false);
+    const fileBytes = fileSizeOf(sizeBytes);
+    await this.#c.files.reserve(fileBytes);
+    try {
+      const path = await this.#c.files.prepare(shard);
+      await this.#c.fetcher.fetchShard(id, sizeBytes, path);
+      this.#c.files.add(shard, fileBytes, false);
+    } finally {
+      this.#c.files.release(fileBytes);
+    }
   }
 
   #keyOf(shard: number, entry: ShardEntry): Buffer {
@@ -213,6 +235,7 @@ export class ShardReader {
     try {
       file = await open(this.#c.files.path(shard), 'r');
     } catch (error) {
+      if (errnoOf(error) !== ERRNO.ENOENT) throw error;
       throw new XcoreError('CORRUPT_SHARD', `the local file of shard ${shard} is gone`, { cause: error });
     }
     try {
@@ -231,30 +254,11 @@ export class ShardReader {
     }
   }
 
-  /** Lets go of a damaged local file, unless it is all there is. */
-  async #discard(shard: number, error: XcoreError): Promise<void> {
-    const lost = this.#c.table.isStaged(shard);
-    this.#c.onDamaged(shard, lost);
-    this.#files.delete(shard);
-    if (lost) throw error;
-    await this.#c.files.drop(shard);
-  }
-
   /** Forgets a shard that is freed. */
   forget(shard: number): void {
     this.#files.delete(shard);
     this.#keys.delete(shard);
     for (let leaf = 0; leaf < LEAVES_PER_SHARD; leaf++) this.#memory.delete(shard * LEAVES_PER_SHARD + leaf);
-  }
-
-  // a read may still use a file that the LRU let go of
-  #retire(file: FileHandle): void {
-    this.#retired.push(file);
-    if (this.#reads === 0 || this.#retired.length > OPEN_FILES) this.#closeRetired();
-  }
-
-  #closeRetired(): void {
-    for (const file of this.#retired.splice(0)) file.close().catch(() => undefined);
   }
 
   /** Waits for transfers under way and closes all files. */
