@@ -67,7 +67,7 @@ export class LocalNetwork {
       {
         dir: join(this.dir, 'bridge'),
         listen: [this.address.split('/p2p/')[0] ?? LOOPBACK],
-        options: { heartbeatMs: 300 },
+        options: { heartbeatMs: 3_000 },
       },
       { log: silentLogger },
     );
