@@ -17,6 +17,7 @@ import type { Multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p } from 'libp2p';
 import { XcoreError } from '../lib/errors.ts';
 import type { PeerName } from './network.ts';
+import { peerNameIn } from './peer-name.ts';
 
 /** Connections of one node, both ways; more are refused. */
 export const MAX_CONNECTIONS = 512;
@@ -94,6 +95,8 @@ export function addressesOf(node: Libp2p): string[] {
   });
 }
 
+export { peerNameIn } from './peer-name.ts';
+
 /** Multiaddrs to dial a peer, from addresses with or without its /p2p/ id; those of others are left out. */
 export function dialAddresses(peer: PeerName, addresses: readonly string[]): Multiaddr[] {
   const result: Multiaddr[] = [];
@@ -114,15 +117,6 @@ export function bridgeAt(address: string): PeerName {
   const peer = peerNameIn(address);
   if (dialAddresses(peer, [address]).length === 0) throw new XcoreError('USAGE', `${address} is not a multiaddr`);
   return peer;
-}
-
-/** The peer named by a multiaddr's last /p2p/ part; USAGE when it has none. */
-export function peerNameIn(address: string): PeerName {
-  const parts = address.split('/');
-  const at = parts.lastIndexOf('p2p');
-  const name = at >= 0 ? parts[at + 1] : undefined;
-  if (!name) throw new XcoreError('USAGE', `${address} does not end with /p2p/ and a peer id`);
-  return name;
 }
 
 /** Loads an identity seed of 32 bytes, or makes one (mode 0600). UNSAFE_MODE when others can read it, BAD_FORMAT when it has another length. */

@@ -25,6 +25,7 @@ export type WorkerRequest =
 /** From the thread. */
 export type WorkerResponse =
   | { readonly type: 'started' }
+  | { readonly type: 'unusable'; readonly error: SentError }
   | { readonly type: 'result'; readonly id: number; readonly value: unknown }
   | { readonly type: 'failure'; readonly id: number; readonly error: SentError }
   | { readonly type: 'event'; readonly event: keyof NetworkEvents; readonly value: unknown }

@@ -20,8 +20,7 @@ import type {
   ShardStanding,
   WireEntry,
 } from './network.ts';
-import { bridgeAt } from './node.ts';
-import { peerNameOf } from './peer-name.ts';
+import { peerNameIn, peerNameOf } from './peer-name.ts';
 import { packError, unpackError } from './worker-messages.ts';
 import type { RemoteMethod, WorkerInput, WorkerRequest, WorkerResponse } from './worker-messages.ts';
 
@@ -54,16 +53,19 @@ export class WorkerNetwork implements Network {
   #running: Promise<void> | null = null;
   #worker: Worker | null = null;
   #connected = false;
+  /** The options are of no use: another thread would fail as the first one did. */
+  #unusable = false;
   #lastId = 0;
 
   /** USAGE for a bridge address without a peer id. */
   constructor(options: ClientNetworkOptions, components: { logger?: Logger; clock?: Clock } = {}) {
-    bridgeAt(options.bridge);
+    peerNameIn(options.bridge);
     this.#options = options;
     this.#logger = components.logger;
     this.#clock = components.clock ?? systemClock;
   }
 
+  /** Resolves once the thread runs; rejects, with nothing left behind, when its network cannot be started: USAGE. */
   async start(): Promise<void> {
     if (this.#running) throw new TypeError('already started');
     const started = Promise.withResolvers<void>();
@@ -183,7 +185,7 @@ export class WorkerNetwork implements Network {
         : new XcoreError('UNREACHABLE', `the network thread crashed: ${error.message}`, { cause: error });
       for (const call of this.#pending.values()) call.reject(failure);
       this.#emit('connection', false);
-      if (signal.aborted) break;
+      if (signal.aborted || this.#unusable) break;
       this.#logger?.error({ error: error.message, stack: error.stack }, 'the network thread crashed');
       started.reject(failure);
       if (this.#clock.monotonicMs() - startMs > HEALTHY_MS) this.#backOff.reset();
@@ -200,7 +202,11 @@ export class WorkerNetwork implements Network {
     let failure: Error | null = null;
     worker.on('message', (message: WorkerResponse) => {
       if (message.type === 'started') started.resolve();
-      else if (message.type === 'stopped') {
+      else if (message.type === 'unusable') {
+        this.#unusable = true;
+        started.reject(unpackError(message.error));
+        void worker.terminate();
+      } else if (message.type === 'stopped') {
         if (message.error) this.#logger?.error({ error: message.error }, 'the network did not stop cleanly');
         void worker.terminate();
       } else this.#take(message);
@@ -212,7 +218,7 @@ export class WorkerNetwork implements Network {
     return failure ?? new Error(`the thread ended with code ${code}`);
   }
 
-  #take(message: Exclude<WorkerResponse, { type: 'started' | 'stopped' }>): void {
+  #take(message: Exclude<WorkerResponse, { type: 'started' | 'unusable' | 'stopped' }>): void {
     if (message.type === 'event') this.#emit(message.event, message.value);
     else if (message.type === 'result') this.#pending.get(message.id)?.resolve(message.value);
     else this.#pending.get(message.id)?.reject(unpackError(message.error));

@@ -16,12 +16,16 @@ void t.test('in this thread', async (t) => testNetwork(t, (options) => new Clien
 
 void t.test('in a worker thread', async (t) => testNetwork(t, (options) => new WorkerNetwork(options)));
 
-void t.test('an address without a peer id is refused at once', async (t) => {
-  const options = { deviceSeed: Buffer.alloc(32, 1), ownerSeed: Buffer.alloc(32, 2) };
-  for (const bridge of ['/ip4/127.0.0.1/tcp/1', 'nonsense/p2p/12D3KooWnonsense']) {
-    t.throws(() => new ClientNetwork({ ...options, bridge }), { code: 'USAGE' });
-    t.throws(() => new WorkerNetwork({ ...options, bridge }), { code: 'USAGE' });
-  }
+void t.test('a bridge that cannot be dialled is refused at once', async (t) => {
+  const seeds = { deviceSeed: Buffer.alloc(32, 1), ownerSeed: Buffer.alloc(32, 2) };
+  const options = { ...seeds, bridge: '/ip4/127.0.0.1/tcp/1' };
+  t.throws(() => new ClientNetwork(options), { code: 'USAGE' });
+  t.throws(() => new WorkerNetwork(options), { code: 'USAGE' });
+  const nonsense = { ...seeds, bridge: '/nonsense/p2p/12D3KooWnonsense' };
+  t.throws(() => new ClientNetwork(nonsense), { code: 'USAGE' });
+  const network = new WorkerNetwork(nonsense);
+  await t.rejects(network.start(), { code: 'USAGE' });
+  await network.stop();
 });
 
 void t.test('a crashed worker fails what is pending and is replaced', async (t) => {
