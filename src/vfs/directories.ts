@@ -10,6 +10,7 @@ import type { DirectoryHandle, VolumeState } from './volume.ts';
 
 const DOT = 1n;
 const DOT_DOT = 2n;
+const LAST_COOKIE = 2n ** 63n - 1n;
 
 /** Cookies stay below 2^63 and above those of '.' and '..'. */
 function cookieOf(position: bigint): bigint {
@@ -48,7 +49,7 @@ export async function readDirectory(
   if (directory === undefined) throw new XcoreError('EBADF');
   const inode = state.tree.inode(ino);
   const result: DirectoryEntry[] = [];
-  if (inode === undefined || inode.nlink === 0) return result;
+  if (inode === undefined || inode.nlink === 0 || cookie >= LAST_COOKIE) return result;
   if (cookie < DOT) result.push({ name: '.', ino, type: S_IFDIR, cookie: DOT });
   if (cookie < DOT_DOT) result.push({ name: '..', ino: inode.parent, type: S_IFDIR, cookie: DOT_DOT });
   await seek(state, directory, cookie);

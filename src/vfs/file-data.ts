@@ -19,7 +19,10 @@ export function write(state: VolumeState, ino: number, offset: number, data: Buf
   const admitted = state.parts.segments.admit(data.length) ?? state.tree.store.settle();
   if (!(admitted instanceof Promise)) return store(state, ino, offset, data, cached);
   const copy = Buffer.from(data);
-  return admitted.then(() => store(state, ino, offset, copy, cached));
+  return admitted.then(() => {
+    state.assertWritable(); // which may have changed while this waited
+    store(state, ino, offset, copy, cached);
+  });
 }
 
 function store(state: VolumeState, ino: number, offset: number, data: Buffer, cached: boolean): void {

@@ -74,10 +74,9 @@ export function add(state: VolumeState, parent: number, name: string, what: NewI
   return inode;
 }
 
-/** symlink(2). */
+/** symlink(2); keeps `target`. */
 export function symlink(state: VolumeState, parent: number, name: string, target: Buffer, caller: Caller): Attributes {
-  const symlinkTarget = Uint8Array.from(target);
-  return attributesOf(add(state, parent, name, { mode: S_IFLNK | 0o777, symlinkTarget }, caller));
+  return attributesOf(add(state, parent, name, { mode: S_IFLNK | 0o777, symlinkTarget: target }, caller));
 }
 
 /** link(2). */

@@ -54,6 +54,12 @@ export class Vfs implements Filesystem {
     await Promise.all(this.#state.background);
   }
 
+  /** Makes a change, once not too much is uncommitted. */
+  #change<T>(make: () => Now<T>): Now<T> {
+    const settled = this.#state.tree.store.settle();
+    return settled === null ? make() : settled.then(make);
+  }
+
   lookup(parent: number, name: string): Now<Attributes | null> {
     return lookup(this.#state, parent, name);
   }
@@ -63,7 +69,7 @@ export class Vfs implements Filesystem {
   }
 
   setattr(ino: number, changes: AttributeChanges): Now<Attributes> {
-    return setAttributes(this.#state, ino, changes);
+    return this.#change(() => setAttributes(this.#state, ino, changes));
   }
 
   readlink(ino: number): Now<Buffer> {
@@ -73,9 +79,7 @@ export class Vfs implements Filesystem {
   }
 
   mknod(parent: number, name: string, mode: number, rdev: number, caller: Caller): Now<Attributes> {
-    const settled = this.#state.tree.store.settle();
-    const make = (): Attributes => attributesOf(add(this.#state, parent, name, { mode, rdev }, caller));
-    return settled === null ? make() : settled.then(make);
+    return this.#change(() => attributesOf(add(this.#state, parent, name, { mode, rdev }, caller)));
   }
 
   mkdir(parent: number, name: string, mode: number, caller: Caller): Now<Attributes> {
@@ -83,24 +87,24 @@ export class Vfs implements Filesystem {
   }
 
   symlink(parent: number, name: string, target: Buffer, caller: Caller): Now<Attributes> {
-    return symlink(this.#state, parent, name, target, caller);
+    const copy = Buffer.from(target);
+    return this.#change(() => symlink(this.#state, parent, name, copy, caller));
   }
 
   link(ino: number, parent: number, name: string): Now<Attributes> {
-    return link(this.#state, ino, parent, name);
+    return this.#change(() => link(this.#state, ino, parent, name));
   }
 
   unlink(parent: number, name: string): Now<void> {
-    const settled = this.#state.tree.store.settle();
-    return settled === null ? unlink(this.#state, parent, name) : settled.then(() => unlink(this.#state, parent, name));
+    return this.#change(() => unlink(this.#state, parent, name));
   }
 
   rmdir(parent: number, name: string): Now<void> {
-    rmdir(this.#state, parent, name);
+    return this.#change(() => rmdir(this.#state, parent, name));
   }
 
   rename(parent: number, name: string, newParent: number, newName: string, flags: number): Now<void> {
-    rename(this.#state, parent, name, newParent, newName, flags);
+    return this.#change(() => rename(this.#state, parent, name, newParent, newName, flags));
   }
 
   create(
@@ -110,12 +114,10 @@ export class Vfs implements Filesystem {
     flags: number,
     caller: Caller,
   ): Now<{ attributes: Attributes; file: OpenFile }> {
-    const settled = this.#state.tree.store.settle();
-    const make = (): { attributes: Attributes; file: OpenFile } => {
+    return this.#change(() => {
       const inode = add(this.#state, parent, name, { mode: (mode & ~S_IFMT) | S_IFREG }, caller);
       return { attributes: attributesOf(inode), file: this.#openFile(inode.ino, flags) };
-    };
-    return settled === null ? make() : settled.then(make);
+    });
   }
 
   open(ino: number, flags: number): Now<OpenFile> {
@@ -190,7 +192,8 @@ export class Vfs implements Filesystem {
   }
 
   setxattr(ino: number, name: string, value: Buffer, flags: number): Now<void> {
-    setXattr(this.#state, ino, name, value, flags);
+    const copy = Buffer.from(value);
+    return this.#change(() => setXattr(this.#state, ino, name, copy, flags));
   }
 
   listxattr(ino: number): Now<string[]> {
@@ -198,6 +201,6 @@ export class Vfs implements Filesystem {
   }
 
   removexattr(ino: number, name: string): Now<void> {
-    removeXattr(this.#state, ino, name);
+    return this.#change(() => removeXattr(this.#state, ino, name));
   }
 }

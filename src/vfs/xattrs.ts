@@ -26,7 +26,7 @@ export function getXattr(state: VolumeState, ino: number, name: string): Buffer 
   return Buffer.from(value);
 }
 
-/** setxattr(2). */
+/** setxattr(2); keeps `value`. */
 export function setXattr(state: VolumeState, ino: number, name: string, value: Buffer, flags: number): void {
   state.assertWritable();
   checkName(name);
@@ -35,7 +35,7 @@ export function setXattr(state: VolumeState, ino: number, name: string, value: B
   const xattrs = new Map(state.tree.xattrs(ino));
   if ((flags & XATTR_CREATE) !== 0 && xattrs.has(name)) throw new XcoreError('EEXIST');
   if ((flags & XATTR_REPLACE) !== 0 && !xattrs.has(name)) throw new XcoreError('ENODATA');
-  xattrs.set(name, Uint8Array.from(value));
+  xattrs.set(name, value);
   let total = 0;
   for (const [key, bytes] of xattrs) total += key.length + bytes.length;
   if (total > TOTAL_MAX_BYTES) throw new XcoreError('ENOSPC', 'too many extended attributes on one file');
