@@ -114,7 +114,11 @@ export async function openLocalVolume(dir: string, components: LocalVolumeCompon
         log,
         commit: () => store.commit(),
         onSealed: components.onSealed,
-        onLost: components.onLost,
+        onLost: (shard) => {
+          // never uploaded, and not waited for: reads of these bytes fail, and the log goes on
+          tree.deleteUpload(shard);
+          components.onLost(shard);
+        },
       },
       { idleMs: IDLE_SEAL_MS, maxAgeMs: MAX_SEGMENT_AGE_MS },
     );
