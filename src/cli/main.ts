@@ -2,31 +2,22 @@
 
 import yargs, { type Argv, type CommandModule } from 'yargs';
 import { EXIT, XcoreError } from '../lib/errors.ts';
-import { bridgeCommand } from './commands/bridge.ts';
-import { doctorCommand } from './commands/doctor.ts';
-import { flushCommand } from './commands/flush.ts';
-import { initCommand } from './commands/init.ts';
-import { localNetworkCommand } from './commands/local-network.ts';
-import { mountCommand } from './commands/mount.ts';
-import { phraseCommand } from './commands/phrase.ts';
-import { serveCommand } from './commands/serve.ts';
-import { statusCommand } from './commands/status.ts';
-import { umountCommand } from './commands/umount.ts';
 import { isDebug, version } from './context.ts';
 import { reportError } from './output.ts';
 
-const COMMANDS = [
-  initCommand,
-  phraseCommand,
-  mountCommand,
-  umountCommand,
-  statusCommand,
-  flushCommand,
-  serveCommand,
-  bridgeCommand,
-  doctorCommand,
-  localNetworkCommand,
-] as CommandModule[];
+/** Commands by name, loaded when they are asked for: together they pull in most of the program. */
+const COMMANDS: Record<string, () => Promise<unknown>> = {
+  init: async () => (await import('./commands/init.ts')).initCommand,
+  phrase: async () => (await import('./commands/phrase.ts')).phraseCommand,
+  mount: async () => (await import('./commands/mount.ts')).mountCommand,
+  umount: async () => (await import('./commands/umount.ts')).umountCommand,
+  status: async () => (await import('./commands/status.ts')).statusCommand,
+  flush: async () => (await import('./commands/flush.ts')).flushCommand,
+  serve: async () => (await import('./commands/serve.ts')).serveCommand,
+  bridge: async () => (await import('./commands/bridge.ts')).bridgeCommand,
+  doctor: async () => (await import('./commands/doctor.ts')).doctorCommand,
+  'local-network': async () => (await import('./commands/local-network.ts')).localNetworkCommand,
+};
 
 const EPILOGUE = [
   'Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 identity (absent, there already, wrong words',
@@ -42,7 +33,7 @@ export async function main(args: readonly string[]): Promise<void> {
   // Whatever a command makes is its user's alone.
   process.umask(0o077);
   try {
-    await parser(args).parseAsync();
+    await parser(args, await commandsFor(args)).parseAsync();
   } catch (error) {
     process.exitCode = reportError(error, { json: args.includes('--json'), debug: isDebug() });
   }
@@ -50,16 +41,25 @@ export async function main(args: readonly string[]): Promise<void> {
   process.exit(process.exitCode ?? EXIT.ok);
 }
 
-function parser(args: readonly string[]): Argv {
+/** The command that the arguments begin with; all of them for help, completion and what is none of them. */
+async function commandsFor(args: readonly string[]): Promise<CommandModule[]> {
+  const load = Object.hasOwn(COMMANDS, args[0] ?? '') ? COMMANDS[args[0]!] : undefined;
+  const loads = load ? [load] : Object.values(COMMANDS);
+  return (await Promise.all(loads.map((each) => each()))) as CommandModule[];
+}
+
+function parser(args: readonly string[], commands: CommandModule[]): Argv {
   return yargs([...args])
     .scriptName('xcore')
     .locale('en')
     .parserConfiguration({ 'duplicate-arguments-array': false, 'boolean-negation': false })
     .usage('$0 <command>\n\nAn encrypted cloud drive with no data centre.')
-    .command(COMMANDS)
+    .command(commands)
     .completion('completion', 'print a script for the shell: source <(xcore completion)')
     .example('$0 mount ~/XCloud', 'mount your volume, and make one if there is none')
     .epilogue(EPILOGUE)
+    // Known everywhere, so that it may also stand before the command.
+    .boolean('json')
     .demandCommand(1, 'which command?')
     .recommendCommands()
     .strict()
@@ -83,8 +83,7 @@ function parser(args: readonly string[]): Argv {
 
 /** What was wrong with the arguments, and where to read how it is done. */
 function usageError(message: string, args: readonly string[]): XcoreError {
-  const names = COMMANDS.flatMap((command) => command.command ?? []).map((text) => text.split(' ')[0]);
-  const given = args.find((argument) => names.includes(argument));
+  const given = args.find((argument) => Object.hasOwn(COMMANDS, argument));
   const help = given === undefined ? 'xcore --help' : `xcore ${given} --help`;
   const what =
     given === undefined

@@ -10,6 +10,8 @@ import { Run, type Result } from '../support/run.ts';
 const PHRASE = `${'abandon '.repeat(23)}art`;
 const BRIDGE = '/ip4/127.0.0.1/tcp/9/p2p/12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo';
 
+t.setTimeout(200_000);
+
 const run = new Run(t);
 let homes = 0;
 const newClient = (): Client => new Client(run, `c${++homes}`);
@@ -64,6 +66,7 @@ await t.test('with --json an error is JSON on stdout too', async (t) => {
     [['flush', '--json'], 'NOT_MOUNTED', EXIT.busy],
     [['umount', client.mountPoint, '--json'], 'NOT_MOUNTED', EXIT.busy],
     [['mount', '--json'], 'USAGE', EXIT.usage],
+    [['--json', 'nonsense'], 'USAGE', EXIT.usage],
     [['mount', '/dev/null', '--json'], 'ENOTDIR', EXIT.failure],
   ] as const) {
     const result = await client.xcore(args);
@@ -180,7 +183,7 @@ await t.test('a damaged identity is told as damaged data', async (t) => {
 await t.test('status works with nothing mounted', async (t) => {
   const client = newClient();
   t.match(await client.must(['status']), /nothing is mounted/);
-  t.strictSame(JSON.parse(await client.must(['status', '--json'])), { home: client.home, mounts: [] });
+  t.strictSame(JSON.parse(await client.must(['--json', 'status'])), { home: client.home, mounts: [] });
 });
 
 await t.test('doctor names what is missing and how to get it', async (t) => {

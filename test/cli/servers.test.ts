@@ -79,7 +79,7 @@ await t.test('the embedded network ends with its parent, and starts again right 
   const startNetwork = async (): Promise<{ child: ChildProcess; line: string }> => {
     const child = spawn(process.execPath, [XCORE, 'local-network', '--dir', join(run.dir, 'local')], {
       env: run.env(),
-      stdio: ['pipe', 'pipe', 'inherit'],
+      stdio: ['pipe', 'pipe', 'ignore'],
     });
     const [line] = (await once(child.stdout.setEncoding('utf8'), 'data')) as [string];
     return { child, line };
