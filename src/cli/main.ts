@@ -49,36 +49,38 @@ async function commandsFor(args: readonly string[]): Promise<CommandModule[]> {
 }
 
 function parser(args: readonly string[], commands: CommandModule[]): Argv {
-  return yargs([...args])
-    .scriptName('xcore')
-    .locale('en')
-    .parserConfiguration({ 'duplicate-arguments-array': false, 'boolean-negation': false })
-    .usage('$0 <command>\n\nAn encrypted cloud drive with no data centre.')
-    .command(commands)
-    .completion('completion', 'print a script for the shell: source <(xcore completion)')
-    .example('$0 mount ~/XCloud', 'mount your volume, and make one if there is none')
-    .epilogue(EPILOGUE)
-    // Known everywhere, so that it may also stand before the command.
-    .boolean('json')
-    .demandCommand(1, 'which command?')
-    .recommendCommands()
-    .strict()
-    .help()
-    .alias('help', 'h')
-    .version(version())
-    .updateStrings({
-      'Not enough non-option arguments: got %s, need at least %s': {
-        one: 'an argument is missing (got %s of %s)',
-        other: 'an argument is missing (got %s of %s)',
-      } as unknown as string,
-    })
-    .wrap(Math.min(100, process.stdout.columns ?? 100))
-    .exitProcess(false)
-    .fail((message, error) => {
-      // Errors of a command come as they are; the rest is yargs speaking of the arguments.
-      if (error && error.name !== 'YError') throw error;
-      throw usageError(message || error.message, args);
-    });
+  return (
+    yargs([...args])
+      .scriptName('xcore')
+      .locale('en')
+      .parserConfiguration({ 'duplicate-arguments-array': false, 'boolean-negation': false })
+      .usage('$0 <command>\n\nAn encrypted cloud drive with no data centre.')
+      .command(commands)
+      .completion('completion', 'print a script for the shell: source <(xcore completion)')
+      .example('$0 mount ~/XCloud', 'mount your volume, and make one if there is none')
+      .epilogue(EPILOGUE)
+      // Known everywhere, so that it may also stand before the command.
+      .boolean('json')
+      .demandCommand(1, 'which command?')
+      .recommendCommands()
+      .strict()
+      .help()
+      .alias('help', 'h')
+      .version(version())
+      .updateStrings({
+        'Not enough non-option arguments: got %s, need at least %s': {
+          one: 'an argument is missing (got %s of %s)',
+          other: 'an argument is missing (got %s of %s)',
+        } as unknown as string,
+      })
+      .wrap(Math.min(100, process.stdout.columns ?? 100))
+      .exitProcess(false)
+      .fail((message, error) => {
+        // Errors of a command come as they are; the rest is yargs speaking of the arguments.
+        if (error && error.name !== 'YError') throw error;
+        throw usageError(message || error.message, args);
+      })
+  );
 }
 
 /** What was wrong with the arguments, and where to read how it is done. */

@@ -21,6 +21,15 @@ function isClear(result: Result, code: number): boolean {
   return result.code === code && /^xcore: .+\n$/.test(result.stderr) && !/\n\s+at /.test(result.stderr);
 }
 
+/** Runs tasks four at a time and gives their results in order. */
+async function inTurns<T>(tasks: readonly (() => Promise<T>)[]): Promise<T[]> {
+  const results: T[] = [];
+  for (let from = 0; from < tasks.length; from += 4) {
+    results.push(...(await Promise.all(tasks.slice(from, from + 4).map((task) => task()))));
+  }
+  return results;
+}
+
 await t.test('wrong arguments are exit 2, one sentence, and change nothing', async (t) => {
   const client = newClient();
   const dir = client.mountPoint;
@@ -51,8 +60,15 @@ await t.test('wrong arguments are exit 2, one sentence, and change nothing', asy
     [['doctor', '--fix'], /fix/],
     [['local-network'], /dir/],
   ];
-  for (const [args, message] of cases) {
-    const result = await client.xcore(args);
+  const results = await inTurns(
+    cases.map(
+      ([args]) =>
+        () =>
+          client.xcore(args),
+    ),
+  );
+  for (const [index, [args, message]] of cases.entries()) {
+    const result = results[index]!;
     t.ok(isClear(result, EXIT.usage), `xcore ${args.join(' ')}: ${result.code} ${result.stderr.trim()}`);
     t.match(result.stderr, message);
     t.equal(result.stdout, '');
@@ -79,8 +95,10 @@ await t.test('with --json an error is JSON on stdout too', async (t) => {
 
 await t.test('help, version and completion', async (t) => {
   const client = newClient();
-  for (const command of ['init', 'phrase', 'mount', 'umount', 'status', 'flush', 'serve', 'bridge', 'doctor']) {
-    const help = await client.must([command, '--help']);
+  const commands = ['init', 'phrase', 'mount', 'umount', 'status', 'flush', 'serve', 'bridge', 'doctor'];
+  const helps = await inTurns(commands.map((command) => () => client.must([command, '--help'])));
+  for (const [index, command] of commands.entries()) {
+    const help = helps[index]!;
     t.match(help, new RegExp(`^xcore ${command}`));
     t.match(help, /Examples:/, `${command} has examples`);
   }
@@ -130,8 +148,9 @@ await t.test('words from stdin: any case and spacing, and only the right ones', 
     `${PHRASE} art`,
     '\0'.repeat(100),
   ];
-  for (const input of wrong) {
-    const result = await client.xcore(['init', '--recover'], { input });
+  const results = await inTurns(wrong.map((input) => () => client.xcore(['init', '--recover'], { input })));
+  for (const [index, input] of wrong.entries()) {
+    const result = results[index]!;
     t.ok(isClear(result, EXIT.identity), `${JSON.stringify(input.slice(0, 20))}: ${result.stderr.trim()}`);
     t.notMatch(result.stderr, /abandon|xyzzy/);
   }
