@@ -6,6 +6,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import { CtrStream, ctrAt } from '../crypto/ctr.ts';
 import { shardIdOf } from '../crypto/merkle.ts';
+import { freeBuffer } from '../lib/free-buffer.ts';
 import type { Hasher } from './hasher.ts';
 
 /** Encrypted at once: what fits the processor's cache, and what malloc reuses instead of mapping it anew. */
@@ -81,6 +82,7 @@ export class Segment {
       const sealed = this.#cipher.encrypt(data.subarray(done, done + STEP_BYTES));
       this.#bytes.set(sealed, offset + done);
       this.#crc32 = crc32(sealed, this.#crc32);
+      freeBuffer(sealed);
     }
     this.#length += data.length;
     this.lastAppendMs = nowMs;

@@ -8,6 +8,7 @@ import { ctrAt } from '../crypto/ctr.ts';
 import { shardKey } from '../crypto/keys.ts';
 import { HASH_SIZE_BYTES, LEAF_SIZE_BYTES, leafCountOf, leafHash, leafHashes, shardIdOf } from '../crypto/merkle.ts';
 import { ERRNO, errnoOf, hasCode, XcoreError } from '../lib/errors.ts';
+import { freeBuffer } from '../lib/free-buffer.ts';
 import type { Logger } from '../lib/log.ts';
 import { fileSizeOf } from './shard-files.ts';
 import type { ShardFiles } from './shard-files.ts';
@@ -16,8 +17,11 @@ import type { ShardEntry, ShardTable } from './shard-table.ts';
 
 /** Decrypted leaves kept in memory. */
 const MEMORY_BYTES = 64 * 1024 * 1024;
-const OPEN_FILES = 64;
-const KEYS = 256;
+/** With the leaf hashes of each, 4 KiB. */
+const OPEN_FILES = 512;
+const KEYS = 1_024;
+/** Longer reads are sequential: the kernel keeps what they bring. */
+const KEPT_LEAVES = 8;
 /** A random read from the network fetches this many leaves. */
 const RANGE_LEAVES = 4;
 /** Shards of which a second random read fetches the whole. */
@@ -30,6 +34,7 @@ const LOCAL_ATTEMPTS = 3;
 export interface ShardFetcher {
   /** Writes a shard and its leaf hashes to `path`, whole or not at all. */
   fetchShard(id: Uint8Array, sizeBytes: number, path: string, signal?: AbortSignal): Promise<void>;
+  /** Bytes of the leaves, which the caller owns. */
   fetchLeaves(
     id: Uint8Array,
     sizeBytes: number,
@@ -116,11 +121,21 @@ export class ShardReader {
     const entry = this.#c.table.requireShard(shard);
     const local = await this.#ciphertext(shard, entry, first, last, whole, signal);
     const plain = ctrAt(this.#keyOf(shard, entry), local.first * LEAF_SIZE_BYTES, local.bytes);
-    for (let at = 0, leaf = local.first; at < plain.length; at += LEAF_SIZE_BYTES, leaf++) {
-      this.#memory.set(shard * LEAVES_PER_SHARD + leaf, plain.subarray(at, at + LEAF_SIZE_BYTES));
-    }
+    freeBuffer(local.bytes);
+    this.#remember(shard, local.first, plain);
     const start = offset - local.first * LEAF_SIZE_BYTES;
     return [plain.subarray(start, start + lengthBytes)];
+  }
+
+  /** Keeps decrypted leaves; of a long read only those at its ends, which its neighbours need again. */
+  #remember(shard: number, first: number, plain: Buffer): void {
+    const count = Math.ceil(plain.length / LEAF_SIZE_BYTES);
+    const step = count > KEPT_LEAVES ? count - 1 : 1;
+    for (let leaf = 0; leaf < count; leaf += step) {
+      // a part of a larger buffer would keep all of it
+      const bytes = plain.subarray(leaf * LEAF_SIZE_BYTES, (leaf + 1) * LEAF_SIZE_BYTES);
+      this.#memory.set(shard * LEAVES_PER_SHARD + first + leaf, count === 1 ? bytes : Buffer.from(bytes));
+    }
   }
 
   /** Verified ciphertext of at least leaves first to last. A local cache that fails is a miss. */
