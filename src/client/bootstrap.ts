@@ -1,15 +1,17 @@
-// Starts an empty local volume from the newest checkpoint of its log.
+// Starts a local volume from the newest checkpoint of its log.
 
 import { hasCode, XcoreError } from '../lib/errors.ts';
 import type { Network } from '../net/network.ts';
+import { PUBLISHED_KINDS } from '../tree/keys.ts';
+import type { RecordStore } from '../tree/record-store.ts';
 import { readCheckpoint } from './checkpoint.ts';
 import type { CheckpointComponents } from './checkpoint.ts';
 import type { EntryCodec } from './log-entry.ts';
 import type { LocalVolume } from './local-volume.ts';
 import { applyChanges } from './replay.ts';
-import type { Invalidations } from './replay.ts';
 
 const TRIES = 3;
+const READ_LOG_BYTES = 1024 * 1024;
 
 /** What a bootstrap needs. */
 export interface BootstrapComponents {
@@ -19,45 +21,73 @@ export interface BootstrapComponents {
 }
 
 /**
- * Fills the tree from the newest checkpoint and sets the head to where it stands; null when the log
- * has none, and is read from its beginning. A checkpoint that is replaced meanwhile is left for the newer one.
+ * Fills the tree from the newest checkpoint and sets the head to where it stands; leaves an empty
+ * tree where the log has none and is read from its beginning. Whatever an earlier try left is
+ * removed first. FORKED_LOG when the log does not hold what was seen before.
  */
-export async function bootstrap(c: BootstrapComponents, volume: LocalVolume): Promise<Invalidations | null> {
+export async function bootstrap(c: BootstrapComponents, volume: LocalVolume): Promise<void> {
   for (let tries = 1; ; tries++) {
     try {
-      return await load(c, volume);
+      await removePublished(volume.store);
+      await load(c, volume);
+      return;
     } catch (error) {
+      // the checkpoint may have been replaced meanwhile
       if (tries === TRIES || !hasCode(error, 'NO_MIRROR', 'NOT_FOUND')) throw error;
     }
   }
 }
 
-async function load(
-  { network, codec, checkpoints }: BootstrapComponents,
-  volume: LocalVolume,
-): Promise<Invalidations | null> {
+/** Removes what a log could have brought. */
+async function removePublished(store: RecordStore): Promise<void> {
+  store.setRecording(false);
+  await store.commit();
+  for (const kind of PUBLISHED_KINDS) {
+    for await (const { key } of store.plaintexts(kind)) {
+      store.delete(key);
+      await store.settle();
+    }
+  }
+  await store.commit();
+}
+
+async function load(c: BootstrapComponents, volume: LocalVolume): Promise<void> {
+  const { network, codec, checkpoints } = c;
   const { head } = await network.readLog(1, 1, true);
-  if (head.checkpointEntrySeq === 0) return null;
+  if (head.checkpointEntrySeq === 0) return;
   const { entries } = await network.readLog(head.checkpointEntrySeq, 1);
   const [wire] = entries;
   if (wire === undefined) throw new XcoreError('FORKED_LOG', 'the bridge does not show the checkpoint that it names');
-  const entry = codec.open(wire, head.checkpointEntrySeq, null);
-  const checkpoint = entry.changeSet?.checkpoint;
+  const checkpoint = codec.open(wire, head.checkpointEntrySeq, null).changeSet?.checkpoint;
   if (checkpoint === undefined) throw new XcoreError('FORKED_LOG', 'the bridge names a checkpoint that is none');
   const seq = Number(checkpoint.seq);
-  const { entries: bases } = await network.readLog(seq, 1, true);
-  const [baseWire] = bases;
-  if (baseWire === undefined) throw new XcoreError('FORKED_LOG', `the volume log lacks entry ${seq}`);
-  const base = codec.open(baseWire, seq, null);
+  const hash = await provenHash(c, volume, seq);
   const { tree, store } = volume;
-  const applied: Invalidations = { inodes: new Set(), names: [] };
-  store.setRecording(false);
   for await (const change of readCheckpoint(checkpoints, checkpoint)) {
-    for (const ino of applyChanges(volume, [change]).inodes) applied.inodes.add(ino);
+    applyChanges(volume, [change]);
     await store.settle();
   }
-  tree.putHead({ ...tree.head, seq, hash: base.hash, epoch: 0, checkpointSeq: seq, logBytes: 0 });
+  tree.putHead({ ...tree.head, seq, hash, epoch: 0, checkpointSeq: seq, logBytes: 0 });
   tree.putCheckpoint(checkpoint.shards.map(({ id }) => id));
   await store.commit(true);
-  return applied;
+}
+
+/** Hash of entry `seq`, reached by following the headers from what this device saw before. */
+async function provenHash({ network, codec }: BootstrapComponents, volume: LocalVolume, seq: number): Promise<Buffer> {
+  const { seenSeq, seenHash } = volume.tree.head;
+  let at = seenSeq > 0 && seenSeq <= seq ? seenSeq : seq;
+  let previous: Buffer | null = null;
+  for (;;) {
+    const { entries } = await network.readLog(at, READ_LOG_BYTES, true);
+    if (entries.length === 0) throw new XcoreError('FORKED_LOG', `the volume log lacks entry ${at}`);
+    for (const wire of entries) {
+      const { hash } = codec.open(wire, at, previous);
+      if (at === seenSeq && !hash.equals(seenHash)) {
+        throw new XcoreError('FORKED_LOG', `entry ${at} of the volume log is not the one that this device has seen`);
+      }
+      if (at === seq) return hash;
+      previous = hash;
+      at++;
+    }
+  }
 }

@@ -1,6 +1,6 @@
 // The daemon behind one mount: builds every part, starts them in order and stops them in reverse.
 
-import { rm } from 'node:fs/promises';
+import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { deriveVolumeKeys } from '../crypto/keys.ts';
 import type { VolumeKeys } from '../crypto/keys.ts';
@@ -19,6 +19,7 @@ import type { FlushProgress, MountStatus } from './control-api.ts';
 import { serveControl } from './control.ts';
 import type { ControlServer } from './control.ts';
 import { flushVolume } from './flush.ts';
+import { Gate } from './gate.ts';
 import { EntryCodec } from './log-entry.ts';
 import { openLocalVolume } from './local-volume.ts';
 import type { LocalVolume } from './local-volume.ts';
@@ -27,7 +28,7 @@ import { Publisher } from './publisher.ts';
 import type { Invalidations } from './replay.ts';
 import { SetAsideFolder } from './set-aside.ts';
 import { stagedBytesOf, statusOf } from './status.ts';
-import { unpublishedNames } from './unpublished-names.ts';
+import { rootNames, unpublishedNames } from './stale-names.ts';
 import { Uploader } from './uploader.ts';
 import { VolumeSync } from './volume-sync.ts';
 
@@ -106,6 +107,7 @@ class MountDaemon implements Daemon {
   #uploader!: Uploader;
   #sync!: VolumeSync;
   #vfs!: Vfs;
+  readonly #gate = new Gate();
   #session: Session | null = null;
   #control: ControlServer | null = null;
   #space: NetworkSpace | null = null;
@@ -181,14 +183,14 @@ class MountDaemon implements Daemon {
   }
 
   async #openVolume(): Promise<void> {
-    this.#volume = await this.#open();
+    this.#volume = await this.#open(this.#volumeDir);
     const { tree, store } = this.#volume;
     const isPartial = !tree.isEmpty && tree.head.seq === 0 && store.firstUnpublished > store.lastCommit;
     if (isPartial) {
       // the first reading of the log was cut short: nothing here is ours alone
       await this.#volume.close();
       await rm(this.#volumeDir, { recursive: true });
-      this.#volume = await this.#open();
+      this.#volume = await this.#open(this.#volumeDir);
     }
     this.#uploader = this.#newUploader();
     const publisher = new Publisher({
@@ -213,7 +215,7 @@ class MountDaemon implements Daemon {
         problems: this.#problems,
         checkpoints: { network: this.#network, dataKey, dir: join(this.#components.paths.volume, 'checkpoint') },
         volume: () => this.#volume,
-        setAside: () => this.#setVolumeAside(),
+        rebuild: (keep, fill) => this.#rebuild(keep, fill),
         onApplied: (invalidations) => this.#invalidate(invalidations),
         onUndurable: (shard) => this.#uploader.add(shard),
         onRole: (writer) => this.#roleChanged(writer),
@@ -222,8 +224,8 @@ class MountDaemon implements Daemon {
     );
   }
 
-  #open(): Promise<LocalVolume> {
-    return openLocalVolume(this.#volumeDir, {
+  #open(dir: string): Promise<LocalVolume> {
+    return openLocalVolume(dir, {
       keys: this.#keys,
       fetcher: this.#network,
       clock: systemClock,
@@ -315,7 +317,7 @@ class MountDaemon implements Daemon {
       room: () => this.#room(),
     });
     this.#session = await mountKernel(
-      this.#vfs,
+      this.#gate.guard(this.#vfs),
       {
         mountPoint,
         readOnly,
@@ -347,6 +349,7 @@ class MountDaemon implements Daemon {
     try {
       const { tree, store } = this.#volume;
       for (const ino of await tree.orphans()) {
+        if (!this.#sync.writer || tree !== this.#volume.tree) return;
         const inode = tree.inode(ino);
         if (inode !== undefined && inode.nlink === 0 && this.#vfs?.isOpen(ino) !== true) await tree.removeInode(inode);
         await store.settle();
@@ -363,20 +366,36 @@ class MountDaemon implements Daemon {
     for (const ino of inodes) session.invalidateInode(ino);
   }
 
-  async #setVolumeAside(): Promise<void> {
+  /** Replaces the volume under the mount; requests wait only while folders change places. */
+  async #rebuild(keep: boolean, fill: (next: LocalVolume) => Promise<void>): Promise<void> {
+    const nextDir = join(this.#components.paths.volume, 'next');
+    await rm(nextDir, { recursive: true, force: true });
+    const next = await this.#open(nextDir);
+    try {
+      await fill(next);
+    } catch (error) {
+      await next.close();
+      throw error;
+    }
     const old = this.#volume;
-    const stale = await unpublishedNames(old.tree);
-    await this.#uploader.stop();
-    await old.close();
-    const path = await this.#setAside.keep(this.#volumeDir, Date.now());
-    this.#log.warn({ path }, 'local work was set aside');
-    this.#volume = await this.#open();
+    const stale = [await unpublishedNames(old.tree), await rootNames(old.tree), await rootNames(next.tree)];
+    const open = this.#gate.close();
+    try {
+      await this.#uploader.stop();
+      await next.close();
+      await old.close();
+      if (keep) this.#log.warn({ path: await this.#setAside.keep(this.#volumeDir, Date.now()) }, 'staged work is kept');
+      else await rm(this.#volumeDir, { recursive: true });
+      await rename(nextDir, this.#volumeDir);
+      this.#volume = await this.#open(this.#volumeDir);
+      this.#vfs?.replaceParts(this.#volume);
+    } finally {
+      open();
+    }
+    const isRunning = this.#session !== null;
     this.#uploader = this.#newUploader();
-    // never published, and gone with the first entry that is applied
-    this.#volume.tree.format({ uid: 0, gid: 0 }, systemClock.nowNs());
-    this.#vfs.replaceParts(this.#volume);
-    await this.#uploader.start();
-    this.#invalidate(stale);
+    if (isRunning) await this.#uploader.start();
+    for (const invalidations of stale) this.#invalidate(invalidations);
   }
 
   // ------------------------------------------------------------------ what the control socket asks for
@@ -415,7 +434,7 @@ class MountDaemon implements Daemon {
   // ------------------------------------------------------------------ room and policy
 
   #room(): Room {
-    const usedBytes = this.#volume.tree.counters.storedBytes;
+    const usedBytes = this.#volume.tree.totals.storedBytes;
     const space = this.#space;
     const freeBytes =
       space === null

@@ -8,8 +8,8 @@ import type { Network } from '../net/network.ts';
 import { KIND, decodeNumber, keyBytes, shardKeyOf } from '../tree/keys.ts';
 import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
 import type { Change, ChangeSet } from '../tree/proto/tree_pb.ts';
-import type { Window } from '../tree/extents.ts';
 import { decodeRecord } from '../tree/records.ts';
+import type { Shard } from '../tree/records.ts';
 import type { EntryCodec, OpenedEntry } from './log-entry.ts';
 import type { LocalVolume } from './local-volume.ts';
 import { ENTRY_TARGET_BYTES, nextPublication } from './outbox.ts';
@@ -19,7 +19,7 @@ import { forgetShard } from './replay.ts';
 /** A body may be a little over the target: one commit is one entry. The bridge takes 3 MiB. */
 const MAX_BODY_BYTES = 2.5 * 1024 * 1024;
 /** Most shards that one entry adds or frees. */
-const MAX_SHARDS = 8_000;
+const MAX_SHARDS = 4_000;
 
 /** What a publisher is built from. */
 export interface PublisherComponents {
@@ -43,10 +43,13 @@ export class Publisher {
 
   /** Publishes one entry, of commits up to `boundary`; false when there is nothing that can be. */
   async publish(volume: LocalVolume, epoch: number, boundary = Infinity): Promise<boolean> {
-    const { tree } = volume;
+    const { tree, store } = volume;
+    // what others may see must survive a power cut here
+    await store.commit(true);
+    const limit = Math.min(boundary, store.lastCommit);
     // until one of these changes, reading the outbox again would find the same
     if (this.#blockedOn.some((shard) => tree.isStaged(shard) && tree.shard(shard)?.liveBytes !== 0)) return false;
-    const next = await nextPublication(tree, boundary);
+    const next = await nextPublication(tree, limit);
     this.#blockedOn = [];
     if (next === null) return false;
     if ('waitsFor' in next) {
@@ -95,6 +98,7 @@ export class Publisher {
       epoch,
       sizeBytes: wire.header.length + wire.body.length,
       changeSet,
+      added: added.map(({ id }) => id),
       checkpointSeq,
     });
     this.#c.log.debug({ seq: head.seq + 1, commits: Number(changeSet.lastCommit) }, 'published an entry');
@@ -113,13 +117,13 @@ function splitPublication({ changes, added, freed }: Publication): Part[] {
   for (const [key, value] of changes) totalBytes += key.length + (value?.length ?? 0) + 8;
   const isLarge = totalBytes > MAX_BODY_BYTES || added.length > MAX_SHARDS || freed.length > MAX_SHARDS;
   const freedByKey = new Map(freed.map(({ shard, id }) => [shardKeyOf(shard), { id }]));
+  const addedByKey = new Map(added.map(({ shard, id, sizeBytes }) => [shardKeyOf(shard), { id, sizeBytes }]));
   const parts: Part[] = [];
   let sizeBytes = Infinity;
   for (const [key, value] of changes) {
     let part = parts.at(-1);
     if (part === undefined || (isLarge && (sizeBytes > ENTRY_TARGET_BYTES || part.changes.length >= MAX_SHARDS))) {
-      const from = parts.length * MAX_SHARDS;
-      part = { changes: [], added: added.slice(from, from + MAX_SHARDS), freed: [] };
+      part = { changes: [], added: [], freed: [] };
       parts.push(part);
       sizeBytes = 0;
     }
@@ -127,6 +131,8 @@ function splitPublication({ changes, added, freed }: Publication): Part[] {
     part.changes.push({ key: keyBytes(key), value: value ?? undefined });
     const dead = freedByKey.get(key);
     if (dead !== undefined) part.freed.push(dead);
+    const fresh = addedByKey.get(key);
+    if (fresh !== undefined) part.added.push(fresh);
   }
   return parts;
 }
@@ -138,6 +144,8 @@ export interface SettledEntry {
   readonly epoch: number;
   readonly sizeBytes: number;
   readonly changeSet: ChangeSet;
+  /** Ids of the shards that it added. */
+  readonly added: readonly Uint8Array[];
   readonly checkpointSeq: number;
 }
 
@@ -150,20 +158,26 @@ export function settledFrom(entry: OpenedEntry): SettledEntry {
     epoch: Number(entry.header.epoch),
     sizeBytes: entry.sizeBytes,
     changeSet: entry.changeSet,
+    added: entry.header.shardsAdded.map(({ shardId }) => shardId),
     checkpointSeq: Number(entry.header.checkpointSeq),
   };
 }
 
-/** Notes locally that an entry of this index is in the log: in one commit, so that a crash repeats nothing. */
+/**
+ * Notes locally that an entry of this index is in the log: in one commit, so that a crash repeats
+ * nothing.
+ */
 export async function settleEntry(volume: LocalVolume, entry: SettledEntry): Promise<void> {
   const { tree, store } = volume;
+  const added = new Set(entry.added.map((id) => Buffer.from(id).toString('hex')));
   for (const { key: bytes, value } of entry.changeSet.changes) {
     const key = Buffer.from(bytes).toString('latin1');
-    if (key.startsWith(KIND.window) && value !== undefined) {
-      const { shards } = decodeRecord(KIND.window, value, 0) as Window;
-      for (const shard of shards) if (tree.upload(shard)?.durable === true) tree.deleteUpload(shard);
-    } else if (key.startsWith(KIND.shard) && value === undefined) {
-      const shard = decodeNumber(key, 1);
+    if (!key.startsWith(KIND.shard)) continue;
+    const shard = decodeNumber(key, 1);
+    if (value !== undefined) {
+      const { id } = decodeRecord(KIND.shard, value, shard) as Shard;
+      if (added.has(Buffer.from(id).toString('hex'))) tree.deleteUpload(shard);
+    } else {
       if (tree.shard(shard) !== undefined) store.deletePublished(shardKeyOf(shard));
       forgetShard(volume, shard);
     }
@@ -171,6 +185,7 @@ export async function settleEntry(volume: LocalVolume, entry: SettledEntry): Pro
   const { head } = tree;
   const isCheckpoint = entry.checkpointSeq > 0;
   tree.putHead({
+    ...head,
     seq: entry.seq,
     hash: entry.hash,
     epoch: entry.epoch,

@@ -44,7 +44,7 @@ export function unpublishedOf({ store }: LocalVolume): number {
 /** Puts a status together. */
 export function statusOf(s: StatusSources): MountStatus {
   const { volume, uploader, sync, network } = s;
-  const counters = volume.tree.counters;
+  const counters = volume.tree.totals;
   const stagedBytes = stagedBytesOf(volume, uploader);
   const seen = network.problems.map(({ timeMs, code, message }) => ({
     timeMs,

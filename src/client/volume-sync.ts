@@ -41,8 +41,8 @@ export interface SyncComponents {
   readonly checkpoints: CheckpointComponents;
   /** The open volume; another one after setAside(). */
   readonly volume: () => LocalVolume;
-  /** Moves the local volume out of the way, keeps it, and opens an empty one. */
-  readonly setAside: () => Promise<void>;
+  /** Opens an empty volume, lets it be filled, and puts it in the place of the present one, which is kept or removed. */
+  readonly rebuild: (keep: boolean, fill: (next: LocalVolume) => Promise<void>) => Promise<void>;
   /** Records changed under the mount. */
   readonly onApplied: (invalidations: Invalidations) => void;
   /** A shard that was thought durable must be uploaded again. */
@@ -202,7 +202,7 @@ export class VolumeSync {
 
   async #step(): Promise<void> {
     if (this.#mustSetAside) {
-      await this.#setAside();
+      if (await this.#isStaged(this.#c.volume())) await this.#rebuild();
       this.#mustSetAside = false;
     }
     if (this.#mustRead) {
@@ -217,75 +217,104 @@ export class VolumeSync {
   // ------------------------------------------------------------------ reading
 
   async #readLog(): Promise<void> {
-    const { network } = this.#c;
-    const started = this.#c.volume().tree;
-    if (started.head.seq === 0 && started.store.firstUnpublished > started.store.lastCommit) {
-      const applied = await bootstrap(this.#c, this.#c.volume());
-      if (applied !== null) this.#c.onApplied(applied);
-    }
+    if ((await this.#follow(this.#c.volume())) === 'stuck') await this.#rebuild();
+  }
+
+  /**
+   * Brings a volume up to the head of the log; 'stuck' when it cannot get there from where it is,
+   * because others wrote over what is staged here, or because the log no longer tells the way.
+   */
+  async #follow(volume: LocalVolume): Promise<'caught up' | 'stuck'> {
+    const { tree, store } = volume;
+    if (tree.head.seq === 0 && store.firstUnpublished > store.lastCommit) await bootstrap(this.#c, volume);
     for (;;) {
-      const { tree } = this.#c.volume();
       const { seq, hash } = tree.head;
-      const { entries, head } = await network.readLog(seq + 1, READ_LOG_BYTES);
-      this.#checkHead(head, seq, hash);
-      if (entries.length === 0) return;
-      for (const [index, wire] of entries.entries()) {
-        const current = this.#c.volume().tree.head;
-        const entry = this.#c.codec.open(wire, seq + 1 + index, current.hash);
-        if (!(await this.#take(entry))) return this.#readLog();
+      const { entries, head } = await this.#c.network.readLog(seq + 1, READ_LOG_BYTES);
+      this.#checkHead(head, volume);
+      if (entries.length === 0 && head.seq > seq) {
+        throw new XcoreError('FORKED_LOG', `the bridge names entry ${head.seq} but does not show entry ${seq + 1}`);
       }
-      if (this.#c.volume().tree.head.seq >= head.seq) return;
+      let previous: Uint8Array = hash;
+      for (const [index, wire] of entries.entries()) {
+        const entry = this.#c.codec.open(wire, seq + 1 + index, previous);
+        previous = entry.hash;
+        if (!(await this.#take(volume, entry))) return 'stuck';
+      }
+      if (tree.head.seq >= head.seq) return 'caught up';
     }
   }
 
-  /** A bridge may be behind nobody: what was seen once must be there. */
-  #checkHead(head: Head, seq: number, hash: Uint8Array): void {
-    if (head.seq < seq || (head.seq === seq && seq > 0 && !Buffer.from(head.hash).equals(hash))) {
+  /** What was seen once must be there. */
+  #checkHead(head: Head, { tree }: LocalVolume): void {
+    const { seq, hash, seenSeq } = tree.head;
+    const isOther = head.seq === seq && seq > 0 && !Buffer.from(head.hash).equals(hash);
+    if (isOther || head.seq < Math.max(seq, seenSeq)) {
+      const lacking = Math.max(seq, seenSeq);
       throw new XcoreError(
         'FORKED_LOG',
-        `the bridge shows a volume log that lacks entry ${seq}, which this device has seen`,
+        `the bridge shows a volume log without entry ${lacking}, which this device saw`,
       );
     }
   }
 
-  /** Applies one entry; false when the local volume was set aside and reading begins anew. */
-  async #take(entry: OpenedEntry): Promise<boolean> {
-    const volume = this.#c.volume();
+  /** Applies one entry; false when the volume is stuck. */
+  async #take(volume: LocalVolume, entry: OpenedEntry): Promise<boolean> {
     const { tree, store } = volume;
-    if (entry.changeSet === null) throw new XcoreError('FORKED_LOG', `entry ${entry.seq} has lost its body`);
-    if (Buffer.from(entry.changeSet.lineage).equals(store.lineage)) {
+    const { head } = tree;
+    if (entry.seq === head.seenSeq && !entry.hash.equals(head.seenHash)) {
+      throw new XcoreError('FORKED_LOG', `entry ${entry.seq} of the volume log is not the one that this device saw`);
+    }
+    // a later checkpoint stands in for it
+    if (entry.changeSet === null) return false;
+    const isOwn = Buffer.from(entry.changeSet.lineage).equals(store.lineage);
+    // an index older than what it published itself was restored from somewhere: it reads like any other
+    if (isOwn && Number(entry.changeSet.lastCommit) <= store.lastCommit) {
       await settleEntry(volume, settledFrom(entry));
       return true;
     }
-    this.#setWriter(false, 0);
-    if (await this.#setAside()) return false;
+    if (volume === this.#c.volume()) this.#setWriter(false, 0);
+    if (await this.#isStaged(volume)) return false;
     store.setRecording(false);
     const applied = applyChanges(volume, entry.changeSet.changes);
     const isCheckpoint = entry.header.checkpointSeq > 0n;
     tree.putHead({
-      ...tree.head,
+      ...head,
       seq: entry.seq,
       hash: entry.hash,
       epoch: 0,
-      checkpointSeq: isCheckpoint ? Number(entry.header.checkpointSeq) : tree.head.checkpointSeq,
-      logBytes: isCheckpoint ? 0 : tree.head.logBytes + entry.sizeBytes,
+      lastCommit: isOwn ? Math.max(head.lastCommit, Number(entry.changeSet.lastCommit)) : head.lastCommit,
+      checkpointSeq: isCheckpoint ? Number(entry.header.checkpointSeq) : head.checkpointSeq,
+      logBytes: isCheckpoint ? 0 : head.logBytes + entry.sizeBytes,
     });
     if (isCheckpoint) tree.putCheckpoint((entry.changeSet.checkpoint?.shards ?? []).map(({ id }) => id));
     await store.commit();
-    this.#c.onApplied(applied);
+    if (volume === this.#c.volume()) this.#c.onApplied(applied);
     return true;
   }
 
-  /** Sets the local volume aside if it holds what was never published. */
-  async #setAside(): Promise<boolean> {
-    const { store, segments } = this.#c.volume();
+  /** Whether a volume holds what was never published. */
+  async #isStaged({ segments, store }: LocalVolume): Promise<boolean> {
     await segments.seal();
     await store.commit();
-    if (store.firstUnpublished > store.lastCommit) return false;
-    this.#c.log.warn({}, 'another device writes the volume; what is staged here is set aside');
-    await this.#c.setAside();
-    this.#mustRead = true;
-    return true;
+    return store.firstUnpublished <= store.lastCommit;
+  }
+
+  /** Builds the volume anew from the log beside the present one, which serves until then; keeps that one if it holds staged work. */
+  async #rebuild(): Promise<void> {
+    this.#setWriter(false, 0);
+    const keep = await this.#isStaged(this.#c.volume());
+    if (keep) this.#c.log.warn({}, 'another device writes the volume; what is staged here is set aside');
+    await this.#c.rebuild(keep, async (next) => {
+      const { seq, hash, seenSeq, seenHash } = this.#c.volume().tree.head;
+      const seen = seq >= seenSeq ? { seenSeq: seq, seenHash: hash } : { seenSeq, seenHash };
+      next.tree.putHead({ ...next.tree.head, ...seen });
+      if ((await this.#follow(next)) === 'stuck') {
+        throw new XcoreError('FORKED_LOG', 'the bridge shows a volume log that has lost entries');
+      }
+      // nothing was ever published: an empty folder
+      if (next.tree.isEmpty) next.tree.format({ uid: 0, gid: 0 }, this.#c.clock.nowNs());
+      await next.store.commit(true);
+    });
   }
 
   // ------------------------------------------------------------------ the lease
@@ -306,6 +335,9 @@ export class VolumeSync {
     this.#setWriter(false, 0);
     this.#leaseUntilMs = 0;
     this.#mustRead = true;
+    // also after a restart while the bridge is away
+    const { tree } = this.#c.volume();
+    tree.putHead({ ...tree.head, epoch: 0 });
     this.#nextAcquireMs = this.#c.clock.monotonicMs() + ACQUIRE_INTERVAL_MS;
   }
 

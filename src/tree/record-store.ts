@@ -40,8 +40,13 @@ type BatchOperation = { type: 'put'; key: Buffer; value: Buffer } | { type: 'del
 const publishedKinds: ReadonlySet<string> = new Set(PUBLISHED_KINDS);
 
 function weigh(record: TreeRecord | null): number {
-  if (record === null || !('offsets' in record)) return 1;
-  return 1 + (record.offsets.length >> 3);
+  if (record === null) return 1;
+  if ('offsets' in record) return 1 + (record.offsets.length >> 3);
+  if ('symlinkTarget' in record) return 1 + (record.symlinkTarget.length >> 8);
+  if (!(record instanceof Map)) return 1;
+  let bytes = 0;
+  for (const [name, value] of record) bytes += name.length + value.length;
+  return 1 + (bytes >> 8);
 }
 
 /**
@@ -141,6 +146,11 @@ export class RecordStore {
       this.#lastCommit = lastCommit;
       this.#firstUnpublished = lastCommit + 1;
     }
+  }
+
+  /** Whether this index belongs to the volume's writer. */
+  get recording(): boolean {
+    return this.#recordsChanges;
   }
 
   setBarrier(barrier: DataBarrier): void {

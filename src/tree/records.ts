@@ -81,6 +81,9 @@ export interface HeadState {
   lastCommit: number;
   checkpointSeq: number;
   logBytes: number;
+  /** Newest entry that an index before this one saw; the log must hold it. 0 for none. */
+  seenSeq: number;
+  seenHash: Uint8Array;
 }
 
 /** A shard that no published entry names yet. */
@@ -168,6 +171,8 @@ export function encodeRecord(kind: string, record: TreeRecord): Uint8Array {
         lastCommit: BigInt(head.lastCommit),
         checkpointSeq: BigInt(head.checkpointSeq),
         logBytes: BigInt(head.logBytes),
+        seenSeq: BigInt(head.seenSeq),
+        seenHash: head.seenHash,
       });
     }
     case KIND.checkpoint:
@@ -243,6 +248,8 @@ export function decodeRecord(kind: string, bytes: Uint8Array, ino: number): Tree
         lastCommit: Number(r.lastCommit),
         checkpointSeq: Number(r.checkpointSeq),
         logBytes: Number(r.logBytes),
+        seenSeq: Number(r.seenSeq),
+        seenHash: r.seenHash,
       };
     }
     case KIND.checkpoint:

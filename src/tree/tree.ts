@@ -29,6 +29,18 @@ import type { RecordStore } from './record-store.ts';
 const PROBED_WINDOWS = 256;
 const S_IFDIR = 0o040000;
 
+/** The head of an index that has read nothing. */
+const EMPTY_HEAD: HeadState = {
+  seq: 0,
+  hash: new Uint8Array(32),
+  epoch: 0,
+  lastCommit: 0,
+  checkpointSeq: 0,
+  logBytes: 0,
+  seenSeq: 0,
+  seenHash: new Uint8Array(0),
+};
+
 /** A dentry with its place in the directory's order. */
 export interface ListedDentry {
   readonly dentry: Dentry;
@@ -62,6 +74,11 @@ export class Tree {
     const counters = this.store.get(COUNTERS_KEY) as Counters | undefined;
     if (counters === undefined) throw new XcoreError('CORRUPT_RECORD', 'the volume has no counters');
     return counters;
+  }
+
+  /** Inodes and bytes of the volume; zeros while it is read from the log for the first time. */
+  get totals(): { readonly inodes: number; readonly storedBytes: number } {
+    return (this.store.get(COUNTERS_KEY) as Counters | undefined) ?? { inodes: 0, storedBytes: 0 };
   }
 
   // ------------------------------------------------------------------ inodes
@@ -197,6 +214,8 @@ export class Tree {
   }
 
   async #listWindows(ino: number, first: number): Promise<number[]> {
+    // the operation that asks must end first, so that one commit holds all of it
+    await Promise.resolve();
     await this.store.commit();
     const found: number[] = [];
     const prefix = windowKey(ino, 0).slice(0, 9);
@@ -228,7 +247,11 @@ export class Tree {
     };
     if (inode.storedBytes === 0) return;
     const indexes = this.#windowsFrom(inode, first);
-    return indexes instanceof Promise ? indexes.then(free) : free(indexes);
+    if (!(indexes instanceof Promise)) return free(indexes);
+    return indexes.then((listed) => {
+      if (!this.store.recording) throw new XcoreError('EROFS', 'another device writes this volume now');
+      free(listed);
+    });
   }
 
   // ------------------------------------------------------------------ orphans and removal
@@ -335,7 +358,7 @@ export class Tree {
   /** How far this index and the volume log agree. */
   get head(): HeadState {
     const head = this.store.get(metaKey('head')) as HeadState | undefined;
-    return head ?? { seq: 0, hash: new Uint8Array(32), epoch: 0, lastCommit: 0, checkpointSeq: 0, logBytes: 0 };
+    return head ?? { ...EMPTY_HEAD };
   }
 
   putHead(head: HeadState): void {

@@ -1,6 +1,5 @@
-// What the commits that were never published touched, so that the kernel can forget it.
-
-import { decodeNumber, KIND, keyBytes, outboxKey } from '../tree/keys.ts';
+// What the kernel must forget when the volume under it is replaced.
+import { decodeNumber, KIND, keyBytes, outboxKey, ROOT_INO } from '../tree/keys.ts';
 import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
 import { decodeRecord, unpack } from '../tree/records.ts';
 import type { Dentry } from '../tree/records.ts';
@@ -24,4 +23,12 @@ export async function unpublishedNames(tree: Tree): Promise<Invalidations> {
     }
   }
   return { inodes, names };
+}
+
+/** The names in the root directory: what is below them goes with them. */
+export async function rootNames(tree: Tree): Promise<Invalidations> {
+  const names: { parent: number; name: string }[] = [];
+  await tree.store.commit();
+  for await (const { dentry } of tree.dentries(ROOT_INO, 0n)) names.push({ parent: ROOT_INO, name: dentry.name });
+  return { inodes: new Set([ROOT_INO]), names };
 }
