@@ -16,6 +16,7 @@ import { Limiter } from './limiter.ts';
 import type { Locations } from './locations.ts';
 import type { Problems } from './problems.ts';
 import type { Target } from './proto/wire_pb.ts';
+import { ShardBuffers } from './shard-buffers.ts';
 
 const WHOLE: LeafRange = { firstLeaf: 0, leafCount: 0 };
 /** A fetch may last so many times its deadline while bytes still come. */
@@ -59,6 +60,7 @@ export class Fetcher {
   readonly #options: FetcherOptions;
   readonly #shards: Limiter;
   readonly #ranges: Limiter;
+  readonly #buffers: ShardBuffers;
   readonly #reports = new Set<Promise<void>>();
   #downloadedBytes = 0;
 
@@ -66,6 +68,7 @@ export class Fetcher {
     this.#components = components;
     this.#options = options;
     this.#shards = new Limiter(options.parallelTransfers);
+    this.#buffers = new ShardBuffers(options.parallelTransfers);
     this.#ranges = new Limiter(options.parallelTransfers * 2);
   }
 
@@ -86,7 +89,11 @@ export class Fetcher {
       const wanted: Wanted = { id, sizeBytes, range: WHOLE, dataBytes: sizeBytes };
       let hashes: Buffer | null = null;
       const data = await this.#fetch(wanted, (received) => (hashes = verifyShard(id, received.data)) !== null, signal);
-      if (hashes) await writeShard(path, [data, hashes]);
+      try {
+        if (hashes) await writeShard(path, [data, hashes]);
+      } finally {
+        this.#buffers.give(data);
+      }
     }, signal);
   }
 
@@ -163,8 +170,9 @@ export class Fetcher {
   ): Promise<Buffer> {
     const { bridge, hosts, failing, clock } = this.#components;
     const startMs = clock.monotonicMs();
+    const into = wanted.range === WHOLE ? this.#buffers.take() : undefined;
     try {
-      const received = await hosts.retrieve(target, wanted.range, wanted.dataBytes, signal, moved);
+      const received = await hosts.retrieve(target, wanted.range, wanted.dataBytes, { signal, into, onBytes: moved });
       if (!verifies(received)) throw new XcoreError('CORRUPT_SHARD', 'the bytes do not match the shard id');
       failing.succeeded(target.host);
       this.#downloadedBytes += wanted.dataBytes;
@@ -172,6 +180,7 @@ export class Fetcher {
       bridge.measured({ host: target.host, sizeBytes: wanted.dataBytes, durationMs, upload: false });
       return received.data;
     } catch (error) {
+      if (into) this.#buffers.give(into);
       const failure = toNetworkError(error);
       if (!signal.aborted) this.#blame(wanted, target, failure);
       throw failure;

@@ -44,6 +44,15 @@ export interface LeafRange {
   readonly leafCount: number;
 }
 
+/** Options of a retrieval. */
+export interface RetrieveOptions {
+  readonly signal?: AbortSignal;
+  /** Where the bytes go; a new buffer of just their size unless told. */
+  readonly into?: Buffer;
+  /** Called as bytes come. */
+  readonly onBytes?: (sizeBytes: number) => void;
+}
+
 interface Host {
   readonly limiter: Limiter;
   readonly idle: { frames: FrameStream; sinceMs: number }[];
@@ -89,25 +98,24 @@ export class HostClient {
     });
   }
 
-  /** Retrieves exactly dataBytes bytes, unverified, and their proof. `moved` is called as bytes come. Errors as store(). */
+  /** Retrieves exactly dataBytes bytes, unverified, and their proof. Errors as store(). */
   async retrieve(
     target: HostTarget,
     range: LeafRange,
     dataBytes: number,
-    signal?: AbortSignal,
-    onBytes: (sizeBytes: number) => void = () => {},
+    options: RetrieveOptions = {},
   ): Promise<{ data: Buffer; proof: Uint8Array[] }> {
-    return this.#transfer(target, RETRIEVE_STALL_MS, signal, async (frames, moved) => {
+    return this.#transfer(target, RETRIEVE_STALL_MS, options.signal, async (frames, moved) => {
       await send(frames, { case: 'retrieve', value: { order: target.order, ...range } });
       const answer = await receive(frames, 'retrieved');
       moved();
       if (answer.dataBytes !== dataBytes) throw new XcoreError('CORRUPT_SHARD', 'a shard of another size');
-      const data = Buffer.allocUnsafeSlow(dataBytes);
+      const data = (options.into ?? Buffer.allocUnsafeSlow(dataBytes)).subarray(0, dataBytes);
       let at = 0;
       for await (const part of receiveBytes(frames, dataBytes, moved)) {
         data.set(part, at);
         at += part.length;
-        onBytes(part.length);
+        options.onBytes?.(part.length);
       }
       return { data, proof: answer.proof };
     });

@@ -15,6 +15,7 @@ import type { PeerName, ShardSource, ShardStanding } from './network.ts';
 import { verifyReceipt } from './orders.ts';
 import type { Problems } from './problems.ts';
 import type { Signed, Target } from './proto/wire_pb.ts';
+import { ShardBuffers } from './shard-buffers.ts';
 
 /** Failures that another try does not mend. */
 const FINAL: ReadonlySet<ErrorCode> = new Set(['QUOTA', 'TOO_LARGE', 'ABORTED', 'CLOSED']);
@@ -42,6 +43,7 @@ export class Uploader {
   readonly #components: UploaderComponents;
   readonly #stopping: AbortSignal;
   readonly #limiter: Limiter;
+  readonly #buffers: ShardBuffers;
   readonly #stragglers = new Set<Promise<void>>();
   #uploadedBytes = 0;
 
@@ -49,6 +51,7 @@ export class Uploader {
     this.#components = components;
     this.#stopping = options.stopping;
     this.#limiter = new Limiter(options.parallelTransfers);
+    this.#buffers = new ShardBuffers(options.parallelTransfers);
   }
 
   /** Bytes that hosts gave receipts for. */
@@ -61,7 +64,7 @@ export class Uploader {
     const done = Promise.withResolvers<ShardStanding>();
     const either = signal ? AbortSignal.any([signal, this.#stopping]) : this.#stopping;
     const whole = this.#limiter
-      .run(() => this.#upload(shard, either, done.resolve), either)
+      .run(() => this.#withBytes(shard, (data) => this.#upload(shard, data, either, done.resolve)), either)
       .then(done.resolve, done.reject)
       .finally(() => this.#stragglers.delete(whole));
     this.#stragglers.add(whole);
@@ -73,13 +76,22 @@ export class Uploader {
     await Promise.all(this.#stragglers);
   }
 
+  async #withBytes<T>(shard: ShardSource, task: (data: Buffer) => Promise<T>): Promise<T> {
+    const buffer = this.#buffers.take();
+    try {
+      return await task(await readShard(shard, buffer));
+    } finally {
+      this.#buffers.give(buffer);
+    }
+  }
+
   async #upload(
     shard: ShardSource,
+    data: Buffer,
     signal: AbortSignal,
     durable: (standing: ShardStanding) => void,
   ): Promise<ShardStanding> {
     const { bridge, failing, problems, clock } = this.#components;
-    const data = await readShard(shard);
     const backOff = new BackOff();
     let exclude = true;
     for (;;) {
@@ -178,10 +190,10 @@ export class Uploader {
   }
 }
 
-/** The shard's bytes, verified. */
-async function readShard(shard: ShardSource): Promise<Buffer> {
+/** The shard's bytes, read into `buffer` and verified. */
+async function readShard(shard: ShardSource, buffer: Buffer): Promise<Buffer> {
   leafCountOf(shard.sizeBytes); // RangeError for a size that no shard has
-  const data = Buffer.allocUnsafeSlow(shard.sizeBytes);
+  const data = buffer.subarray(0, shard.sizeBytes);
   let bytesRead: number;
   try {
     const file = await open(shard.path);

@@ -27,6 +27,8 @@ import type { RemoteMethod, WorkerInput, WorkerRequest, WorkerResponse } from '.
 const WORKER_URL = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url);
 /** Calls that wait for the thread; one more fails with EAGAIN. */
 const MAX_PENDING_CALLS = 8_192;
+/** Buffers die young here, and their memory with them: collecting often costs less than it saves. */
+const RESOURCE_LIMITS = { maxYoungGenerationSizeMb: 8 };
 /** The thread has so long to end by itself. */
 const STOP_TIMEOUT_MS = 5_000;
 /** A thread that ran for so long before it crashed is started again without delay. */
@@ -197,7 +199,11 @@ export class WorkerNetwork implements Network {
   /** One thread, to its end. */
   async #runOnce(started: PromiseWithResolvers<void>): Promise<Error> {
     const input: WorkerInput = { options: this.#options };
-    const worker = new Worker(WORKER_URL, { workerData: input, name: 'xcore network' });
+    const worker = new Worker(WORKER_URL, {
+      workerData: input,
+      name: 'xcore network',
+      resourceLimits: RESOURCE_LIMITS,
+    });
     this.#worker = worker;
     let failure: Error | null = null;
     worker.on('message', (message: WorkerResponse) => {

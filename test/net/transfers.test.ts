@@ -176,7 +176,7 @@ void t.test('transfers between client and host', async (t) => {
       reached.resolve();
     });
     const abort = new AbortController();
-    const cancelled = client.retrieve(target, WHOLE, SIZE, abort.signal);
+    const cancelled = client.retrieve(target, WHOLE, SIZE, { signal: abort.signal });
     const outcome = t.rejects(cancelled, { code: 'ABORTED' });
     await reached.promise;
     abort.abort();
