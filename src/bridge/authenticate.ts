@@ -3,10 +3,10 @@
 import { verify } from '../crypto/sign.ts';
 import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
+import { AUTHENTICATION_LABEL, authenticationText } from '../net/authentication.ts';
 import type { PeerName } from '../net/network.ts';
 import type { Authenticate } from '../net/proto/wire_pb.ts';
 
-const LABEL = 'xcore/authenticate/1';
 /** A proof is made for one connection; one that claims to be good for longer is refused. */
 const MAX_LIFETIME_MS = 60 * 60 * 1_000;
 
@@ -16,11 +16,6 @@ export interface Owner {
   readonly volume: Uint8Array;
   /** The device. */
   readonly peer: PeerName;
-}
-
-/** What an owner signs after the label: bridge, client, and expiry in decimal, each but the last followed by a NUL. */
-export function authenticationText(bridge: PeerName, client: PeerName, expiresMs: bigint): Uint8Array {
-  return Buffer.from(`${bridge}\0${client}\0${expiresMs}`);
 }
 
 /** The owner that a peer proves to be, on this bridge and connection only; REFUSED otherwise. */
@@ -34,7 +29,7 @@ export function authenticate(
   if (left > MAX_LIFETIME_MS)
     throw new XcoreError('REFUSED', "the proof is good for too long; check this machine's clock");
   const text = authenticationText(parties.bridge, parties.client, proof.expiresMs);
-  if (!verify(proof.volume, LABEL, text, proof.signature)) {
+  if (!verify(proof.volume, AUTHENTICATION_LABEL, text, proof.signature)) {
     throw new XcoreError('REFUSED', "the proof is not signed by the volume's owner");
   }
   return { volume: proof.volume, peer: parties.client };

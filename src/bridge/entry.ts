@@ -4,13 +4,11 @@ import { createHash } from 'node:crypto';
 import { fromBinary } from '@bufbuild/protobuf';
 import { verify } from '../crypto/sign.ts';
 import { XcoreError } from '../lib/errors.ts';
+import { ENTRY_LABEL, ENTRY_VERSION } from '../net/entry-hash.ts';
 import { EntryHeaderSchema } from '../net/proto/wire_pb.ts';
 import type { EntryHeader, LogEntry } from '../net/proto/wire_pb.ts';
 import type { Owner } from './authenticate.ts';
 import { checkDistinct, checkShard, checkShardId, sameBytes } from './records.ts';
-
-const LABEL = 'xcore/entry/1';
-const VERSION = 1;
 
 /** Longest encoded header; room for about 10,000 shards. */
 export const MAX_HEADER_BYTES = 512 * 1024;
@@ -18,11 +16,6 @@ export const MAX_HEADER_BYTES = 512 * 1024;
 export const MAX_BODY_BYTES = 3 * 1024 * 1024;
 /** Most shards that one entry adds, and most that it frees. */
 export const MAX_ENTRY_SHARDS = 8_192;
-
-/** Hash by which the next entry refers to this one: SHA-256 of the signed bytes. */
-export function entryHash(header: Uint8Array): Buffer {
-  return createHash('sha256').update(`${LABEL}\0`).update(header).digest();
-}
 
 /** The header of an entry by this owner and device. TOO_LARGE, BAD_FORMAT for an unknown version, PROTOCOL, REFUSED for a wrong signature. */
 export function checkEntry(owner: Owner, entry: LogEntry | undefined): EntryHeader {
@@ -34,11 +27,11 @@ export function checkEntry(owner: Owner, entry: LogEntry | undefined): EntryHead
     );
   }
   const header = decodeHeader(entry.header);
-  if (header.version !== VERSION)
+  if (header.version !== ENTRY_VERSION)
     throw new XcoreError('BAD_FORMAT', `log entries of version ${header.version} are unknown`);
   if (!sameBytes(header.volume, owner.volume)) throw new XcoreError('REFUSED', 'the entry is for another volume');
   if (header.device !== owner.peer) throw new XcoreError('REFUSED', 'the entry was written by another device');
-  if (!verify(owner.volume, LABEL, entry.header, entry.signature)) {
+  if (!verify(owner.volume, ENTRY_LABEL, entry.header, entry.signature)) {
     throw new XcoreError('REFUSED', "the entry is not signed by the volume's owner");
   }
   checkBody(header, entry.body);

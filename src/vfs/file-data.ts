@@ -3,7 +3,7 @@
 import { XcoreError } from '../lib/errors.ts';
 import type { Now } from '../lib/now.ts';
 import type { Span } from '../tree/extents.ts';
-import { killPrivileges, MAX_FILE_SIZE_BYTES } from './attributes.ts';
+import { MAX_FILE_SIZE_BYTES } from './attributes.ts';
 import { S_IFMT, S_IFREG } from './modes.ts';
 import type { VolumeState } from './volume.ts';
 
@@ -36,7 +36,6 @@ function store(state: VolumeState, ino: number, offset: number, data: Buffer, ca
   inode.sizeBytes = Math.max(inode.sizeBytes, at);
   if (!cached) {
     inode.mtimeNs = inode.ctimeNs = state.c.clock.nowNs();
-    killPrivileges(inode);
   }
   state.tree.touch(inode);
 }

@@ -5,7 +5,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { create, toBinary } from '@bufbuild/protobuf';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { assembleBridge } from '../../src/bridge/assemble.ts';
-import { authenticationText } from '../../src/bridge/authenticate.ts';
+import { authenticationText } from '../../src/net/authentication.ts';
 import type { HostRegistry } from '../../src/bridge/host-registry.ts';
 import { openLevelStore } from '../../src/bridge/level-store.ts';
 import { BRIDGE_DEFAULTS } from '../../src/bridge/options.ts';

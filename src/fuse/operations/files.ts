@@ -102,7 +102,8 @@ const write = operation<void>(
     const flags = request.u32(WRITE_IN.writeFlags);
     const handle = request.u64(WRITE_IN.fh);
     const offset = request.u64(WRITE_IN.offset);
-    const cached = (flags & WRITE_CACHE) !== 0;
+    // without the writeback cache the kernel leaves times of pages from a mapping to us, too
+    const cached = context.writebackCache && (flags & WRITE_CACHE) !== 0;
     request.limit = request.u32(WRITE_IN.size);
     const borrowed = request.borrow(WRITE_IN.bytes, request.limit);
     if ((flags & WRITE_KILL_SUIDGID) === 0) return filesystem.write(request.nodeid, handle, offset, borrowed, cached);
