@@ -57,7 +57,7 @@ export interface SegmentComponents {
   /** A shard was sealed and can be uploaded. */
   readonly onSealed: (shard: number) => void;
   /** Bytes of a shard were lost with the power; said once for each. */
-  readonly onLost: (shard: number) => void;
+  readonly onLost: (shard: number, keptBytes: number) => void;
 }
 
 /** Cuts off what was never committed and adds the leaf hashes; a reader computes them anew should this break off. */
@@ -269,6 +269,19 @@ export class Segments {
     if (sync) await this.#c.files.syncFolders();
   }
 
+  /** Notes in the table what the barrier of the commit that comes now brings to the disk. */
+  noteSync(): void {
+    for (const segment of [...this.#unsealed.values(), ...this.#unsynced.values()]) {
+      const entry = this.#c.table.shard(segment.shard);
+      if (entry === undefined || entry.syncedBytes >= segment.length) continue;
+      this.#c.table.putShard(segment.shard, {
+        ...entry,
+        syncedBytes: segment.length,
+        syncedCrc32: segment.crc32,
+      });
+    }
+  }
+
   /** Lets sealed segments reach the disk and closes their files. */
   async #syncSealed(): Promise<void> {
     await Promise.all(
@@ -291,8 +304,15 @@ export class Segments {
       this.#c.files.setStaged(shard, true);
       const entry = this.#c.table.shard(shard);
       if (entry === undefined || entry.sizeBytes === 0) continue;
-      const safe = entry.id.length > 0 ? await this.#isHere(shard, entry) : await this.#finish(shard, entry);
-      if (!safe) this.#c.onLost(shard);
+      const isSafe =
+        entry.id.length > 0
+          ? await this.#isHere(shard, entry)
+          : await this.#finish(shard, entry, entry.sizeBytes, entry.crc32);
+      if (isSafe) continue;
+      // what an fsync acknowledged is there, whatever came after it
+      const { syncedBytes, syncedCrc32 } = entry;
+      const keptBytes = (await this.#finish(shard, entry, syncedBytes, syncedCrc32)) ? syncedBytes : 0;
+      this.#c.onLost(shard, keptBytes);
     }
     await this.#c.files.syncFolders();
     await this.#c.commit();
@@ -310,18 +330,18 @@ export class Segments {
     }
   }
 
-  /** Seals a segment that was left open; false when bytes of it are lost. */
-  async #finish(shard: number, entry: ShardEntry): Promise<boolean> {
+  /** Seals the first `sizeBytes` of a segment that was left open; false when they are not there or not right. */
+  async #finish(shard: number, entry: ShardEntry, sizeBytes: number, checksum: number): Promise<boolean> {
     const path = this.#c.files.path(shard);
     const bytes = await readFile(path).catch(() => Buffer.alloc(0));
-    const committed = bytes.subarray(0, entry.sizeBytes);
-    if (committed.length < entry.sizeBytes || crc32(committed) !== entry.crc32) return false;
+    const committed = bytes.subarray(0, sizeBytes);
+    if (sizeBytes === 0 || committed.length < sizeBytes || crc32(committed) !== checksum) return false;
     const leaves = leafHashes(committed);
-    await completeFile(path, entry.sizeBytes, leaves).catch((error: unknown) => {
+    await completeFile(path, sizeBytes, leaves).catch((error: unknown) => {
       this.#c.log.warn({ shard, error }, 'a recovered shard could not be completed on disk; its bytes are there');
     });
-    this.#c.table.putShard(shard, { ...entry, id: shardIdOf(leaves, entry.sizeBytes) });
-    this.#c.files.add(shard, fileSizeOf(entry.sizeBytes), true);
+    this.#c.table.putShard(shard, { ...entry, sizeBytes, crc32: checksum, id: shardIdOf(leaves, sizeBytes) });
+    this.#c.files.add(shard, fileSizeOf(sizeBytes), true);
     return true;
   }
 

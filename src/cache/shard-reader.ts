@@ -119,6 +119,7 @@ export class ShardReader {
     signal?: AbortSignal,
   ): Promise<Buffer[]> {
     const entry = this.#c.table.requireShard(shard);
+    if (offset + lengthBytes > entry.sizeBytes) throw new XcoreError('EIO', `bytes of shard ${shard} were lost`);
     const local = await this.#ciphertext(shard, entry, first, last, whole, signal);
     const plain = ctrAt(this.#keyOf(shard, entry), local.first * LEAF_SIZE_BYTES, local.bytes);
     freeBuffer(local.bytes);

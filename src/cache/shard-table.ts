@@ -10,6 +10,9 @@ export interface ShardEntry {
   liveBytes: number;
   /** Of the first sizeBytes of an open segment. */
   crc32: number;
+  /** Bytes that an fsync has brought to the disk, and their CRC-32. */
+  syncedBytes: number;
+  syncedCrc32: number;
 }
 
 /** Shards of a volume by number. Changes become durable with the tree's next commit. */

@@ -114,15 +114,18 @@ export async function openLocalVolume(dir: string, components: LocalVolumeCompon
         log,
         commit: () => store.commit(),
         onSealed: components.onSealed,
-        onLost: (shard) => {
-          // never uploaded, and not waited for: reads of these bytes fail, and the log goes on
-          tree.deleteUpload(shard);
+        onLost: (shard, keptBytes) => {
+          // what is lost is not waited for: reads of these bytes fail, and the log goes on
+          if (keptBytes === 0) tree.deleteUpload(shard);
           components.onLost(shard);
         },
       },
       { idleMs: IDLE_SEAL_MS, maxAgeMs: MAX_SEGMENT_AGE_MS },
     );
-    store.setBarrier((sync) => segments.barrier(sync));
+    store.setBarrier(
+      (sync) => segments.barrier(sync),
+      () => segments.noteSync(),
+    );
     const reader = new ShardReader({
       table: tree,
       files,

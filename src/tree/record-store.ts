@@ -65,6 +65,7 @@ export class RecordStore {
   #inFlight = new Map<string, TreeRecord | null>();
   readonly #alreadyPublished = new Set<string>();
   #barrier: DataBarrier = () => Promise.resolve();
+  #beforeSync: () => void = () => undefined;
   #next: Waiter | null = null;
   #current: Waiter | null = null;
   #running: Promise<void> = Promise.resolve();
@@ -153,8 +154,10 @@ export class RecordStore {
     return this.#recordsChanges;
   }
 
-  setBarrier(barrier: DataBarrier): void {
+  /** `beforeSync` may still change records of the commit that is about to be synced. */
+  setBarrier(barrier: DataBarrier, beforeSync: () => void = () => undefined): void {
     this.#barrier = barrier;
+    this.#beforeSync = beforeSync;
   }
 
   /** The record of a key, or undefined. CORRUPT_RECORD when the index was changed or damaged. */
@@ -231,6 +234,7 @@ export class RecordStore {
       const waiter = this.#next;
       this.#next = null;
       this.#current = waiter;
+      if (waiter.sync) this.#beforeSync();
       const dirty = this.#dirty;
       this.#dirty = new Map();
       this.#inFlight = dirty;

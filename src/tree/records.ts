@@ -59,6 +59,9 @@ export interface Shard {
   id: Uint8Array;
   liveBytes: number;
   crc32: number;
+  /** Bytes that an fsync has brought to the disk, and their CRC-32. */
+  syncedBytes: number;
+  syncedCrc32: number;
 }
 
 /** Extended attributes of one inode: name (latin1) to value. */
@@ -224,7 +227,8 @@ export function decodeRecord(kind: string, bytes: Uint8Array, ino: number): Tree
     }
     case KIND.shard: {
       const r = unpack(ShardRecordSchema, bytes);
-      return { salt: r.salt, sizeBytes: r.sizeBytes, id: r.id, liveBytes: Number(r.liveBytes), crc32: r.crc32 };
+      const { salt, sizeBytes, id, liveBytes, crc32, syncedBytes, syncedCrc32 } = r;
+      return { salt, sizeBytes, id, liveBytes: Number(liveBytes), crc32, syncedBytes, syncedCrc32 };
     }
     case KIND.xattrs: {
       const r = unpack(XattrsRecordSchema, bytes);

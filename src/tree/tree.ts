@@ -303,7 +303,9 @@ export class Tree {
     const counters = this.counters;
     const shard = counters.nextShard++;
     this.store.put(COUNTERS_KEY, counters);
-    this.store.put(shardKeyOf(shard), { salt, sizeBytes: 0, id: new Uint8Array(0), liveBytes: 0, crc32: 0 });
+    const id = new Uint8Array(0);
+    const record: Shard = { salt, sizeBytes: 0, id, liveBytes: 0, crc32: 0, syncedBytes: 0, syncedCrc32: 0 };
+    this.store.put(shardKeyOf(shard), record);
     this.putUpload(shard, { durable: false });
     return shard;
   }

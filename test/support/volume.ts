@@ -140,7 +140,10 @@ export async function openVolume(dir: string, options: VolumeOptions = {}): Prom
     },
     options.seal ?? { idleMs: 60_000, maxAgeMs: 60_000 },
   );
-  store.setBarrier((sync) => segments.barrier(sync));
+  store.setBarrier(
+    (sync) => segments.barrier(sync),
+    () => segments.noteSync(),
+  );
   const reader = new ShardReader({
     table: tree,
     files,

@@ -202,7 +202,15 @@ t.test('a follower records nothing, and what the log carries already is not reco
   await store.commit();
   t.same(await recorded(store), []);
   store.setRecording(true);
-  const shard = { salt: Buffer.alloc(32), sizeBytes: 1, id: Buffer.alloc(32), liveBytes: 0, crc32: 0 };
+  const shard = {
+    salt: Buffer.alloc(32),
+    sizeBytes: 1,
+    id: Buffer.alloc(32),
+    liveBytes: 0,
+    crc32: 0,
+    syncedBytes: 0,
+    syncedCrc32: 0,
+  };
   for (const n of [1, 2, 3]) store.put(shardKeyOf(n), shard);
   await store.commit();
   store.deletePublished(shardKeyOf(1));

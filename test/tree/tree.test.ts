@@ -14,6 +14,7 @@ const UNIT = 65_536;
 
 async function openTree(t: Scope, dir: string): Promise<Tree> {
   const store = await RecordStore.open(join(dir, 'index'), indexSealer(), LINEAGE);
+  store.setRecording(true);
   t.teardown(() => store.close().catch(() => undefined));
   const tree = new Tree(store, Buffer.alloc(32, 9));
   if (tree.isEmpty) tree.format({ uid: 1, gid: 1 }, 5n);
