@@ -44,6 +44,7 @@ async function waitUntilPublished(
   await volume.store.commit(true);
   const target = volume.store.lastCommit;
   let totalBytes = 0;
+  let isDue = true;
   for (;;) {
     const { uploader, sync, volume: current } = sources();
     if (current !== volume) {
@@ -59,20 +60,24 @@ async function waitUntilPublished(
     if (!sync.writer) {
       throw new XcoreError('LEASE_HELD', 'another device writes this volume; what is staged here waits for it');
     }
-    sync.nudge();
-    await Promise.race([sync.nextStep(), pause(PROGRESS_INTERVAL_MS, signal)]);
+    // a step that is asked for after each step would leave no time for anything else
+    if (isDue) sync.nudge();
+    isDue = await pause(sync.nextStep(), PROGRESS_INTERVAL_MS, signal);
     if (signal.aborted) throw new XcoreError('ABORTED', 'stopped waiting; uploads go on');
   }
 }
 
-function pause(ms: number, signal: AbortSignal): Promise<void> {
+/** Waits for a step, or until time is up, or for the signal; tells whether time was up. */
+function pause(step: Promise<void>, ms: number, signal: AbortSignal): Promise<boolean> {
   return new Promise((resolve) => {
-    const done = (): void => {
+    const end = (isTimeUp: boolean): void => {
       clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
+      signal.removeEventListener('abort', aborted);
+      resolve(isTimeUp);
     };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener('abort', done, { once: true });
+    const aborted = (): void => end(false);
+    const timer = setTimeout(end, ms, true);
+    signal.addEventListener('abort', aborted, { once: true });
+    void step.then(aborted);
   });
 }
