@@ -15,6 +15,12 @@ const SECRET_FD = 3;
 const READY_FD = 4;
 const MAX_LINE_BYTES = 65_536;
 const MAX_LOG_BYTES = 16 * 2 ** 20;
+/** glibc (mallopt(3)): shard buffers go back to the system when they are freed, whichever thread had them. */
+const MEMORY_SETTINGS = {
+  MALLOC_ARENA_MAX: '2',
+  MALLOC_MMAP_THRESHOLD_: '131072',
+  MALLOC_TRIM_THRESHOLD_: '131072',
+};
 
 /** What the daemon says once it serves the mount. */
 export interface Ready {
@@ -38,6 +44,7 @@ export async function startDaemonProcess(
     // The daemon must not keep another file system busy.
     cwd: '/',
     stdio: ['ignore', log, log, 'pipe', 'pipe'],
+    env: { ...MEMORY_SETTINGS, NODE_COMPILE_CACHE: paths.codeCache, ...process.env },
   });
   closeSync(log);
   const secret = child.stdio[SECRET_FD] as Writable;

@@ -21,6 +21,8 @@ export interface Paths {
   readonly controlSocket: string;
   readonly log: string;
   readonly daemonLog: string;
+  /** Compiled code, so that a start is quick and takes little memory. */
+  readonly codeCache: string;
   readonly localNetwork: string;
   readonly bridge: string;
   readonly host: string;
@@ -67,6 +69,7 @@ function layout(
     controlSocket: socketPath(join(run, 'control.sock'), env, uid),
     log: join(state, 'log'),
     daemonLog: join(state, 'log', 'daemon.log'),
+    codeCache: join(state, 'code-cache'),
     localNetwork: join(data, 'local-network'),
     bridge: join(data, 'bridge'),
     host: join(data, 'host'),
