@@ -2,18 +2,18 @@
 // memory and committed together. Knows keys and records, not what a filesystem means by them.
 
 import { LRUCache } from 'lru-cache';
-import { Level } from 'level';
 import { create, toBinary } from '@bufbuild/protobuf';
 import type { Sealer } from '../crypto/sealer.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
 import { ChangeSetSchema } from './proto/tree_pb.ts';
 import type { Change } from './proto/tree_pb.ts';
 import { decodeNumber, KIND, keyBytes, keyRange, metaKey, outboxKey, PUBLISHED_KINDS } from './keys.ts';
+import { IndexDatabase } from './index-database.ts';
+import type { BatchOperation, StoreSnapshot } from './index-database.ts';
 import { decodeRecord, encodeRecord } from './records.ts';
 import type { TreeRecord } from './records.ts';
 
-/** A consistent view of the committed state. */
-export type StoreSnapshot = ReturnType<Database['snapshot']>;
+export type { StoreSnapshot };
 
 /** Waits until all bytes that commits may refer to are in their files; `sync`: also on the disk. */
 export type DataBarrier = (sync: boolean) => Promise<void>;
@@ -28,14 +28,12 @@ const COMMIT_DELAY_MS = 10;
 const RETRY_DELAY_MS = 1_000;
 const ITERATOR_BATCH = 512;
 
-type Database = Level<Buffer, Buffer>;
 interface Waiter {
   readonly promise: Promise<void>;
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
   sync: boolean;
 }
-type BatchOperation = { type: 'put'; key: Buffer; value: Buffer } | { type: 'del'; key: Buffer };
 
 const publishedKinds: ReadonlySet<string> = new Set(PUBLISHED_KINDS);
 
@@ -55,7 +53,7 @@ function weigh(record: TreeRecord | null): number {
  * may be changed in place, then put(); none may be held across an await.
  */
 export class RecordStore {
-  readonly #db: Database;
+  readonly #db: IndexDatabase;
   readonly #sealer: Sealer;
   readonly #cache = new LRUCache<string, { record: TreeRecord | null }>({
     maxSize: CACHED_RECORDS,
@@ -78,7 +76,7 @@ export class RecordStore {
   #recordsChanges = false;
   readonly #lineage: Buffer;
 
-  private constructor(db: Database, sealer: Sealer, lineage: Buffer) {
+  private constructor(db: IndexDatabase, sealer: Sealer, lineage: Buffer) {
     this.#db = db;
     this.#sealer = sealer;
     this.#lineage = lineage;
@@ -89,36 +87,22 @@ export class RecordStore {
    * HOME_LOCKED when another process has it open.
    */
   static async open(dir: string, sealer: Sealer, lineage: Buffer): Promise<RecordStore> {
-    const db: Database = new Level(dir, {
-      keyEncoding: 'buffer',
-      valueEncoding: 'buffer',
-      // what a write keeps in memory before it becomes a file, and what reads keep of files
-      writeBufferSize: 8 * 1024 * 1024,
-      cacheSize: 16 * 1024 * 1024,
-      maxOpenFiles: 200,
-    });
-    try {
-      await db.open();
-    } catch (error) {
-      const cause = error instanceof Error ? error.cause : undefined;
-      if (cause instanceof Error && 'code' in cause && cause.code === 'LEVEL_LOCKED') {
-        throw new XcoreError('HOME_LOCKED', `another xcore process uses ${dir}`, { cause: error });
-      }
-      throw cause instanceof Error && 'errno' in cause ? cause : error;
-    }
+    const db = await IndexDatabase.open(dir);
     const store = new RecordStore(db, sealer, lineage);
     await store.#findOutbox();
     return store;
   }
 
   async #findOutbox(): Promise<void> {
-    const range = keyRange(KIND.outbox);
-    for await (const key of this.#db.keys({ ...range, limit: 1 })) {
-      this.#firstUnpublished = decodeNumber(key.toString('latin1'), 1);
+    this.#lastCommit = (await this.#outboxEnd(true)) ?? 0;
+    this.#firstUnpublished = (await this.#outboxEnd(false)) ?? 1;
+  }
+
+  async #outboxEnd(reverse: boolean): Promise<number | undefined> {
+    for await (const [entry] of this.#db.lists({ ...keyRange(KIND.outbox), limit: 1, reverse }, 1)) {
+      if (entry !== undefined) return decodeNumber(entry[0].toString('latin1'), 1);
     }
-    for await (const key of this.#db.keys({ ...range, limit: 1, reverse: true })) {
-      this.#lastCommit = decodeNumber(key.toString('latin1'), 1);
-    }
+    return undefined;
   }
 
   /** Number of the newest commit; never used twice by one lineage. */
@@ -169,7 +153,7 @@ export class RecordStore {
     const cached = this.#cache.get(key);
     if (cached !== undefined) return cached.record ?? undefined;
     const bytes = keyBytes(key);
-    const sealed = this.#db.getSync(bytes);
+    const sealed = this.#db.get(bytes);
     const record = sealed === undefined ? null : this.#decode(key, bytes, sealed);
     this.#cache.set(key, { record });
     return record ?? undefined;
@@ -243,7 +227,7 @@ export class RecordStore {
         // LevelDB skips an empty batch, and with it the sync of all earlier ones
         if (waiter.sync && operations.length === 0) operations.push({ type: 'del', key: keyBytes(metaKey('sync')) });
         await this.#barrier(waiter.sync);
-        await this.#db.batch(operations, { sync: waiter.sync });
+        await this.#db.write(operations, waiter.sync);
         if (recorded) this.#lastCommit++;
         this.#unsynced = !waiter.sync;
         this.#failure = null;
@@ -312,19 +296,9 @@ export class RecordStore {
     options: { from?: Buffer; snapshot?: StoreSnapshot } = {},
   ): AsyncGenerator<{ key: string; value: Buffer }> {
     const { gte, lt } = keyRange(prefix);
-    const iterator = this.#db.iterator({
-      gte: options.from ?? gte,
-      lt,
-      ...(options.snapshot ? { snapshot: options.snapshot } : {}),
-    });
-    try {
-      for (;;) {
-        const entries = await iterator.nextv(ITERATOR_BATCH);
-        if (entries.length === 0) return;
-        for (const [key, value] of entries) yield { key: key.toString('latin1'), value: this.#sealer.open(value, key) };
-      }
-    } finally {
-      await iterator.close();
+    const range = { gte: options.from ?? gte, lt, ...(options.snapshot ? { snapshot: options.snapshot } : {}) };
+    for await (const entries of this.#db.lists(range, ITERATOR_BATCH)) {
+      for (const [key, value] of entries) yield { key: key.toString('latin1'), value: this.#sealer.open(value, key) };
     }
   }
 

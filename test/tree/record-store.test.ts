@@ -1,4 +1,6 @@
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Level } from 'level';
@@ -291,6 +293,48 @@ t.test('no byte of a value can be changed unnoticed, no value moved to another k
     await damaged.close();
   }
 });
+
+const asRoot = process.getuid?.() === 0;
+t.test(
+  'a full disk loses nothing, and commits go on once there is room',
+  { skip: !asRoot && 'root only' },
+  async (t) => {
+    const dir = temporaryFolder(t);
+    if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=80m', 'none', dir]).status !== 0)
+      return t.comment('no tmpfs here');
+    t.teardown(() => spawnSync('umount', ['-l', dir]));
+    for (const fillerMiB of [72, 66]) {
+      const filler = join(dir, 'filler');
+      writeFileSync(filler, Buffer.alloc(fillerMiB * 2 ** 20));
+      const store = await openStore(t, dir);
+      let kept = 0;
+      const put = async (ino: number): Promise<void> => {
+        store.put(xattrsKey(ino), new Map([['n', randomBytes(20_000)]]));
+        await store.commit(ino % 10 === 0);
+        kept = ino;
+      };
+      const fill = async (): Promise<void> => {
+        for (let ino = 1; ; ino++) await put(ino);
+      };
+      await t.rejects(fill(), { code: 'ENOSPC' });
+      await t.rejects(store.commit(), { code: 'ENOSPC' });
+      t.throws(() => store.assertHealthy(), { code: 'ENOSPC' });
+      t.equal((store.get(xattrsKey(1)) as Xattrs).size, 1, 'what is committed stays readable');
+      const failed = kept + 1;
+      rmSync(filler);
+      await store.commit();
+      for (let ino = failed + 1; ino < failed + 20; ino++) await put(ino);
+      await store.close();
+      const again = await openStore(t, dir);
+      let missing = 0;
+      for (let ino = 1; ino <= kept; ino++) if (again.get(xattrsKey(ino)) === undefined) missing++;
+      t.equal(missing, 0, `${kept} commits`);
+      t.equal(again.lastCommit, kept);
+      await again.close();
+      rmSync(join(dir, 'index'), { recursive: true });
+    }
+  },
+);
 
 t.test('what is committed survives kill -9, whole batches only', async (t) => {
   const seed = pickSeed();
