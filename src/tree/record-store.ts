@@ -280,6 +280,15 @@ export class RecordStore {
     return { operations, recorded: true };
   }
 
+  /** Changes that no commit has brought to disk yet, of keys that begin with `prefix`, by key; null is deleted. */
+  uncommitted(prefix: string): { key: string; record: TreeRecord | null }[] {
+    const found = new Map<string, TreeRecord | null>();
+    for (const changes of [this.#inFlight, this.#dirty]) {
+      for (const [key, record] of changes) if (key.startsWith(prefix)) found.set(key, record);
+    }
+    return [...found].map(([key, record]) => ({ key, record })).sort((a, b) => (a.key < b.key ? -1 : 1));
+  }
+
   /** Committed records whose keys begin with `prefix`, from key `from` on if given. */
   async *range(
     prefix: string,

@@ -22,7 +22,17 @@ import {
   xattrsKey,
 } from './keys.ts';
 import { MARK } from './records.ts';
-import type { CheckpointShards, Counters, Dentry, HeadState, Inode, Shard, Upload, Xattrs } from './records.ts';
+import type {
+  CheckpointShards,
+  Counters,
+  Dentry,
+  HeadState,
+  Inode,
+  Shard,
+  TreeRecord,
+  Upload,
+  Xattrs,
+} from './records.ts';
 import type { RecordStore } from './record-store.ts';
 
 /** Windows of a file that are looked for one by one; past that their keys are listed from disk. */
@@ -131,16 +141,26 @@ export class Tree {
     this.store.delete(dentryKey(parent, hiddenName(this.#nameKey, parent, name)));
   }
 
-  /** Committed dentries of a directory from `position` on, in the order of their hidden names. */
+  /** Dentries of a directory from `position` on, as they are at the first step, in the order of their hidden names. */
   async *dentries(parent: number, position: bigint): AsyncGenerator<ListedDentry> {
     const from = Buffer.alloc(17);
     keyBytes(dentryKey(parent, Buffer.alloc(0))).copy(from);
     from.writeBigUInt64BE(position, 9);
     const prefix = from.toString('latin1', 0, 9);
+    const list = (key: string, record: TreeRecord): ListedDentry => ({
+      dentry: record as Dentry,
+      position: keyBytes(key).readBigUInt64BE(9),
+    });
+    // both are taken in this turn, so that together they are the state of one moment
+    const changes = this.store.uncommitted(prefix).filter(({ key }) => key >= from.toString('latin1'));
+    let next = 0;
     for await (const { key, record } of this.store.range(prefix, { from })) {
-      const bytes = keyBytes(key);
-      yield { dentry: record as Dentry, position: bytes.readBigUInt64BE(9) };
+      for (let change = changes[next]; change !== undefined && change.key < key; change = changes[++next]) {
+        if (change.record !== null) yield list(change.key, change.record);
+      }
+      if (changes[next]?.key !== key) yield list(key, record);
     }
+    for (const change of changes.slice(next)) if (change.record !== null) yield list(change.key, change.record);
   }
 
   // ------------------------------------------------------------------ extents
@@ -346,7 +366,7 @@ export class Tree {
   // ------------------------------------------------------------------ extended attributes
 
   xattrs(ino: number): Xattrs {
-    return (this.store.get(xattrsKey(ino)) as Xattrs | undefined) ?? new Map();
+    return (this.store.get(xattrsKey(ino)) as Xattrs | undefined) ?? new Map<string, Uint8Array>();
   }
 
   putXattrs(inode: Inode, xattrs: Xattrs): void {

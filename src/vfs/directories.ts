@@ -75,7 +75,6 @@ async function seek(state: VolumeState, directory: DirectoryHandle, cookie: bigi
   }
   await directory.entries?.return(undefined);
   directory.pending = [];
-  await state.tree.store.commit();
   directory.removals = state.removals;
   const position = cookie <= DOT_DOT ? 0n : (cookie + 1n) << 1n;
   directory.entries = state.tree.dentries(directory.ino, position);

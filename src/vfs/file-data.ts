@@ -67,14 +67,12 @@ export function read(
 }
 
 function gather(state: VolumeState, spans: readonly Span[], whole: boolean, signal?: AbortSignal): Now<Buffer[]> {
-  const parts: Now<Buffer[]>[] = [];
-  let waits = false;
-  for (const span of spans) {
-    const part = span.shard === 0 ? zeros(span.lengthBytes) : readSpan(state, span, whole, signal);
-    waits ||= part instanceof Promise;
-    parts.push(part);
-  }
-  return waits ? Promise.all(parts).then((all) => all.flat()) : (parts as Buffer[][]).flat();
+  const parts = spans.map((span) =>
+    span.shard === 0 ? zeros(span.lengthBytes) : readSpan(state, span, whole, signal),
+  );
+  const isReady = (part: Now<Buffer[]>): part is Buffer[] => !(part instanceof Promise);
+  if (parts.every(isReady)) return parts.flat();
+  return Promise.all(parts.map((part) => Promise.resolve(part))).then((all) => all.flat());
 }
 
 function readSpan(state: VolumeState, span: Span, whole: boolean, signal?: AbortSignal): Now<Buffer[]> {

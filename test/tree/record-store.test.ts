@@ -269,9 +269,9 @@ t.test('no byte of a value can be changed unnoticed, no value moved to another k
   store.put(inodeKey(2), inode(2));
   await store.close();
   const db = new Level<Buffer, Buffer>(join(dir, 'index'), { keyEncoding: 'buffer', valueEncoding: 'buffer' });
-  const original = (await db.get(keyBytes(xattrsKey(1)))) as Buffer;
+  const original = await db.get<Buffer, Buffer>(keyBytes(xattrsKey(1)), {});
   t.notOk(original.includes('value'), 'sealed');
-  await db.put(keyBytes(inodeKey(2)), (await db.get(keyBytes(inodeKey(1)))) as Buffer);
+  await db.put(keyBytes(inodeKey(2)), await db.get<Buffer, Buffer>(keyBytes(inodeKey(1)), {}));
   await db.close();
   const moved = await openStore(t, dir);
   t.throws(() => moved.get(inodeKey(2)), { code: 'CORRUPT_RECORD' });
