@@ -98,6 +98,47 @@ t.test('a listing goes on from any cookie, also through a new handle, and begins
   t.equal(volume.vfs.openHandles, 0);
 });
 
+t.test('a listing is complete while changes wait to be committed, and when they cannot be', async (t) => {
+  const volume = await opened(t);
+  const { vfs, store } = volume;
+  const expected: string[] = ['.', '..'];
+  const add = async (name: string): Promise<void> => {
+    await touch(volume, 1, name);
+    expected.push(name);
+  };
+  const remove = async (name: string): Promise<void> => {
+    await vfs.unlink(1, name);
+    expected.splice(expected.indexOf(name), 1);
+  };
+  for (let n = 0; n < 300; n++) await add(`committed-${n}`);
+  await store.commit();
+  const entered = Promise.withResolvers<void>();
+  const gate = Promise.withResolvers<void>();
+  store.setBarrier(() => {
+    entered.resolve();
+    return gate.promise;
+  });
+  for (let n = 0; n < 100; n++) await add(`in-flight-${n}`);
+  for (let n = 0; n < 50; n++) await remove(`committed-${n}`);
+  const commit = store.commit();
+  await entered.promise;
+  for (let n = 0; n < 100; n++) await add(`dirty-${n}`);
+  for (let n = 0; n < 50; n++) await remove(`in-flight-${n}`);
+  for (let n = 50; n < 100; n++) await remove(`committed-${n}`);
+  await add('committed-7');
+  for (const limit of [1_000, 37]) {
+    const entries = await list(volume, 1, limit, limit, true);
+    t.same(namesOf(entries), expected.toSorted());
+    t.ok(entries.every(({ cookie }, i) => i === 0 || cookie > (entries[i - 1]?.cookie ?? 0n)));
+  }
+  gate.reject(new Error('disk'));
+  await t.rejects(commit);
+  t.same(namesOf(await list(volume, 1, 100)), expected.toSorted(), 'nothing can be committed');
+  store.setBarrier(() => Promise.resolve());
+  await store.commit();
+  t.same(namesOf(await list(volume, 1, 100)), expected.toSorted(), 'all is committed');
+});
+
 t.test('while names come and go, what stays is seen once and what is gone is not', async (t) => {
   const seed = pickSeed();
   t.comment(`XCORE_TEST_SEED=${seed}`);
