@@ -265,7 +265,7 @@ export class Tree {
       current.sizeBytes = Math.min(current.sizeBytes, sizeBytes);
       this.touch(current);
     };
-    if (inode.storedBytes === 0) return;
+    if (inode.storedBytes === 0) return free([]);
     const indexes = this.#windowsFrom(inode, first);
     if (!(indexes instanceof Promise)) return free(indexes);
     return indexes.then((listed) => {
