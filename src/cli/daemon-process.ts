@@ -15,6 +15,8 @@ const SECRET_FD = 3;
 const READY_FD = 4;
 const MAX_LINE_BYTES = 65_536;
 const MAX_LOG_BYTES = 16 * 2 ** 20;
+/** V8 would let its young generation grow to 48 MiB. */
+const HEAP_SETTINGS = ['--max-semi-space-size=8'];
 /** glibc (mallopt(3)): shard buffers go back to the system when they are freed, whichever thread had them. */
 const MEMORY_SETTINGS = {
   MALLOC_ARENA_MAX: '2',
@@ -39,7 +41,7 @@ export async function startDaemonProcess(
 ): Promise<Ready> {
   const { paths, passphrase, signal } = options;
   const log = openDaemonLog(paths);
-  const child = spawn(process.execPath, [BIN, ...args, '--daemon'], {
+  const child = spawn(process.execPath, [...HEAP_SETTINGS, BIN, ...args, '--daemon'], {
     detached: true,
     // The daemon must not keep another file system busy.
     cwd: '/',

@@ -5,6 +5,7 @@ import { callControl } from '../../client/control.ts';
 import { createIdentity, identityState, loadConfig, loadIdentity } from '../../client/identity.ts';
 import { hasCode, XcoreError } from '../../lib/errors.ts';
 import { createLogger, logLevel } from '../../lib/log.ts';
+import { MemoryTrim } from '../../lib/memory-trim.ts';
 import { ensureHome, type Paths } from '../../lib/paths.ts';
 import { parseBytes } from '../../lib/units.ts';
 import { currentPaths } from '../context.ts';
@@ -114,7 +115,9 @@ async function serveMount(args: MountArguments): Promise<void> {
   const log = args.daemon
     ? createLogger({ level: logLevel(process.env, 'info'), file: paths.daemonLog })
     : createLogger({ level: logLevel(process.env, 'warn') });
+  const trim = new MemoryTrim(log);
   try {
+    trim.start();
     const identity = await loadIdentity(paths, args.daemon ? receivePassphrase : () => askPassphrase());
     const config = await loadConfig(paths);
     const { startDaemon } = await import('../../client/daemon.ts');
@@ -139,6 +142,8 @@ async function serveMount(args: MountArguments): Promise<void> {
     log.error({ err: error }, 'the mount failed');
     if (args.daemon) await tellStarter({ error });
     throw error;
+  } finally {
+    trim.stop();
   }
 }
 
