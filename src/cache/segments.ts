@@ -87,6 +87,8 @@ export class Segments {
   #reserved = false;
   #lastAppendMs = -Infinity;
   #admission: Promise<void> | null = null;
+  /** What sealing failed with, until some segment is sealed again. */
+  #failure: unknown = null;
   #timer: NodeJS.Timeout | null = null;
 
   constructor(components: SegmentComponents, options: SegmentOptions) {
@@ -164,7 +166,7 @@ export class Segments {
     }
   }
 
-  /** Waits while too many segments are unsealed; EIO when none of them can be written. */
+  /** Waits while too many segments are unsealed; EIO when they cannot be written. */
   async #waitForSeals(): Promise<void> {
     let deadline = 0;
     let waitsFor = -1;
@@ -174,7 +176,9 @@ export class Segments {
       const [shard, work] = oldest;
       const now = this.#c.clock.monotonicMs();
       if (shard !== waitsFor) deadline = now + ROOM_DEADLINE_MS;
-      else if (now > deadline) throw new XcoreError('EIO', 'nothing can be written to the cache folder');
+      else if (now > deadline && this.#failure !== null) {
+        throw new XcoreError('EIO', 'nothing can be written to the cache folder', { cause: this.#failure });
+      }
       waitsFor = shard;
       await Promise.race([work, this.#c.files.waitForRoom(POLL_MS)]);
     }
@@ -236,8 +240,10 @@ export class Segments {
         const entry = this.#c.table.requireShard(segment.shard);
         this.#c.table.putShard(segment.shard, { ...entry, id, sizeBytes });
         await this.#c.commit();
+        this.#failure = null;
         break;
       } catch (error) {
+        this.#failure = error;
         this.#c.log.warn({ shard: segment.shard, error }, 'a segment could not be sealed; trying again');
         if (this.#timer === null) return; // stopping: it is found again at the next start
         await this.#c.clock.sleep(1_000);
