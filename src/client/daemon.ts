@@ -1,40 +1,25 @@
 // The daemon behind one mount: builds every part, starts them in order and stops them in reverse.
 
-import { rename, rm } from 'node:fs/promises';
-import { join } from 'node:path';
 import { deriveVolumeKeys } from '../crypto/keys.ts';
 import type { VolumeKeys } from '../crypto/keys.ts';
 import type { Session } from '../fuse/driver.ts';
 import { mountKernel } from '../fuse/kernel-driver.ts';
 import { systemClock } from '../lib/clock.ts';
-import { asError, hasCode, XcoreError } from '../lib/errors.ts';
+import { asError, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Paths } from '../lib/paths.ts';
-import type { Network, NetworkSpace } from '../net/network.ts';
+import type { Network } from '../net/network.ts';
 import { peerNameOf } from '../net/peer-name.ts';
 import { WorkerNetwork } from '../net/worker-network.ts';
-import { Vfs } from '../vfs/vfs.ts';
-import type { Room } from '../vfs/volume.ts';
 import type { FlushProgress, MountStatus } from './control-api.ts';
 import { serveControl } from './control.ts';
 import type { ControlServer } from './control.ts';
-import { flushVolume } from './flush.ts';
-import { Gate } from './gate.ts';
-import { EntryCodec } from './log-entry.ts';
-import { openLocalVolume } from './local-volume.ts';
-import type { LocalVolume } from './local-volume.ts';
+import { joinNetwork } from './join-network.ts';
+import { MountedVolume } from './mounted-volume.ts';
 import { Problems } from './problems.ts';
-import { Publisher } from './publisher.ts';
 import type { Invalidations } from './replay.ts';
-import { SetAsideFolder } from './set-aside.ts';
-import { stagedBytesOf, statusOf } from './status.ts';
-import { rootNames, unpublishedNames } from './stale-names.ts';
-import { Uploader } from './uploader.ts';
-import { VolumeSync } from './volume-sync.ts';
+import { statusOf } from './status.ts';
 
-/** A home without local state waits this long for its bridge; one with state does not need it. */
-const FIRST_CONNECTION_MS = 20_000;
-const CONNECTION_MS = 4_000;
 const SPACE_INTERVAL_MS = 15_000;
 /** The kernel is told what changes, so it may remember for long. */
 const KERNEL_CACHE_MS = 3_600_000;
@@ -98,19 +83,12 @@ class MountDaemon implements Daemon {
   readonly #device: string;
   readonly #log: Logger;
   readonly #problems = new Problems(systemClock);
-  readonly #setAside: SetAsideFolder;
-  readonly #volumeDir: string;
   readonly #startedMs = Date.now();
   #localNetwork: LocalNetwork | null = null;
   #network!: Network;
-  #volume!: LocalVolume;
-  #uploader!: Uploader;
-  #sync!: VolumeSync;
-  #vfs!: Vfs;
-  readonly #gate = new Gate();
+  #mounted!: MountedVolume;
   #session: Session | null = null;
   #control: ControlServer | null = null;
-  #space: NetworkSpace | null = null;
   #spaceTimer: NodeJS.Timeout | null = null;
   #stopping: Promise<void> | null = null;
   /** Settles, and never rejects, when the unmount under way is done. */
@@ -123,8 +101,6 @@ class MountDaemon implements Daemon {
     this.#keys = keys;
     this.#device = peerNameOf(options.deviceSeed);
     this.#log = components.log;
-    this.#volumeDir = join(components.paths.volume, 'current');
-    this.#setAside = new SetAsideFolder(join(components.paths.volume, 'set-aside'));
   }
 
   get ended(): Promise<void> {
@@ -147,19 +123,18 @@ class MountDaemon implements Daemon {
         return {};
       },
       takeOver: () => {
-        this.#sync.takeOver();
+        this.#mounted.sync.takeOver();
         return Promise.resolve({});
       },
     });
-    await this.#setAside.open();
     const bridge = this.#options.bridge ?? (await this.#startLocalNetwork());
     const { deviceSeed } = this.#options;
     this.#network = new WorkerNetwork({ bridge, deviceSeed, ownerSeed: this.#keys.ownerSeed }, { logger: this.#log });
     await this.#openVolume();
-    await this.#connect();
+    await this.#join();
     await this.#mount();
-    this.#spaceTimer = setInterval(() => void this.#refresh(), SPACE_INTERVAL_MS);
-    void this.#refresh();
+    this.#spaceTimer = setInterval(() => void this.#mounted.refresh(), SPACE_INTERVAL_MS);
+    void this.#mounted.refresh();
   }
 
   async #startLocalNetwork(): Promise<string> {
@@ -183,141 +158,50 @@ class MountDaemon implements Daemon {
   }
 
   async #openVolume(): Promise<void> {
-    this.#volume = await this.#open(this.#volumeDir);
-    const { tree, store } = this.#volume;
-    const isPartial = !tree.isEmpty && tree.head.seq === 0 && store.firstUnpublished > store.lastCommit;
-    if (isPartial) {
-      // the first reading of the log was cut short: nothing here is ours alone
-      await this.#volume.close();
-      await rm(this.#volumeDir, { recursive: true });
-      this.#volume = await this.#open(this.#volumeDir);
-    }
-    this.#uploader = this.#newUploader();
-    const publisher = new Publisher({
-      network: this.#network,
-      codec: new EntryCodec(this.#keys),
-      clock: systemClock,
-      log: this.#log,
-      device: this.#device,
-      onNeeded: (shards) => this.#uploader.need(shards),
-    });
-    const { dataKey } = this.#keys;
-    const { readOnly, takeOver } = this.#options;
-    this.#sync = new VolumeSync(
+    const { readOnly, takeOver, cacheBytes } = this.#options;
+    this.#mounted = await MountedVolume.open(
       {
         network: this.#network,
-        codec: new EntryCodec(this.#keys),
-        publisher,
         keys: this.#keys,
         device: this.#device,
         clock: systemClock,
         log: this.#log,
         problems: this.#problems,
-        checkpoints: { network: this.#network, dataKey, dir: join(this.#components.paths.volume, 'checkpoint') },
-        volume: () => this.#volume,
-        rebuild: (keep, fill) => this.#rebuild(keep, fill),
-        onApplied: (invalidations) => this.#invalidate(invalidations),
-        onUndurable: (shard) => this.#uploader.add(shard),
-        onRole: (writer) => this.#roleChanged(writer),
+        onChanged: (invalidations) => this.#invalidate(invalidations),
       },
-      { readOnly, takeOver, owner: { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 } },
+      {
+        dir: this.#components.paths.volume,
+        cacheBytes,
+        readOnly,
+        takeOver,
+        owner: { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
+      },
     );
   }
 
-  #open(dir: string): Promise<LocalVolume> {
-    return openLocalVolume(dir, {
-      keys: this.#keys,
-      fetcher: this.#network,
-      clock: systemClock,
-      log: this.#log,
-      cacheBytes: this.#options.cacheBytes,
-      onSealed: (shard) => this.#uploader.add(shard),
-      onLost: (shard) => this.#damaged(shard, true),
-      onDamaged: (shard, lost) => this.#damaged(shard, lost),
-    });
-  }
-
-  #newUploader(): Uploader {
-    return new Uploader(this.#volume, {
+  async #join(): Promise<void> {
+    const notes = await joinNetwork({
       network: this.#network,
+      mounted: this.#mounted,
+      problems: this.#problems,
       clock: systemClock,
       log: this.#log,
-      problems: this.#problems,
-      onDurable: () => this.#sync.nudge(),
+      isStopping: () => this.#stopping !== null,
     });
-  }
-
-  #damaged(shard: number, lost: boolean): void {
-    this.#log.error({ shard, lost }, 'local bytes of a shard are damaged');
-    this.#problems.set(
-      `damaged:${shard}`,
-      'CORRUPT_SHARD',
-      lost
-        ? `bytes that only this machine had (shard ${shard}) are damaged; the files that hold them cannot be read whole`
-        : `the local copy of shard ${shard} was damaged and is fetched again`,
-      'check this disk',
+    this.notes.push(...notes);
+    const { sync } = this.#mounted;
+    if (sync.writer || this.#options.readOnly) return;
+    this.notes.push(
+      sync.holder === ''
+        ? 'read-only until the bridge can be reached'
+        : 'another device writes this volume: read-only here, until it lets go or you mount with --take-over',
     );
-  }
-
-  /** Joins the network as far as it can be reached; a home without state cannot do without. */
-  async #connect(): Promise<void> {
-    const connected = Promise.withResolvers<void>();
-    this.#network.on('connection', (up) => {
-      if (up) {
-        connected.resolve();
-        this.#problems.clear('connection');
-      } else if (this.#stopping === null) {
-        const message = 'the bridge cannot be reached; what is here stays usable, and uploads wait';
-        this.#problems.set('connection', 'UNREACHABLE', message, 'nothing to do: tried again until it works');
-      }
-    });
-    this.#sync.begin();
-    await this.#network.start();
-    const { tree } = this.#volume;
-    const timeoutMs = tree.isEmpty ? FIRST_CONNECTION_MS : CONNECTION_MS;
-    const timedOut = Symbol('timed out');
-    const timer = Promise.withResolvers<typeof timedOut>();
-    const handle = setTimeout(() => timer.resolve(timedOut), timeoutMs);
-    const outcome = await Promise.race([connected.promise, timer.promise]);
-    clearTimeout(handle);
-    if (outcome === timedOut) {
-      if (tree.isEmpty) {
-        throw new XcoreError(
-          'UNREACHABLE',
-          'the bridge cannot be reached, and this home has no copy of the volume yet; check the address with xcore doctor',
-        );
-      }
-      const message = 'the bridge cannot be reached; what is here stays usable, and uploads wait';
-      this.#problems.set('connection', 'UNREACHABLE', message, 'nothing to do: tried again until it works');
-      this.notes.push('the bridge cannot be reached; the folder works from what is here and catches up later');
-    } else {
-      await this.#sync.catchUp().catch((error: unknown) => {
-        // a volume that is here stays usable, whatever the bridge says
-        if (this.#volume.tree.isEmpty || hasCode(error, 'FORKED_LOG', 'REFUSED')) throw error;
-        this.#log.warn({ error: asError(error) }, 'the volume log could not be read yet');
-      });
-    }
-    // a reader of a volume in which nothing was ever published sees an empty folder
-    if (this.#volume.tree.isEmpty) this.#volume.tree.format({ uid: 0, gid: 0 }, systemClock.nowNs());
-    if (!this.#sync.writer && !this.#options.readOnly) {
-      this.notes.push(
-        this.#sync.holder === ''
-          ? 'read-only until the bridge can be reached'
-          : 'another device writes this volume: read-only here, until it lets go or you mount with --take-over',
-      );
-    }
   }
 
   async #mount(): Promise<void> {
     const { mountPoint, readOnly, allowOther } = this.#options;
-    this.#vfs = new Vfs(this.#volume, {
-      clock: systemClock,
-      log: this.#log,
-      writable: () => this.#sync.writer,
-      room: () => this.#room(),
-    });
     this.#session = await mountKernel(
-      this.#gate.guard(this.#vfs),
+      this.#mounted.filesystem,
       {
         mountPoint,
         readOnly,
@@ -335,28 +219,7 @@ class MountDaemon implements Daemon {
       await this.#unmounting;
       setImmediate(() => this.#end.resolve());
     });
-    await this.#uploader.start();
-    this.#sync.start();
-  }
-
-  #roleChanged(writer: boolean): void {
-    this.#log.info({ writer }, writer ? 'this device writes the volume' : 'this device reads the volume');
-    if (writer) void this.#removeOrphans();
-  }
-
-  /** Removes what was unlinked but open when an earlier run ended. */
-  async #removeOrphans(): Promise<void> {
-    try {
-      const { tree, store } = this.#volume;
-      for (const ino of await tree.orphans()) {
-        if (!this.#sync.writer || tree !== this.#volume.tree) return;
-        const inode = tree.inode(ino);
-        if (inode !== undefined && inode.nlink === 0 && this.#vfs?.isOpen(ino) !== true) await tree.removeInode(inode);
-        await store.settle();
-      }
-    } catch (error) {
-      this.#log.error({ error: asError(error) }, 'removed files could not be freed; tried again at the next mount');
-    }
+    await this.#mounted.start();
   }
 
   #invalidate({ inodes, names }: Invalidations): void {
@@ -366,42 +229,11 @@ class MountDaemon implements Daemon {
     for (const ino of inodes) session.invalidateInode(ino);
   }
 
-  /** Replaces the volume under the mount; requests wait only while folders change places. */
-  async #rebuild(keep: boolean, fill: (next: LocalVolume) => Promise<void>): Promise<void> {
-    const nextDir = join(this.#components.paths.volume, 'next');
-    await rm(nextDir, { recursive: true, force: true });
-    const next = await this.#open(nextDir);
-    try {
-      await fill(next);
-    } catch (error) {
-      await next.close();
-      throw error;
-    }
-    const old = this.#volume;
-    const stale = [await unpublishedNames(old.tree), await rootNames(old.tree), await rootNames(next.tree)];
-    const open = this.#gate.close();
-    try {
-      await this.#uploader.stop();
-      await next.close();
-      await old.close();
-      if (keep) this.#log.warn({ path: await this.#setAside.keep(this.#volumeDir, Date.now()) }, 'staged work is kept');
-      else await rm(this.#volumeDir, { recursive: true });
-      await rename(nextDir, this.#volumeDir);
-      this.#volume = await this.#open(this.#volumeDir);
-      this.#vfs?.replaceParts(this.#volume);
-    } finally {
-      open();
-    }
-    const isRunning = this.#session !== null;
-    this.#uploader = this.#newUploader();
-    if (isRunning) await this.#uploader.start();
-    for (const invalidations of stale) this.#invalidate(invalidations);
-  }
-
   // ------------------------------------------------------------------ what the control socket asks for
 
   async #status(): Promise<MountStatus> {
     if (this.#session === null) throw new XcoreError('NOT_MOUNTED', 'the mount is not ready yet');
+    const { volume, uploader, sync, space, setAside } = this.#mounted;
     return statusOf({
       mountPoint: this.#options.mountPoint,
       startedMs: this.#startedMs,
@@ -409,19 +241,19 @@ class MountDaemon implements Daemon {
       device: this.#device,
       readOnly: this.#options.readOnly,
       isLocal: this.#localNetwork !== null,
-      volume: this.#volume,
-      uploader: this.#uploader,
-      sync: this.#sync,
+      volume,
+      uploader,
+      sync,
       network: await this.#network.status(),
-      space: this.#space,
+      space,
       problems: this.#problems.list(),
-      setAside: this.#setAside.list(),
+      setAside,
     });
   }
 
   #flush(progress: (progress: FlushProgress) => void, signal: AbortSignal): Promise<void> {
     if (this.#session === null) throw new XcoreError('NOT_MOUNTED', 'the mount is not ready yet');
-    return flushVolume(() => ({ volume: this.#volume, uploader: this.#uploader, sync: this.#sync }), progress, signal);
+    return this.#mounted.flush(progress, signal);
   }
 
   async #unmount(wait: boolean, progress: (progress: FlushProgress) => void, signal: AbortSignal): Promise<void> {
@@ -429,33 +261,6 @@ class MountDaemon implements Daemon {
     await this.#session?.unmount();
     // what was written while the flush was under way
     if (wait) await this.#flush(progress, signal);
-  }
-
-  // ------------------------------------------------------------------ room and policy
-
-  #room(): Room {
-    const usedBytes = this.#volume.tree.totals.storedBytes;
-    const space = this.#space;
-    const freeBytes =
-      space === null
-        ? this.#volume.files.roomBytes
-        : Math.min(
-            space.quotaBytes - space.usedBytes - stagedBytesOf(this.#volume, this.#uploader),
-            Math.floor(space.networkFreeBytes / Math.max(1, space.mirrors)),
-          );
-    return { totalBytes: usedBytes + Math.max(0, freeBytes), freeBytes: Math.max(0, freeBytes) };
-  }
-
-  async #refresh(): Promise<void> {
-    if (!this.#sync.connected) return;
-    try {
-      this.#space = await this.#network.space();
-      const staged = stagedBytesOf(this.#volume, this.#uploader);
-      const policy = await this.#network.announce(staged);
-      this.#volume.segments.setSize(policy.shardSizeBytes);
-    } catch (error) {
-      this.#log.debug({ error: asError(error) }, 'the bridge gave no figures');
-    }
   }
 
   // ------------------------------------------------------------------ the end
@@ -469,11 +274,7 @@ class MountDaemon implements Daemon {
     const steps: (() => Promise<void> | undefined)[] = [
       () => this.#session?.unmount({ lazy: true }),
       () => this.#control?.close(),
-      () => this.#vfs?.settled(),
-      () => this.#uploader?.stop(),
-      () => this.#sync?.stop(),
-      () => this.#sync?.release(),
-      () => this.#volume?.close(),
+      () => this.#mounted?.stop(),
       () => this.#network?.stop(),
       () => this.#localNetwork?.stop(),
     ];

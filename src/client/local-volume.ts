@@ -5,6 +5,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Hasher } from '../cache/hasher.ts';
 import { Segments } from '../cache/segments.ts';
+import type { SegmentOptions } from '../cache/segments.ts';
 import { ShardFiles } from '../cache/shard-files.ts';
 import { ShardReader } from '../cache/shard-reader.ts';
 import type { ShardFetcher } from '../cache/shard-reader.ts';
@@ -19,8 +20,7 @@ import { Tree } from '../tree/tree.ts';
 import type { VolumeParts } from '../vfs/volume.ts';
 
 const VERSION = 1;
-const IDLE_SEAL_MS = 2_000;
-const MAX_SEGMENT_AGE_MS = 15_000;
+const SEAL: SegmentOptions = { idleMs: 2_000, maxAgeMs: 15_000 };
 
 /** What a local volume is built from. */
 export interface LocalVolumeComponents {
@@ -43,6 +43,11 @@ export interface LocalVolume extends VolumeParts {
   readonly dir: string;
   /** Seals, commits and closes everything. */
   close(): Promise<void>;
+}
+
+/** Whether a volume holds anything: entries of the log that were read to their end, or own work. */
+export function hasState({ tree, store }: Pick<LocalVolume, 'tree' | 'store'>): boolean {
+  return tree.head.seq > 0 || store.firstUnpublished <= store.lastCommit;
 }
 
 /** The lineage of the index in a folder, 16 bytes; made with the folder. FOREIGN_HOME for another owner's. */
@@ -89,7 +94,11 @@ function parse(path: string, text: string): { version: number; volume: string; l
  * Opens the volume in `dir`, making it where absent, and seals what a crash left open. HOME_LOCKED
  * when another process has it, FOREIGN_HOME when it is another owner's.
  */
-export async function openLocalVolume(dir: string, components: LocalVolumeComponents): Promise<LocalVolume> {
+export async function openLocalVolume(
+  dir: string,
+  components: LocalVolumeComponents,
+  seal: SegmentOptions = SEAL,
+): Promise<LocalVolume> {
   const { keys, clock, log } = components;
   await mkdir(dir, { recursive: true, mode: 0o700 });
   const lineage = await lineageOf(dir, keys);
@@ -120,7 +129,7 @@ export async function openLocalVolume(dir: string, components: LocalVolumeCompon
           components.onLost(shard);
         },
       },
-      { idleMs: IDLE_SEAL_MS, maxAgeMs: MAX_SEGMENT_AGE_MS },
+      seal,
     );
     store.setBarrier(
       (sync) => segments.barrier(sync),

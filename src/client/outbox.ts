@@ -70,7 +70,11 @@ async function* steps(tree: Tree): AsyncGenerator<Step> {
  * Merges commits from the oldest on, up to `boundary`, and stops where an entry is full. Null when
  * there is nothing to publish.
  */
-export async function nextPublication(tree: Tree, boundary: number): Promise<Publication | Blocked | null> {
+export async function nextPublication(
+  tree: Tree,
+  boundary: number,
+  targetBytes = ENTRY_TARGET_BYTES,
+): Promise<Publication | Blocked | null> {
   const references = new References();
   const merged = new Map<string, Uint8Array | null>();
   let publishable: { lastCommit: number; changes: Map<string, Uint8Array | null>; shards: number[] } | null = null;
@@ -88,10 +92,10 @@ export async function nextPublication(tree: Tree, boundary: number): Promise<Pub
     waitsFor = shards.filter((shard) => tree.isStaged(shard));
     if (waitsFor.length === 0) publishable = { lastCommit: commit, changes: merged, shards };
     else if (firstWaitsFor.length === 0) firstWaitsFor = waitsFor;
-    if (sizeBytes > ENTRY_TARGET_BYTES) break;
+    if (sizeBytes > targetBytes) break;
   }
   if (publishable === null)
-    return waitsFor.length > 0 ? { waitsFor, firstWaitsFor, isFull: sizeBytes > ENTRY_TARGET_BYTES } : null;
+    return waitsFor.length > 0 ? { waitsFor, firstWaitsFor, isFull: sizeBytes > targetBytes } : null;
   // what was merged after the last publishable commit must not be part of it
   if (waitsFor.length > 0) return replayTo(tree, publishable.lastCommit);
   return complete(tree, publishable.changes, publishable.lastCommit, publishable.shards);

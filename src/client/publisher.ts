@@ -32,13 +32,22 @@ export interface PublisherComponents {
   readonly onNeeded: (shards: readonly number[]) => void;
 }
 
+/** Bounds of what is published at once; the constants of this file unless told. */
+export interface PublisherOptions {
+  readonly maxBodyBytes?: number;
+  readonly entryTargetBytes?: number;
+}
+
 /** Appends to the volume log; only the holder of the lease may. */
 export class Publisher {
   readonly #c: PublisherComponents;
+  readonly #limits: Required<PublisherOptions>;
   #blockedOn: readonly number[] = [];
 
-  constructor(components: PublisherComponents) {
+  constructor(components: PublisherComponents, options: PublisherOptions = {}) {
     this.#c = components;
+    const { maxBodyBytes = MAX_BODY_BYTES, entryTargetBytes = ENTRY_TARGET_BYTES } = options;
+    this.#limits = { maxBodyBytes, entryTargetBytes };
   }
 
   /** Publishes one entry, of commits up to `boundary`; false when there is nothing that can be. */
@@ -49,7 +58,7 @@ export class Publisher {
     const limit = Math.min(boundary, store.lastCommit);
     // until one of these changes, reading the outbox again would find the same
     if (this.#blockedOn.some((shard) => tree.isStaged(shard) && tree.shard(shard)?.liveBytes !== 0)) return false;
-    const next = await nextPublication(tree, limit);
+    const next = await nextPublication(tree, limit, this.#limits.entryTargetBytes);
     this.#blockedOn = [];
     if (next === null) return false;
     if ('waitsFor' in next) {
@@ -58,7 +67,7 @@ export class Publisher {
       if (dead.length > 0) this.#c.onNeeded(dead);
       return false;
     }
-    const parts = splitPublication(next);
+    const parts = splitPublication(next, this.#limits);
     for (const [index, part] of parts.entries()) {
       const changeSet = create(ChangeSetSchema, {
         changes: part.changes as Change[],
@@ -112,17 +121,17 @@ interface Part {
 }
 
 /** An entry too large for one frame is published as several; a follower sees its records arrive in order. */
-function splitPublication({ changes, added, freed }: Publication): Part[] {
+function splitPublication({ changes, added, freed }: Publication, limits: Required<PublisherOptions>): Part[] {
   let totalBytes = 0;
   for (const [key, value] of changes) totalBytes += key.length + (value?.length ?? 0) + 8;
-  const isLarge = totalBytes > MAX_BODY_BYTES || added.length > MAX_SHARDS || freed.length > MAX_SHARDS;
+  const isLarge = totalBytes > limits.maxBodyBytes || added.length > MAX_SHARDS || freed.length > MAX_SHARDS;
   const freedByKey = new Map(freed.map(({ shard, id }) => [shardKeyOf(shard), { id }]));
   const addedByKey = new Map(added.map(({ shard, id, sizeBytes }) => [shardKeyOf(shard), { id, sizeBytes }]));
   const parts: Part[] = [];
   let sizeBytes = Infinity;
   for (const [key, value] of changes) {
     let part = parts.at(-1);
-    if (part === undefined || (isLarge && (sizeBytes > ENTRY_TARGET_BYTES || part.changes.length >= MAX_SHARDS))) {
+    if (part === undefined || (isLarge && (sizeBytes > limits.entryTargetBytes || part.changes.length >= MAX_SHARDS))) {
       part = { changes: [], added: [], freed: [] };
       parts.push(part);
       sizeBytes = 0;

@@ -6,20 +6,17 @@ import type { VolumeKeys } from '../crypto/keys.ts';
 import type { Clock } from '../lib/clock.ts';
 import { asError, hasCode, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
-import type { Head, Lease, Network } from '../net/network.ts';
+import type { Lease, Network } from '../net/network.ts';
 import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
-import { bootstrap } from './bootstrap.ts';
 import { writeCheckpoint } from './checkpoint.ts';
 import type { CheckpointComponents } from './checkpoint.ts';
-import type { EntryCodec, OpenedEntry } from './log-entry.ts';
+import { follow, isStaged } from './follow.ts';
+import type { EntryCodec } from './log-entry.ts';
 import type { LocalVolume } from './local-volume.ts';
 import type { Problems } from './problems.ts';
-import { settledFrom, settleEntry } from './publisher.ts';
 import type { Publisher } from './publisher.ts';
-import { applyChanges } from './replay.ts';
 import type { Invalidations } from './replay.ts';
 
-const READ_LOG_BYTES = 2 * 1024 * 1024;
 const STEP_INTERVAL_MS = 1_000;
 const RETRY_DELAY_MS = 1_000;
 /** A lease is asked for again this often while another device has it. */
@@ -55,7 +52,10 @@ export interface SyncComponents {
 export interface SyncOptions {
   readonly readOnly: boolean;
   readonly takeOver: boolean;
+  /** Of the root directory that a first writer makes. */
   readonly owner: { readonly uid: number; readonly gid: number };
+  /** Log after which a checkpoint is due; unless told, 8 MiB or half of the last one. */
+  readonly checkpointLogBytes?: number;
 }
 
 /** The loop between a local volume and its log. */
@@ -202,7 +202,7 @@ export class VolumeSync {
 
   async #step(): Promise<void> {
     if (this.#mustSetAside) {
-      if (await this.#isStaged(this.#c.volume())) await this.#rebuild();
+      if (await isStaged(this.#c.volume())) await this.#rebuild();
       this.#mustSetAside = false;
     }
     if (this.#mustRead) {
@@ -220,89 +220,23 @@ export class VolumeSync {
     if ((await this.#follow(this.#c.volume())) === 'stuck') await this.#rebuild();
   }
 
-  /**
-   * Brings a volume up to the head of the log; 'stuck' when it cannot get there from where it is,
-   * because others wrote over what is staged here, or because the log no longer tells the way.
-   */
-  async #follow(volume: LocalVolume): Promise<'caught up' | 'stuck'> {
-    const { tree, store } = volume;
-    if (tree.head.seq === 0 && store.firstUnpublished > store.lastCommit) await bootstrap(this.#c, volume);
-    for (;;) {
-      const { seq, hash } = tree.head;
-      const { entries, head } = await this.#c.network.readLog(seq + 1, READ_LOG_BYTES);
-      this.#checkHead(head, volume);
-      if (entries.length === 0 && head.seq > seq) {
-        throw new XcoreError('FORKED_LOG', `the bridge names entry ${head.seq} but does not show entry ${seq + 1}`);
-      }
-      let previous: Uint8Array = hash;
-      for (const [index, wire] of entries.entries()) {
-        const entry = this.#c.codec.open(wire, seq + 1 + index, previous);
-        previous = entry.hash;
-        if (!(await this.#take(volume, entry))) return 'stuck';
-      }
-      if (tree.head.seq >= head.seq) return 'caught up';
-    }
-  }
-
-  /** What was seen once must be there. */
-  #checkHead(head: Head, { tree }: LocalVolume): void {
-    const { seq, hash, seenSeq } = tree.head;
-    const isOther = head.seq === seq && seq > 0 && !Buffer.from(head.hash).equals(hash);
-    if (isOther || head.seq < Math.max(seq, seenSeq)) {
-      const lacking = Math.max(seq, seenSeq);
-      throw new XcoreError(
-        'FORKED_LOG',
-        `the bridge shows a volume log without entry ${lacking}, which this device saw`,
-      );
-    }
-  }
-
-  /** Applies one entry; false when the volume is stuck. */
-  async #take(volume: LocalVolume, entry: OpenedEntry): Promise<boolean> {
-    const { tree, store } = volume;
-    const { head } = tree;
-    if (entry.seq === head.seenSeq && !entry.hash.equals(head.seenHash)) {
-      throw new XcoreError('FORKED_LOG', `entry ${entry.seq} of the volume log is not the one that this device saw`);
-    }
-    // a later checkpoint stands in for it
-    if (entry.changeSet === null) return false;
-    const isOwn = Buffer.from(entry.changeSet.lineage).equals(store.lineage);
-    // an index older than what it published itself was restored from somewhere: it reads like any other
-    if (isOwn && Number(entry.changeSet.lastCommit) <= store.lastCommit) {
-      await settleEntry(volume, settledFrom(entry));
-      return true;
-    }
-    if (volume === this.#c.volume()) this.#setWriter(false, 0);
-    if (await this.#isStaged(volume)) return false;
-    store.setRecording(false);
-    const applied = applyChanges(volume, entry.changeSet.changes);
-    const isCheckpoint = entry.header.checkpointSeq > 0n;
-    tree.putHead({
-      ...head,
-      seq: entry.seq,
-      hash: entry.hash,
-      epoch: 0,
-      lastCommit: isOwn ? Math.max(head.lastCommit, Number(entry.changeSet.lastCommit)) : head.lastCommit,
-      checkpointSeq: isCheckpoint ? Number(entry.header.checkpointSeq) : head.checkpointSeq,
-      logBytes: isCheckpoint ? 0 : head.logBytes + entry.sizeBytes,
-    });
-    if (isCheckpoint) tree.putCheckpoint((entry.changeSet.checkpoint?.shards ?? []).map(({ id }) => id));
-    await store.commit();
-    if (volume === this.#c.volume()) this.#c.onApplied(applied);
-    return true;
-  }
-
-  /** Whether a volume holds what was never published. */
-  async #isStaged({ segments, store }: LocalVolume): Promise<boolean> {
-    await segments.seal();
-    await store.commit();
-    return store.firstUnpublished <= store.lastCommit;
+  #follow(volume: LocalVolume): Promise<'caught up' | 'stuck'> {
+    const { network, codec, checkpoints, onApplied } = this.#c;
+    const isCurrent = (): boolean => volume === this.#c.volume();
+    return follow(
+      {
+        ...{ network, codec, checkpoints },
+        onForeign: () => isCurrent() && this.#setWriter(false, 0),
+        onApplied: (invalidations) => isCurrent() && onApplied(invalidations),
+      },
+      volume,
+    );
   }
 
   /** Builds the volume anew from the log beside the present one, which serves until then; keeps that one if it holds staged work. */
   async #rebuild(): Promise<void> {
     this.#setWriter(false, 0);
-    const keep = await this.#isStaged(this.#c.volume());
+    const keep = await isStaged(this.#c.volume());
     if (keep) this.#c.log.warn({}, 'another device writes the volume; what is staged here is set aside');
     await this.#c.rebuild(keep, async (next) => {
       const { seq, hash, seenSeq, seenHash } = this.#c.volume().tree.head;
@@ -429,7 +363,8 @@ export class VolumeSync {
 
   #checkpointDue({ tree }: LocalVolume): boolean {
     const { logBytes } = tree.head;
-    return logBytes > Math.max(CHECKPOINT_LOG_BYTES, (tree.checkpointShards.length * SHARD_SIZE_BYTES) / 2);
+    const usual = Math.max(CHECKPOINT_LOG_BYTES, (tree.checkpointShards.length * SHARD_SIZE_BYTES) / 2);
+    return logBytes > (this.#options.checkpointLogBytes ?? usual);
   }
 
   async #checkpoint(volume: LocalVolume): Promise<void> {

@@ -1,0 +1,106 @@
+// Brings a local volume up to the head of its log: checks each entry, settles own ones whose answer
+// was lost, applies those of other devices.
+
+import { XcoreError } from '../lib/errors.ts';
+import type { Head } from '../net/network.ts';
+import { bootstrap } from './bootstrap.ts';
+import type { BootstrapComponents } from './bootstrap.ts';
+import type { OpenedEntry } from './log-entry.ts';
+import { hasState } from './local-volume.ts';
+import type { LocalVolume } from './local-volume.ts';
+import { settledFrom, settleEntry } from './publisher.ts';
+import { applyChanges } from './replay.ts';
+import type { Invalidations } from './replay.ts';
+
+const READ_LOG_BYTES = 2 * 1024 * 1024;
+
+/** What following needs. */
+export interface FollowComponents extends BootstrapComponents {
+  /** Another device's entry is about to be applied to this volume. */
+  readonly onForeign: () => void;
+  /** Records of it changed. */
+  readonly onApplied: (invalidations: Invalidations) => void;
+}
+
+/**
+ * Reads the log to its head; 'stuck' when the volume cannot get there from where it is, because
+ * others wrote over what is staged in it, or because the log no longer tells the way. FORKED_LOG or
+ * BAD_FORMAT when the bridge lies; nothing of such an entry is applied.
+ */
+export async function follow(c: FollowComponents, volume: LocalVolume): Promise<'caught up' | 'stuck'> {
+  const { tree } = volume;
+  if (!hasState(volume)) {
+    const { head } = await c.network.readLog(1, 1, true);
+    checkHead(head, volume);
+    // what was shown in the place of an empty log is replaced, not filled
+    if (!tree.isEmpty) return head.seq === 0 ? 'caught up' : 'stuck';
+    await bootstrap(c, volume);
+  }
+  for (;;) {
+    const { seq, hash } = tree.head;
+    const { entries, head } = await c.network.readLog(seq + 1, READ_LOG_BYTES);
+    checkHead(head, volume);
+    if (entries.length === 0 && head.seq > seq) {
+      throw new XcoreError('FORKED_LOG', `the bridge names entry ${head.seq} but does not show entry ${seq + 1}`);
+    }
+    let previous: Uint8Array = hash;
+    for (const [index, wire] of entries.entries()) {
+      const entry = c.codec.open(wire, seq + 1 + index, previous);
+      previous = entry.hash;
+      if (!(await take(c, volume, entry))) return 'stuck';
+    }
+    if (tree.head.seq >= head.seq) return 'caught up';
+  }
+}
+
+/** What was seen once must be there. */
+function checkHead(head: Head, { tree }: LocalVolume): void {
+  const { seq, hash, seenSeq } = tree.head;
+  const isOther = head.seq === seq && seq > 0 && !Buffer.from(head.hash).equals(hash);
+  if (isOther || head.seq < Math.max(seq, seenSeq)) {
+    const lacking = Math.max(seq, seenSeq);
+    throw new XcoreError('FORKED_LOG', `the bridge shows a volume log without entry ${lacking}, which this device saw`);
+  }
+}
+
+/** Applies one entry; false when the volume is stuck. */
+async function take(c: FollowComponents, volume: LocalVolume, entry: OpenedEntry): Promise<boolean> {
+  const { tree, store } = volume;
+  const { head } = tree;
+  if (entry.seq === head.seenSeq && !entry.hash.equals(head.seenHash)) {
+    throw new XcoreError('FORKED_LOG', `entry ${entry.seq} of the volume log is not the one that this device saw`);
+  }
+  // a later checkpoint stands in for it
+  if (entry.changeSet === null) return false;
+  const isOwn = Buffer.from(entry.changeSet.lineage).equals(store.lineage);
+  // an index older than what it published itself was restored from somewhere: it reads like any other
+  if (isOwn && Number(entry.changeSet.lastCommit) <= store.lastCommit) {
+    await settleEntry(volume, settledFrom(entry));
+    return true;
+  }
+  c.onForeign();
+  if (await isStaged(volume)) return false;
+  store.setRecording(false);
+  const applied = applyChanges(volume, entry.changeSet.changes);
+  const isCheckpoint = entry.header.checkpointSeq > 0n;
+  tree.putHead({
+    ...head,
+    seq: entry.seq,
+    hash: entry.hash,
+    epoch: 0,
+    lastCommit: isOwn ? Math.max(head.lastCommit, Number(entry.changeSet.lastCommit)) : head.lastCommit,
+    checkpointSeq: isCheckpoint ? Number(entry.header.checkpointSeq) : head.checkpointSeq,
+    logBytes: isCheckpoint ? 0 : head.logBytes + entry.sizeBytes,
+  });
+  if (isCheckpoint) tree.putCheckpoint((entry.changeSet.checkpoint?.shards ?? []).map(({ id }) => id));
+  await store.commit();
+  c.onApplied(applied);
+  return true;
+}
+
+/** Whether a volume holds what was never published. */
+export async function isStaged({ segments, store }: LocalVolume): Promise<boolean> {
+  await segments.seal();
+  await store.commit();
+  return store.firstUnpublished <= store.lastCommit;
+}

@@ -1,0 +1,277 @@
+// The volume behind a mount: its stores, uploads, log and filesystem, which are replaced together
+// when the device has to start over from the log. Knows no driver, no control socket and no config.
+
+import { rm } from 'node:fs/promises';
+import type { SegmentOptions } from '../cache/segments.ts';
+import type { VolumeKeys } from '../crypto/keys.ts';
+import type { Clock } from '../lib/clock.ts';
+import { asError } from '../lib/errors.ts';
+import type { Logger } from '../lib/log.ts';
+import type { Network, NetworkSpace } from '../net/network.ts';
+import type { Filesystem } from '../vfs/filesystem.ts';
+import { Vfs } from '../vfs/vfs.ts';
+import type { Room } from '../vfs/volume.ts';
+import type { FlushProgress, SetAside } from './control-api.ts';
+import { flushVolume } from './flush.ts';
+import { Gate } from './gate.ts';
+import { hasState, openLocalVolume } from './local-volume.ts';
+import type { LocalVolume } from './local-volume.ts';
+import { EntryCodec } from './log-entry.ts';
+import type { Problems } from './problems.ts';
+import { Publisher } from './publisher.ts';
+import type { PublisherOptions } from './publisher.ts';
+import type { Invalidations } from './replay.ts';
+import { rootNames, unpublishedNames } from './stale-names.ts';
+import { stagedBytesOf } from './status.ts';
+import { Uploader } from './uploader.ts';
+import { VolumeFolders } from './volume-folders.ts';
+import { VolumeSync } from './volume-sync.ts';
+import type { SyncOptions } from './volume-sync.ts';
+
+/** What a mounted volume is built from. */
+export interface MountedVolumeComponents {
+  readonly network: Network;
+  readonly keys: VolumeKeys;
+  /** Peer name of this device. */
+  readonly device: string;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly problems: Problems;
+  /** Records changed under the filesystem, by another device's hand. */
+  readonly onChanged: (invalidations: Invalidations) => void;
+}
+
+/** How a volume is kept on this device. */
+export interface MountedVolumeOptions extends SyncOptions, PublisherOptions {
+  /** Folder of all that belongs to the volume. */
+  readonly dir: string;
+  readonly cacheBytes: number;
+  readonly seal?: SegmentOptions;
+}
+
+/** The parts of one volume on this device, and their life. */
+export class MountedVolume {
+  readonly sync: VolumeSync;
+  readonly #c: MountedVolumeComponents;
+  readonly #options: MountedVolumeOptions;
+  readonly #folders: VolumeFolders;
+  readonly #gate = new Gate();
+  #volume!: LocalVolume;
+  #uploader!: Uploader;
+  #vfs!: Vfs;
+  #filesystem!: Filesystem;
+  #space: NetworkSpace | null = null;
+  #started = false;
+
+  private constructor(components: MountedVolumeComponents, options: MountedVolumeOptions) {
+    this.#c = components;
+    this.#options = options;
+    this.#folders = new VolumeFolders(options.dir);
+    this.sync = this.#newSync();
+  }
+
+  /** Opens what is on this disk; nothing runs yet. Errors as those of openLocalVolume(). */
+  static async open(components: MountedVolumeComponents, options: MountedVolumeOptions): Promise<MountedVolume> {
+    const mounted = new MountedVolume(components, options);
+    await mounted.#begin();
+    return mounted;
+  }
+
+  async #begin(): Promise<void> {
+    const { clock, log } = this.#c;
+    await this.#folders.open();
+    this.#volume = await this.#open(this.#folders.current);
+    if (!this.#volume.tree.isEmpty && !hasState(this.#volume)) {
+      // the first reading of the log was cut short: nothing here is ours alone
+      await this.#volume.close();
+      await rm(this.#folders.current, { recursive: true });
+      this.#volume = await this.#open(this.#folders.current);
+    }
+    this.#uploader = this.#newUploader();
+    const writable = (): boolean => this.sync.writer;
+    this.#vfs = new Vfs(this.#volume, { clock, log, writable, room: () => this.#room() });
+    this.#filesystem = this.#gate.guard(this.#vfs);
+  }
+
+  #newSync(): VolumeSync {
+    const { network, keys, device, clock, log, problems } = this.#c;
+    const codec = new EntryCodec(keys);
+    const onNeeded = (shards: readonly number[]): void => this.#uploader.need(shards);
+    const publisher = new Publisher({ network, codec, clock, log, device, onNeeded }, this.#options);
+    return new VolumeSync(
+      {
+        ...{ network, codec, publisher, keys, device, clock, log, problems },
+        checkpoints: { network, dataKey: keys.dataKey, dir: this.#folders.checkpoint },
+        volume: () => this.#volume,
+        rebuild: (keep, fill) => this.#rebuild(keep, fill),
+        onApplied: (invalidations) => this.#c.onChanged(invalidations),
+        onUndurable: (shard) => this.#uploader.add(shard),
+        onRole: (writer) => this.#roleChanged(writer),
+      },
+      this.#options,
+    );
+  }
+
+  #open(dir: string): Promise<LocalVolume> {
+    const { keys, network, clock, log } = this.#c;
+    const { cacheBytes, seal } = this.#options;
+    return openLocalVolume(
+      dir,
+      {
+        ...{ keys, clock, log, cacheBytes },
+        fetcher: network,
+        onSealed: (shard) => this.#uploader.add(shard),
+        onLost: (shard) => this.#damaged(shard, true),
+        onDamaged: (shard, lost) => this.#damaged(shard, lost),
+      },
+      seal,
+    );
+  }
+
+  #newUploader(): Uploader {
+    const { network, clock, log, problems } = this.#c;
+    return new Uploader(this.#volume, { network, clock, log, problems, onDurable: () => this.sync.nudge() });
+  }
+
+  #damaged(shard: number, lost: boolean): void {
+    this.#c.log.error({ shard, lost }, 'local bytes of a shard are damaged');
+    this.#c.problems.set(
+      `damaged:${shard}`,
+      'CORRUPT_SHARD',
+      lost
+        ? `bytes that only this machine had (shard ${shard}) are damaged; the files that hold them cannot be read whole`
+        : `the local copy of shard ${shard} was damaged and is fetched again`,
+      'check this disk',
+    );
+  }
+
+  /** The stores in use; others after a replacement. */
+  get volume(): LocalVolume {
+    return this.#volume;
+  }
+
+  get uploader(): Uploader {
+    return this.#uploader;
+  }
+
+  /** What a driver mounts; stays the same when the stores are replaced. */
+  get filesystem(): Filesystem {
+    return this.#filesystem;
+  }
+
+  /** What the bridge last said of the room on the network. */
+  get space(): NetworkSpace | null {
+    return this.#space;
+  }
+
+  /** Work that lost its place in the log. */
+  get setAside(): readonly SetAside[] {
+    return this.#folders.setAside.list();
+  }
+
+  /** Bytes that only this machine has. */
+  get stagedBytes(): number {
+    return stagedBytesOf(this.#volume, this.#uploader);
+  }
+
+  /** Begins uploads and the loop; the filesystem works before, too. */
+  async start(): Promise<void> {
+    this.#started = true;
+    await this.#uploader.start();
+    this.sync.start();
+  }
+
+  /** Resolves when all that was written before the call is durable and in the log; errors as those of flushVolume(). */
+  flush(progress: (progress: FlushProgress) => void, signal: AbortSignal): Promise<void> {
+    return flushVolume(() => ({ volume: this.#volume, uploader: this.#uploader, sync: this.sync }), progress, signal);
+  }
+
+  #roleChanged(writer: boolean): void {
+    this.#c.log.info({ writer }, writer ? 'this device writes the volume' : 'this device reads the volume');
+    if (writer) void this.#removeOrphans();
+  }
+
+  /** Removes what was unlinked but open when an earlier run ended. */
+  async #removeOrphans(): Promise<void> {
+    try {
+      const { tree, store } = this.#volume;
+      for (const ino of await tree.orphans()) {
+        if (!this.sync.writer || tree !== this.#volume.tree) return;
+        const inode = tree.inode(ino);
+        if (inode !== undefined && inode.nlink === 0 && !this.#vfs.isOpen(ino)) await tree.removeInode(inode);
+        await store.settle();
+      }
+    } catch (error) {
+      this.#c.log.error({ error: asError(error) }, 'removed files could not be freed; tried again at the next mount');
+    }
+  }
+
+  /** Replaces the stores under the filesystem; requests wait only while folders change places. */
+  async #rebuild(keep: boolean, fill: (next: LocalVolume) => Promise<void>): Promise<void> {
+    await this.#folders.clearNext();
+    const next = await this.#open(this.#folders.next);
+    try {
+      await fill(next);
+    } catch (error) {
+      await next.close();
+      throw error;
+    }
+    const old = this.#volume;
+    const stale = [await unpublishedNames(old.tree), await rootNames(old.tree), await rootNames(next.tree)];
+    const open = this.#gate.close();
+    try {
+      await this.#uploader.stop();
+      await next.close();
+      await old.close();
+      const kept = await this.#folders.replace(keep, this.#c.clock.now());
+      if (kept !== null) this.#c.log.warn({ path: kept }, 'staged work is kept');
+      this.#volume = await this.#open(this.#folders.current);
+      this.#vfs.replaceParts(this.#volume);
+    } finally {
+      open();
+    }
+    this.#uploader = this.#newUploader();
+    if (this.#started) await this.#uploader.start();
+    for (const invalidations of stale) this.#c.onChanged(invalidations);
+  }
+
+  #room(): Room {
+    const usedBytes = this.#volume.tree.totals.storedBytes;
+    const space = this.#space;
+    const freeBytes =
+      space === null
+        ? this.#volume.files.roomBytes
+        : Math.min(
+            space.quotaBytes - space.usedBytes - this.stagedBytes,
+            Math.floor(space.networkFreeBytes / Math.max(1, space.mirrors)),
+          );
+    return { totalBytes: usedBytes + Math.max(0, freeBytes), freeBytes: Math.max(0, freeBytes) };
+  }
+
+  /** Asks the bridge for room and shard size; keeps what was known when it does not answer. */
+  async refresh(): Promise<void> {
+    if (!this.sync.connected) return;
+    try {
+      this.#space = await this.#c.network.space();
+      const policy = await this.#c.network.announce(this.stagedBytes);
+      this.#volume.segments.setSize(policy.shardSizeBytes);
+    } catch (error) {
+      this.#c.log.debug({ error: asError(error) }, 'the bridge gave no figures');
+    }
+  }
+
+  /** Ends background work, gives the lease back and closes the stores; the first failure is thrown at the end. */
+  async stop(): Promise<void> {
+    const failures: Error[] = [];
+    for (const step of [
+      () => this.#vfs.settled(),
+      () => this.#uploader.stop(),
+      () => this.sync.stop(),
+      () => this.sync.release(),
+      () => this.#volume.close(),
+    ]) {
+      await step().catch((error: unknown) => failures.push(asError(error)));
+    }
+    if (failures[0] !== undefined) throw failures[0];
+  }
+}

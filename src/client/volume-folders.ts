@@ -1,0 +1,57 @@
+// Where a volume lies on this disk: the folder in use, the one being built to replace it, and those
+// that were set aside. A crash at any point leaves one whole folder in use.
+
+import { access, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { SetAsideFolder } from './set-aside.ts';
+
+/** The folders of one volume. */
+export class VolumeFolders {
+  readonly setAside: SetAsideFolder;
+  /** The volume in use. */
+  readonly current: string;
+  /** Its replacement, under way. */
+  readonly next: string;
+  /** Checkpoint shards in transfer. */
+  readonly checkpoint: string;
+  readonly #old: string;
+
+  constructor(dir: string) {
+    this.current = join(dir, 'current');
+    this.next = join(dir, 'next');
+    this.checkpoint = join(dir, 'checkpoint');
+    this.#old = join(dir, 'old');
+    this.setAside = new SetAsideFolder(join(dir, 'set-aside'));
+  }
+
+  /** Ends a replacement that a crash cut short. */
+  async open(): Promise<void> {
+    await this.setAside.open();
+    await rm(this.#old, { recursive: true, force: true });
+    // the one in use is only moved away once its replacement is complete
+    if (!(await exists(this.current)) && (await exists(this.next))) await rename(this.next, this.current);
+    await this.clearNext();
+  }
+
+  /** Removes what an earlier try of a replacement left. */
+  async clearNext(): Promise<void> {
+    await rm(this.next, { recursive: true, force: true });
+  }
+
+  /** Puts the replacement, closed and complete, in the place of the closed volume; the path of that one if it is kept. */
+  async replace(keep: boolean, nowMs: number): Promise<string | null> {
+    let kept: string | null = null;
+    if (keep) kept = await this.setAside.keep(this.current, nowMs);
+    else await rename(this.current, this.#old);
+    await rename(this.next, this.current);
+    await rm(this.#old, { recursive: true, force: true });
+    return kept;
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}
