@@ -15,17 +15,23 @@ export interface Invalidations {
 
 const published: ReadonlySet<string> = new Set(PUBLISHED_KINDS);
 
-/** Puts changes of an entry or a checkpoint into the tree; they become durable with the next commit. */
+/**
+ * Puts changes of an entry or a checkpoint into the tree; they become durable with the next commit.
+ * BAD_FORMAT or CORRUPT_RECORD, and nothing is changed, when one of them is not understood.
+ */
 export function applyChanges(parts: VolumeParts, changes: Iterable<Change>): Invalidations {
   const { tree } = parts;
   const inodes = new Set<number>();
   const names: { parent: number; name: string }[] = [];
-  for (const change of changes) {
+  // all of it is understood before any of it is applied
+  const records = Array.from(changes, (change) => {
     const key = Buffer.from(change.key).toString('latin1');
     const kind = key.charAt(0);
     if (!published.has(kind)) throw new XcoreError('BAD_FORMAT', 'the log holds a record of an unknown kind');
     const number = key.length >= 9 ? decodeNumber(key, 1) : 0;
-    const record = change.value === undefined ? null : decodeRecord(kind, change.value, number);
+    return { key, kind, number, record: change.value === undefined ? null : decodeRecord(kind, change.value, number) };
+  });
+  for (const { key, kind, number, record } of records) {
     if (kind === KIND.dentry) {
       const dentry = (record ?? tree.store.get(key)) as Dentry | undefined;
       if (dentry !== undefined) names.push({ parent: number, name: dentry.name });

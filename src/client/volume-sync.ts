@@ -197,7 +197,7 @@ export class VolumeSync {
     const advice = hasCode(error, 'FORKED_LOG')
       ? 'do not trust this bridge; nothing was changed, and what is staged stays on this disk'
       : 'nothing to do: tried again until it works';
-    this.#c.problems.set('log', hasCode(error) ? error.code : 'INTERNAL', error.message, advice);
+    this.#c.problems.set('log', error instanceof XcoreError ? error.code : 'INTERNAL', error.message, advice);
   }
 
   async #step(): Promise<void> {
@@ -205,10 +205,7 @@ export class VolumeSync {
       if (await isStaged(this.#c.volume())) await this.#rebuild();
       this.#mustSetAside = false;
     }
-    if (this.#mustRead) {
-      this.#mustRead = false;
-      await this.#readLog();
-    }
+    if (this.#mustRead) await this.#readLog();
     await this.#holdLease();
     if (!this.#writer || this.#epoch === 0) return;
     await this.#publishAll();
@@ -217,7 +214,13 @@ export class VolumeSync {
   // ------------------------------------------------------------------ reading
 
   async #readLog(): Promise<void> {
-    if ((await this.#follow(this.#c.volume())) === 'stuck') await this.#rebuild();
+    this.#mustRead = false;
+    try {
+      if ((await this.#follow(this.#c.volume())) === 'stuck') await this.#rebuild();
+    } catch (error) {
+      this.#mustRead = true;
+      throw error;
+    }
   }
 
   #follow(volume: LocalVolume): Promise<'caught up' | 'stuck'> {
