@@ -1,0 +1,350 @@
+// What happens to work that was staged when the log went on without it: a restored folder, a lost
+// answer, another device that took over. Nothing is published twice or over others, nothing is lost.
+
+import { randomBytes } from 'node:crypto';
+import t from 'tap';
+import type { Test } from 'tap';
+import { openLocalVolume } from '../../src/client/local-volume.ts';
+import { systemClock } from '../../src/lib/clock.ts';
+import { silentLogger } from '../../src/lib/log.ts';
+import { Vfs } from '../../src/vfs/vfs.ts';
+import { readAll } from '../support/volume.ts';
+import { keptShards, ROOT, unreachable, until, World } from './device.ts';
+import type { Device, Wrap } from './device.ts';
+
+t.setTimeout(240_000);
+
+const world = await World.start(t, 2, { leaseTtlMs: 1_500 });
+
+/** Nothing becomes durable, so nothing is published. */
+const noUploads: Wrap = () => ({ upload: (_shard, signal) => rejected(signal) });
+
+function rejected(signal?: AbortSignal): Promise<never> {
+  return new Promise((_resolve, reject) => signal?.addEventListener('abort', () => reject(unreachable())));
+}
+
+/** The calls of a device that hears nothing and reaches nobody. */
+const away: Wrap = () => ({
+  upload: (_shard, signal) => rejected(signal),
+  append: () => Promise.reject(unreachable()),
+  readLog: () => Promise.reject(unreachable()),
+  acquireLease: () => Promise.reject(unreachable()),
+  renewLease: () => Promise.reject(unreachable()),
+});
+
+/** Files of a volume that was set aside, read with its own index and nothing else. */
+async function readAside(device: Device, path: string): Promise<Map<string, Buffer>> {
+  const lost: number[] = [];
+  const volume = await openLocalVolume(path, {
+    keys: device.volume.keys,
+    fetcher: device.network,
+    clock: systemClock,
+    log: silentLogger,
+    cacheBytes: 2 ** 30,
+    onSealed: () => undefined,
+    onLost: (shard) => lost.push(shard),
+    onDamaged: (shard) => lost.push(shard),
+  });
+  try {
+    const vfs = new Vfs(volume, {
+      clock: systemClock,
+      log: silentLogger,
+      writable: () => false,
+      room: () => ({ totalBytes: 0, freeBytes: 0 }),
+    });
+    const files = new Map<string, Buffer>();
+    for await (const { dentry } of volume.tree.dentries(ROOT, 0n))
+      files.set(dentry.name, await readAll(vfs, dentry.ino));
+    if (lost.length > 0) throw new Error(`shards ${lost.join()} are damaged`);
+    return files;
+  } finally {
+    await volume.close();
+  }
+}
+
+/** The log holds each commit and each shard once, and another device sees what this one does. */
+async function sound(t: Test, device: Device): Promise<void> {
+  const log = await device.log();
+  const added = log.flatMap(({ header }) =>
+    header.shardsAdded.map(({ shardId }) => Buffer.from(shardId).toString('hex')),
+  );
+  t.equal(new Set(added).size, added.length, 'each shard is added once');
+  t.same(keptShards(log), await device.shards(), 'the log keeps what the tree does');
+  const fresh = await device.volume.device(t, { readOnly: true }).on();
+  t.strictSame(await fresh.records(), await device.records(), 'a new device sees the same');
+  await fresh.off();
+}
+
+await t.test('a folder that was restored from a copy catches up, and publishes nothing over', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on();
+  await a.write('one', 'first');
+  await a.flush();
+  await a.store.commit(true);
+  const copy = a.copy();
+  await a.write('two', randomBytes(50_000));
+  await a.flush();
+  await a.write('one', 'second');
+  await a.flush();
+  const records = await a.records();
+  const { seq } = a.tree.head;
+  await a.off();
+
+  const b = await volume.device(t, { copyOf: copy }).on();
+  await until('it is where the log is', () => b.tree.head.seq >= seq);
+  t.strictSame(await b.records(), records, 'it has what was published since');
+  t.equal(await b.text('one'), 'second');
+  t.same(b.mounted.setAside, [], 'there was nothing to set aside');
+  await b.becomesWriter();
+  t.equal(b.tree.head.seq, seq, 'and publishes nothing');
+  await b.write('three', 'third');
+  await b.flush();
+  await sound(t, b);
+  t.same(await b.names(), ['one', 'three', 'two']);
+});
+
+await t.test('new work in a restored folder is set aside, named, and readable', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on();
+  await a.write('one', 'first');
+  await a.flush();
+  await a.store.commit(true);
+  const copy = a.copy();
+  await a.write('two', 'published');
+  await a.flush();
+  await a.off();
+
+  const b = volume.device(t, { copyOf: copy });
+  b.wrap = away;
+  await b.on();
+  t.ok(b.sync.writer, 'a device that wrote last goes on while the bridge is away');
+  await b.write('mine', 'new work');
+  b.wrap = () => ({});
+  await until('it is set aside', () => b.mounted.setAside.length === 1);
+  await b.becomesWriter();
+  t.same(await b.names(), ['one', 'two']);
+  const files = await readAside(b, b.mounted.setAside[0]!.path);
+  t.same([...files].map(([name, data]) => `${name}: ${data.toString()}`).sort(), ['mine: new work', 'one: first']);
+  await b.write('three', 'third');
+  await b.flush();
+  await sound(t, b);
+});
+
+await t.test('an entry whose answer was lost is published once', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on();
+  await a.write('one', 'first');
+  await a.flush();
+  let lost = 0;
+  a.wrap = (real) => ({
+    append: async (entry) => {
+      await real.append(entry);
+      if (lost++ < 2) throw unreachable();
+      return real.append(entry);
+    },
+  });
+  await a.write('two', randomBytes(10_000));
+  const before = a.tree.head.seq;
+  await a.flush();
+  t.ok(lost > 0);
+  t.equal(a.tree.head.seq, before + 1, 'one entry');
+  await a.fs.unlink(ROOT, 'one');
+  await a.flush();
+  a.wrap = () => ({});
+  await a.write('three', 'third');
+  await a.flush();
+  t.same(a.mounted.setAside, []);
+  t.same(await a.names(), ['three', 'two']);
+  await sound(t, a);
+});
+
+await t.test('also when the device ends before it knows', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on();
+  await a.write('one', 'first');
+  await a.flush();
+  let copy = '';
+  a.wrap = (real) => ({
+    append: async (entry) => {
+      await real.append(entry);
+      copy = a.copy();
+      throw unreachable();
+    },
+  });
+  await a.write('two', randomBytes(10_000));
+  const relax = a.mounted.uploader.hurry();
+  await a.mounted.volume.segments.seal();
+  await until('the entry is in the log', () => copy !== '');
+  relax();
+  const { seq } = (await a.network.readLog(1, 1, true)).head;
+  a.wrap = away;
+  await a.off();
+  const b = await volume.device(t, { copyOf: copy }).on();
+  await until('the entry is settled', () => b.tree.head.seq >= seq);
+  await b.becomesWriter();
+  t.same(b.mounted.setAside, [], 'it is known as its own');
+  await b.write('three', 'third');
+  await b.flush();
+  t.equal(b.tree.head.seq, seq + 1, 'nothing is published twice');
+  t.same(await b.names(), ['one', 'three', 'two']);
+  await sound(t, b);
+});
+
+await t.test('a publication of several entries that is cut short anywhere goes on where it was', async (t) => {
+  for (const applied of [true, false]) {
+    for (let cut = 1; cut <= 4; cut++) {
+      const volume = await world.volume();
+      const a = await volume.device(t).on({ maxBodyBytes: 2_000, entryTargetBytes: 1_000 });
+      await a.write('one', 'first');
+      await a.flush();
+      let appends = 0;
+      a.wrap = (real) => ({
+        append: async (entry) => {
+          appends++;
+          if (appends === cut && !applied) throw unreachable();
+          const head = await real.append(entry);
+          if (appends === cut) throw unreachable();
+          return head;
+        },
+      });
+      const before = a.tree.head.seq;
+      // changes of one turn are one commit
+      const stamp = Buffer.alloc(100, 7);
+      for (let n = 0; n < 30; n++) {
+        const { ino } = a.fs.mknod(ROOT, `x${n}`, 0o100644, 0, { uid: 0, gid: 0, pid: 1 }) as { ino: number };
+        void a.fs.setxattr(ino, 'user.a', stamp, 0);
+      }
+      await a.write('data', randomBytes(5_000));
+      await a.flush();
+      t.ok(
+        a.tree.head.seq > before + 3,
+        `${a.tree.head.seq - before} entries, cut at ${cut}, ${applied ? 'after' : 'before'}`,
+      );
+      t.same(a.mounted.setAside, []);
+      a.wrap = () => ({});
+      await a.fs.unlink(ROOT, 'data');
+      await a.write('three', 'third');
+      await a.flush();
+      await sound(t, a);
+      await a.off();
+    }
+  }
+});
+
+await t.test('a device that is taken over keeps its staged work whole, and follows', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on();
+  await a.write('shared', 'published');
+  await a.flush();
+  a.wrap = noUploads;
+  const big = randomBytes(3_000_000);
+  await a.write('mine', big);
+  await a.write('small', 'staged');
+  await a.write('shared', 'changed here');
+  const flushed = t.rejects(a.flush(), { code: /^LEASE_/ }, 'a flush that waits is told');
+  const b = await volume.device(t).on({ takeOver: true });
+  await b.becomesWriter();
+  await until('the loser knows', () => !a.sync.writer && a.mounted.setAside.length === 1);
+  await t.rejects(async () => a.fs.mkdir(ROOT, 'dir', 0o755, { uid: 0, gid: 0, pid: 1 }), { code: 'EROFS' });
+  await flushed;
+  a.wrap = () => ({});
+  await b.write('winner', 'wrote this');
+  await b.flush();
+  await a.reaches(b);
+  t.strictSame(await a.records(), await b.records(), 'it has what the winner has');
+  t.same(await a.names(), ['shared', 'winner']);
+  t.ok(
+    ['mine', 'small'].every((lost) => a.changed.names.some(({ name }) => name === lost)),
+    'the kernel forgets them',
+  );
+  const files = await readAside(a, a.mounted.setAside[0]!.path);
+  t.same([...files.keys()].sort(), ['mine', 'shared', 'small']);
+  t.ok(files.get('mine')?.equals(big), 'what was staged is whole');
+  t.equal(String(files.get('small')), 'staged');
+  t.equal(String(files.get('shared')), 'changed here');
+  await a.off();
+  await a.on();
+  t.equal(a.mounted.setAside.length, 1, 'it is still named after a restart');
+  await sound(t, b);
+});
+
+await t.test('a device whose epoch is old is fenced by the bridge, not by its own good will', async (t) => {
+  const volume = await world.volume();
+  const a = volume.device(t);
+  const refused: string[] = [];
+  let deaf = false;
+  a.wrap = (real) => ({
+    on: (event, listener) => {
+      real.on(event, ((value: never) => {
+        if (!deaf) (listener as (value: never) => void)(value);
+      }) as typeof listener);
+    },
+    renewLease: async (epoch) =>
+      deaf ? { held: true, epoch, holder: a.name, expiresInMs: 60_000 } : real.renewLease(epoch),
+    append: (entry) =>
+      real.append(entry).catch((error: { code: string }) => {
+        refused.push(error.code);
+        throw error;
+      }),
+  });
+  await a.on();
+  await a.write('one', 'first');
+  await a.flush();
+  deaf = true;
+  const b = await volume.device(t).on({ takeOver: true });
+  await b.becomesWriter();
+  t.ok(a.sync.writer, 'the first one does not know');
+  await a.write('two', 'staged');
+  await t.rejects(a.flush(), { code: /^LEASE_/ });
+  t.same(refused, ['LEASE_LOST'], 'the bridge takes no entry of an old epoch');
+  await until('its work is set aside', () => a.mounted.setAside.length === 1);
+  const files = await readAside(a, a.mounted.setAside[0]!.path);
+  t.equal(String(files.get('two')), 'staged');
+  await b.write('winner', 'x');
+  await b.flush();
+  t.same(await b.names(), ['one', 'winner']);
+  const epochs = (await b.log()).map(({ header }) => Number(header.epoch));
+  t.same(
+    epochs,
+    epochs.toSorted((x, y) => x - y),
+    'epochs only grow',
+  );
+  await sound(t, b);
+});
+
+await t.test('a lease that ran out while nobody else wrote is had again, with all staged work', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on();
+  await a.write('one', 'first');
+  await a.flush();
+  const { epoch } = a.tree.head;
+  await world.stopBridge();
+  await a.write('two', 'while away');
+  t.ok(a.sync.writer, 'it writes on');
+  await new Promise((resolve) => setTimeout(resolve, 1_700));
+  await world.startBridge();
+  await a.flush();
+  t.ok(a.sync.writer);
+  t.same(a.mounted.setAside, []);
+  t.same(await a.names(), ['one', 'two']);
+  t.ok(a.tree.head.epoch >= epoch);
+  await sound(t, a);
+
+  // another device that had the lease meanwhile and changed nothing is nobody
+  a.wrap = away;
+  await a.write('three', 'while another one looked');
+  const b = volume.device(t);
+  await until('the lease is had by another', async () => {
+    await b.off();
+    await b.on();
+    return b.sync.writer;
+  });
+  await b.off();
+  a.wrap = () => ({});
+  a.sync.nudge();
+  await until('it writes again', () => a.sync.writer && a.sync.connected);
+  await a.flush();
+  t.same(await a.names(), ['one', 'three', 'two']);
+  t.same(a.mounted.setAside, [], 'nothing was set aside');
+  await sound(t, a);
+});
