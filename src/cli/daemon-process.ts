@@ -16,7 +16,7 @@ const READY_FD = 4;
 const MAX_LINE_BYTES = 65_536;
 const MAX_LOG_BYTES = 16 * 2 ** 20;
 /** V8 collects when it nears its limit; what lives is bounded by the caches, some 100 MiB at most. */
-const HEAP_SETTINGS = ['--max-semi-space-size=8', '--max-old-space-size=320'];
+const HEAP_SETTINGS = ['--max-semi-space-size=8', '--max-old-space-size=256'];
 /** glibc (mallopt(3)): shard buffers go back to the system when they are freed, whichever thread had them. */
 const MEMORY_SETTINGS = {
   MALLOC_ARENA_MAX: '2',
