@@ -38,6 +38,8 @@ export class Uploader {
   /** Dead shards that are uploaded all the same. */
   readonly #needed = new Set<number>();
   readonly #stopping = new AbortController();
+  /** Of uploads that failed and wait to be tried again. */
+  readonly #pauses = new Set<AbortController>();
   #started = false;
   #urgent = 0;
   #yieldingSinceMs = 0;
@@ -72,9 +74,10 @@ export class Uploader {
     }
   }
 
-  /** Uploads at full speed until the returned function is called. */
+  /** Uploads at full speed, and tries again at once what failed, until the returned function is called. */
   hurry(): () => void {
     this.#urgent++;
+    for (const pause of this.#pauses) pause.abort();
     this.#next();
     return () => this.#urgent--;
   }
@@ -104,6 +107,8 @@ export class Uploader {
       const work = this.#upload(shard).finally(() => {
         this.#active.delete(shard);
         this.#activeBytes.delete(shard);
+        // also what died while it waited is no problem any more
+        if (this.#active.size === 0 && this.#waiting.size === 0) this.#c.problems.clear('upload');
         this.#next();
       });
       this.#active.set(shard, work);
@@ -147,9 +152,17 @@ export class Uploader {
       } catch (error) {
         if (signal.aborted) return;
         this.#tell(shard, asError(error));
-        await this.#c.clock.sleep(delayMs, signal).catch(() => undefined);
+        await this.#pause(delayMs);
       }
     }
+  }
+
+  async #pause(delayMs: number): Promise<void> {
+    const pause = new AbortController();
+    this.#pauses.add(pause);
+    const signal = AbortSignal.any([pause.signal, this.#stopping.signal]);
+    await this.#c.clock.sleep(delayMs, signal).catch(() => undefined);
+    this.#pauses.delete(pause);
   }
 
   #tell(shard: number, error: Error): void {
@@ -158,7 +171,7 @@ export class Uploader {
       const message = `staged bytes (shard ${shard}) were damaged on this disk before any host had them`;
       this.#c.problems.set(`damaged:${shard}`, 'CORRUPT_SHARD', message, 'check this disk; copy the files again');
     } else if (hasCode(error, 'QUOTA')) {
-      const advice = 'remove files, or ask whoever runs the bridge for more room';
+      const advice = 'remove what was written last, or ask whoever runs the bridge for more room';
       this.#c.problems.set('upload', 'QUOTA', 'the volume is at its quota; new bytes stay on this machine', advice);
     } else if (hasCode(error, 'NO_HOSTS')) {
       const message = 'the network has too few hosts with room; new bytes stay on this machine';
