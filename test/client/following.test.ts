@@ -1,6 +1,8 @@
 // One device writes, others follow: live, from the beginning, from a checkpoint, and after a time away.
 
 import { randomBytes } from 'node:crypto';
+import { cpSync, existsSync, renameSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import t from 'tap';
 import type { Test } from 'tap';
 import { XcoreError } from '../../src/lib/errors.ts';
@@ -205,7 +207,6 @@ await t.test('staged work of a device that was away over a checkpoint is set asi
   cut.on = true;
   await b.write('mine', 'staged only');
   await b.store.commit();
-  const staged = b.copy();
   await b.sync.release();
   await b.off();
   await a.on();
@@ -218,5 +219,29 @@ await t.test('staged work of a device that was away over a checkpoint is set asi
   t.equal(b.mounted.setAside.length, 1, 'its work is named');
   t.notOk((await b.names()).includes('mine'));
   t.notOk((await a.names()).includes('mine'));
-  t.ok(staged.length > 0);
+});
+
+await t.test('a replacement of the local volume that a crash cuts short leaves a whole one', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on();
+  await a.write('one', 'first');
+  await a.flush();
+  const b = await volume.device(t).on();
+  await b.reaches(a);
+  const records = await b.records();
+  await b.off();
+  const place = (name: string): string => join(b.dir, name);
+  b.wrap = () => ({ readLog: () => Promise.reject(unreachable()) });
+
+  renameSync(place('current'), place('next'));
+  await b.on();
+  t.strictSame(await b.records(), records, 'after the old one was moved away');
+  await b.off();
+
+  cpSync(place('current'), place('old'), { recursive: true });
+  rmSync(join(place('old'), 'index'), { recursive: true });
+  cpSync(place('old'), place('next'), { recursive: true });
+  await b.on();
+  t.strictSame(await b.records(), records, 'while the old one was removed, or the new one filled');
+  t.notOk(existsSync(place('old')) || existsSync(place('next')), 'nothing is left of it');
 });
