@@ -145,3 +145,28 @@ await t.test('a volume at its quota says so, and goes on when there is room agai
   const b = await volume.device(t).on();
   t.same(await b.names(), ['fits']);
 });
+
+await t.test('what is durable is published without what still waits behind it', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on();
+  await a.write('one', 'first');
+  await a.flush();
+  const uploads = new Uploads(a);
+  await a.fs.mkdir(ROOT, 'dir', 0o755, CALLER);
+  await a.store.commit();
+  uploads.held = true;
+  const { seq } = a.tree.head;
+  const before = a.store.lastCommit;
+  await a.write('waits', randomBytes(20_000));
+  await a.mounted.volume.segments.seal();
+  a.sync.nudge();
+  await until('the first part is published', () => a.store.firstUnpublished > before);
+  t.ok(a.tree.head.seq > seq);
+  const b = await volume.device(t).on();
+  await b.reaches(a);
+  t.same(await b.names(), ['dir', 'one'], 'others see that part, and nothing of the rest');
+  uploads.held = false;
+  await a.flush();
+  await b.reaches(a);
+  t.strictSame(await b.records(), await a.records());
+});
