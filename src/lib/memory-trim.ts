@@ -4,9 +4,9 @@
 import koffi from 'koffi';
 import type { Logger } from './log.ts';
 
-const INTERVAL_MS = 3_000;
+const INTERVAL_MS = 1_000;
 /** Growth since the last time that makes it worth the effort. */
-const GROWTH_BYTES = 24 * 1024 * 1024;
+const GROWTH_BYTES = 8 * 1024 * 1024;
 
 /** Trims now and then while the process grows; does nothing where the C library has no such call. */
 export class MemoryTrim {
