@@ -94,24 +94,28 @@ void t.test(
   },
 );
 
-void t.test('what an ordinary user cannot do is said', { skip: !isUsable && 'an ordinary user cannot get at /dev/fuse, fusermount3 or this checkout' }, async (t) => {
-  const directory = ownDirectory();
-  t.teardown(() => fs.rmSync(directory, { recursive: true, force: true }));
-  const allowed =
-    fs.existsSync('/etc/fuse.conf') && /^user_allow_other/m.test(fs.readFileSync('/etc/fuse.conf', 'utf8'));
-  if (!allowed) {
-    await t.rejects(startMount({ mountPoint: directory, allowOther: true }, asUser), {
-      code: 'FUSE_MISSING',
-      message: /user_allow_other.*fuse\.conf/,
-    });
-  }
-  const empty = newDirectory();
-  t.teardown(() => fs.rmSync(empty, { recursive: true, force: true }));
-  if (isRoot) {
-    fs.chmodSync(empty, 0o755);
-    await t.rejects(startMount({ mountPoint: empty }, asUser), { code: 'EACCES', message: /directory of your own/ });
-  }
-});
+void t.test(
+  'what an ordinary user cannot do is said',
+  { skip: !isUsable && 'an ordinary user cannot get at /dev/fuse, fusermount3 or this checkout' },
+  async (t) => {
+    const directory = ownDirectory();
+    t.teardown(() => fs.rmSync(directory, { recursive: true, force: true }));
+    const allowed =
+      fs.existsSync('/etc/fuse.conf') && /^user_allow_other/m.test(fs.readFileSync('/etc/fuse.conf', 'utf8'));
+    if (!allowed) {
+      await t.rejects(startMount({ mountPoint: directory, allowOther: true }, asUser), {
+        code: 'FUSE_MISSING',
+        message: /user_allow_other.*fuse\.conf/,
+      });
+    }
+    const empty = newDirectory();
+    t.teardown(() => fs.rmSync(empty, { recursive: true, force: true }));
+    if (isRoot) {
+      fs.chmodSync(empty, 0o755);
+      await t.rejects(startMount({ mountPoint: empty }, asUser), { code: 'EACCES', message: /directory of your own/ });
+    }
+  },
+);
 
 /** Runs the child in mounts of its own, with some path hidden. */
 function hiding(command: string): string[] {
