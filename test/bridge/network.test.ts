@@ -211,7 +211,8 @@ t.test('malformed streams end, and the servers go on', async (t) => {
     Buffer.from([0]),
     Buffer.from('ffffffffffff', 'hex'),
     Buffer.from('04deadbeef', 'hex'),
-    randomBytes(5_000),
+    // a length that has come in full, then a message that is none
+    Buffer.concat([Buffer.from([100]), randomBytes(5_000)]),
   ]) {
     const stream = await node.dialProtocol(addresses, BRIDGE_PROTOCOL);
     stream.send(garbage);
