@@ -9,7 +9,7 @@ import type { VolumeState } from './volume.ts';
 
 const ZEROS = Buffer.alloc(1024 * 1024);
 /** Shards fetched ahead of one another at once, over all readers. */
-const MAX_PREFETCHES = 8;
+const MAX_PREFETCHES = 4;
 
 /** Takes a write: encrypted and in the tree when this returns, or when its promise resolves. */
 export function write(state: VolumeState, ino: number, offset: number, data: Buffer, cached: boolean): Now<void> {
