@@ -29,7 +29,8 @@ import { Problems } from './problems.ts';
 import type { ResponseBody } from './rpc.ts';
 import { Uploader } from './uploader.ts';
 
-const DEFAULT_PARALLEL_TRANSFERS = 8;
+/** Each takes some 10 MiB on its way through encryption and streams; four of them fill a connection. */
+const DEFAULT_PARALLEL_TRANSFERS = 4;
 const FETCH_TIMEOUT_MS = 30_000;
 const HEDGE_AFTER_MS = 2_000;
 /** Measured downloads are told to the bridge this often. */

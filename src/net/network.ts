@@ -104,7 +104,7 @@ export interface NetworkOptions {
   readonly deviceSeed: Uint8Array;
   /** Ed25519 seed of the owner's signing key, 32 bytes. */
   readonly ownerSeed: Uint8Array;
-  /** Shards in transfer at once, each way; 8 unless told. */
+  /** Shards in transfer at once, each way; 4 unless told. */
   readonly parallelTransfers?: number;
 }
 
