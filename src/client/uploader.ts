@@ -7,7 +7,7 @@ import type { Network } from '../net/network.ts';
 import type { LocalVolume } from './local-volume.ts';
 import type { Problems } from './problems.ts';
 
-const PARALLEL_UPLOADS = 6;
+const PARALLEL_UPLOADS = 4;
 const RETRY_DELAY_MS = 2_000;
 const MAX_RETRY_DELAY_MS = 60_000;
 /** Programs that write come first: uploads wait until they have paused for this long ... */
