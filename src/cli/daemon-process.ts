@@ -20,7 +20,7 @@ const HEAP_SETTINGS = ['--max-semi-space-size=8', '--max-old-space-size=256'];
 /** glibc (mallopt(3)): shard buffers go back to the system when they are freed, whichever thread had them. */
 const MEMORY_SETTINGS = {
   MALLOC_ARENA_MAX: '2',
-  MALLOC_MMAP_THRESHOLD_: '131072',
+  MALLOC_MMAP_THRESHOLD_: '65536',
   MALLOC_TRIM_THRESHOLD_: '131072',
 };
 
