@@ -16,7 +16,7 @@ import type { Segments } from './segments.ts';
 import type { ShardEntry, ShardTable } from './shard-table.ts';
 
 /** Decrypted leaves kept in memory. */
-const MEMORY_BYTES = 16 * 1024 * 1024;
+const MEMORY_BYTES = 8 * 1024 * 1024;
 /** With the leaf hashes of each, 4 KiB. */
 const OPEN_FILES = 512;
 const KEYS = 1_024;

@@ -28,8 +28,8 @@ export class IndexDatabase {
       keyEncoding: 'buffer',
       valueEncoding: 'buffer',
       // what a write keeps in memory before it becomes a file, and what reads keep of files
-      writeBufferSize: 8 * 1024 * 1024,
-      cacheSize: 16 * 1024 * 1024,
+      writeBufferSize: 4 * 1024 * 1024,
+      cacheSize: 8 * 1024 * 1024,
       maxOpenFiles: 200,
     });
   }
