@@ -72,7 +72,7 @@ export async function assembleBridge(
       registry,
       placer: new Placer({ ...parts, random }),
       receipts: new Receipts(parts),
-      locator: new Locator(parts),
+      locator: new Locator({ ...parts, random }),
       log: new VolumeLog({
         ...parts,
         effects: new EntryEffects(parts),

@@ -23,6 +23,8 @@ const NO_FAULT = new Set(['HOST_FULL', 'EAGAIN', 'ABORTED', 'CLOSED']);
 /** Reports of one mirror that come closer together count once. */
 const REPORT_INTERVAL_MS = 60_000;
 const MAX_REPORTS = 1_000_000;
+/** The worst host is still asked now and then. */
+const MIN_RELIABILITY = 0.05;
 
 /** What a locator works with. */
 export interface LocatorComponents {
@@ -33,6 +35,15 @@ export interface LocatorComponents {
   readonly signer: OrderSigner;
   readonly volumeQueue: KeyedQueue;
   readonly clock: Clock;
+  /** Numbers in [0, 1), for sharing readers out over equally good hosts. */
+  readonly random: () => number;
+}
+
+/** A mirror with what decides its place: the shorter the wait, the earlier it is asked. */
+interface Choice {
+  readonly mirror: MirrorRecord;
+  readonly host: HostView;
+  readonly wait: number;
 }
 
 /** Finds mirrors. */
@@ -82,12 +93,12 @@ export class Locator {
   }
 
   #targets(owner: Owner, shardId: Uint8Array, record: ShardRecord): object[] {
-    const { registry, signer } = this.#components;
+    const { registry, signer, random } = this.#components;
     const { volume, peer: client } = owner;
-    const mirrors: { mirror: MirrorRecord; host: HostView }[] = [];
+    const mirrors: Choice[] = [];
     for (const mirror of record.mirrors) {
       const host = registry.get(mirror.host);
-      if (host) mirrors.push({ mirror, host });
+      if (host) mirrors.push({ mirror, host, wait: -Math.log(1 - random()) / gradeOf(host) });
     }
     return mirrors.sort(bestFirst).map(({ host: { host, addresses } }) => ({
       host,
@@ -97,15 +108,17 @@ export class Locator {
   }
 }
 
-function bestFirst(a: { mirror: MirrorRecord; host: HostView }, b: { mirror: MirrorRecord; host: HostView }): number {
+/** Sound mirrors first, then by luck, the better hosts more often: the best one alone must not serve everybody. */
+function bestFirst(a: Choice, b: Choice): number {
   return (
     Number(a.mirror.reports > 0) - Number(b.mirror.reports > 0) ||
     Number(b.host.online) - Number(a.host.online) ||
     a.mirror.reports - b.mirror.reports ||
-    gradeOf(b.host) - gradeOf(a.host)
+    a.wait - b.wait
   );
 }
 
 function gradeOf(host: HostView): number {
-  return host.reliability * host.reliability * Math.log2(2 + host.bytesPerSecond);
+  const reliability = Math.max(MIN_RELIABILITY, host.reliability);
+  return reliability * reliability * Math.log2(2 + host.bytesPerSecond);
 }
