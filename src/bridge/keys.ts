@@ -5,6 +5,7 @@ import type { PeerName } from '../net/network.ts';
 import type { StoreRange } from './store.ts';
 
 const SERIAL_BYTES = 16;
+const SHARD_ID_BYTES = 32;
 
 /** HostRecord. */
 export function hostKey(host: PeerName): Uint8Array {
@@ -51,6 +52,89 @@ export function serialOfDeleteKey(key: Uint8Array): Uint8Array {
   return key.slice(key.length - SERIAL_BYTES);
 }
 
+/** Present when a host is to hold a shard: the directory's records, by host. */
+export function mirrorKey(host: PeerName, shardId: Uint8Array): Uint8Array {
+  return Buffer.concat([Buffer.from(`m${host}\0`), shardId]);
+}
+
+/** Mirrors of a host with ids in [from, to); absent bounds are open. */
+export function mirrorsOf(host: PeerName, limit: number, from?: Uint8Array, to?: Uint8Array): StoreRange {
+  return {
+    from: from ? mirrorKey(host, from) : Buffer.from(`m${host}\0`),
+    to: to ? mirrorKey(host, to) : Buffer.from(`m${host}\x01`),
+    limit,
+  };
+}
+
+/** The smallest id above this one. */
+export function nextId(shardId: Uint8Array): Uint8Array {
+  return Buffer.concat([shardId, Buffer.alloc(1)]);
+}
+
+/** A shard to be repaired; the fewer mirrors are left, the earlier it comes. */
+export function repairKey(mirrorsLeft: number, shardId: Uint8Array): Uint8Array {
+  return Buffer.concat([Buffer.from('r'), Uint8Array.of(mirrorsLeft), shardId]);
+}
+
+/** A shard to be repaired later. */
+export function deferredRepairKey(readyMs: number, shardId: Uint8Array): Uint8Array {
+  return Buffer.concat([Buffer.from('w'), encodeNumber(BigInt(Math.floor(readyMs))), shardId]);
+}
+
+/** Shards deferred until `nowMs` or earlier. */
+export function repairsDue(nowMs: number, limit: number): StoreRange {
+  return { from: Buffer.from('w'), to: deferredRepairKey(nowMs + 1, new Uint8Array()), limit };
+}
+
+/** How far a job about a host has come. */
+export function jobKey(kind: string, host: PeerName): Uint8Array {
+  return Buffer.from(`j${kind}${host}`);
+}
+
+/** Kind and host of a job key. */
+export function parseJobKey(key: Uint8Array): { kind: string; host: PeerName } {
+  const text = Buffer.from(key).toString();
+  return { kind: text.slice(1, 2), host: text.slice(2) };
+}
+
+/** When a host was first found with a shard that the bridge does not know, 8 bytes. */
+export function strayKey(host: PeerName, shardId: Uint8Array): Uint8Array {
+  return Buffer.concat([Buffer.from(`x${host}\0`), shardId]);
+}
+
+/** Strays of a host with ids in [from, to). */
+export function straysOf(host: PeerName, limit: number, from: Uint8Array, to?: Uint8Array): StoreRange {
+  return { from: strayKey(host, from), to: to ? strayKey(host, to) : Buffer.from(`x${host}\x01`), limit };
+}
+
+/** A shard that no entry names yet, by the device that stored it and the time of its first receipt. */
+export function unnamedKey(volume: Uint8Array, device: PeerName, confirmedMs: number, shardId: Uint8Array): Uint8Array {
+  return Buffer.concat([
+    Buffer.from('p'),
+    volume,
+    Buffer.from(`${device}\0`),
+    encodeNumber(BigInt(confirmedMs)),
+    shardId,
+  ]);
+}
+
+/** Shards of a device that were stored before `untilMs` and that no entry names. */
+export function unnamedBefore(volume: Uint8Array, device: PeerName, untilMs: number, limit: number): StoreRange {
+  return {
+    from: Buffer.concat([Buffer.from('p'), volume, Buffer.from(`${device}\0`)]),
+    to: unnamedKey(volume, device, untilMs, new Uint8Array()),
+    limit,
+  };
+}
+
+/** The shard at the end of any key that ends with one. */
+export function shardAtEndOf(key: Uint8Array): Uint8Array {
+  return key.slice(key.length - SHARD_ID_BYTES);
+}
+
+/** Says that the store has an index of mirrors by host. */
+export const MIRROR_INDEX_KEY: Uint8Array = Buffer.from('zmirror-index');
+
 /** Bytes that a host holds for a volume, 8 bytes. */
 export function shareKey(volume: Uint8Array, host: PeerName): Uint8Array {
   return Buffer.concat([Buffer.from('u'), volume, Buffer.from(host)]);
@@ -69,7 +153,7 @@ export function startingWith(prefix: Uint8Array, limit?: number): StoreRange {
 }
 
 /** Keys of one kind. */
-export function ofKind(kind: 'h' | 'v' | 'o'): StoreRange {
+export function ofKind(kind: 'h' | 'v' | 'o' | 's' | 'r' | 'w' | 'j'): StoreRange {
   return startingWith(Buffer.from(kind));
 }
 

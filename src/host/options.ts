@@ -10,6 +10,8 @@ export interface HostOptions {
   readonly maxStores: number;
   /** Shards that may be read at once. */
   readonly maxReads: number;
+  /** Shards that may be fetched from other hosts at once, 2 MiB of memory each. */
+  readonly maxCopies: number;
   /** Streams that may be open at once, over all clients. */
   readonly maxStreams: number;
   readonly maxStreamsPerConnection: number;
@@ -26,6 +28,7 @@ export const HOST_DEFAULTS: HostOptions = {
   storeDeadlineMs: 10 * 60_000,
   maxStores: 64,
   maxReads: 64,
+  maxCopies: 8,
   maxStreams: 1_024,
   maxStreamsPerConnection: 32,
   maxConnections: 512,

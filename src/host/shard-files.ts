@@ -74,6 +74,24 @@ export class ShardFiles {
     return { shards, bytes, foreign };
   }
 
+  /** Ids of stored shards above `after` (empty: all), ascending, at most `limit`; one folder's names are in memory at a time. */
+  async list(after: Uint8Array, limit: number): Promise<Uint8Array[]> {
+    const bound = Buffer.from(after).toString('hex');
+    const found: Uint8Array[] = [];
+    const folders = (await this.#fs.readdir(this.#shardsDir)).filter((name) => FOLDER_NAME.test(name)).sort();
+    for (const folder of folders) {
+      if (folder < bound.slice(0, 2)) continue;
+      const names = (await this.#fs.readdir(join(this.#shardsDir, folder))).filter(
+        (name) => SHARD_NAME.test(name) && name.startsWith(folder) && name > bound,
+      );
+      for (const name of names.sort()) {
+        if (found.length >= limit) return found;
+        found.push(Buffer.from(name, 'hex'));
+      }
+    }
+    return found;
+  }
+
   /** The size of a stored shard, or null. */
   async sizeOf(id: Uint8Array): Promise<number | null> {
     try {

@@ -145,6 +145,11 @@ export class ShardStore {
     });
   }
 
+  /** Ids of stored shards above `after` (empty: all), ascending, at most `limit`. */
+  list(after: Uint8Array, limit: number): Promise<Uint8Array[]> {
+    return this.#files.list(after, limit);
+  }
+
   /** Makes removals durable. */
   syncRemovals(ids: readonly Uint8Array[]): Promise<void> {
     return this.#files.syncFolders(ids);

@@ -9,6 +9,8 @@ import { XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import { createMetrics } from '../lib/metrics.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import { HostClient } from '../net/host-client.ts';
+import type { HostTarget } from '../net/host-client.ts';
 import { addressesOf, createNode, loadOrCreateSeed, peerNameIn } from '../net/node.ts';
 import { SHARD_PROTOCOL } from '../net/protocols.ts';
 import { serveShardStream } from '../net/shard-protocol.ts';
@@ -73,9 +75,14 @@ export async function startHost(settings: HostSettings, surroundings: HostSurrou
     const metrics = createMetrics();
     const node = await createNode({ seed, listen: settings.listen, maxConnections: options.maxConnections });
     const host = node.peerId.toString();
-    const transfers = new Transfers({ store, serials, clock, metrics, seed, host, bridge }, options);
+    const peers = new HostClient(node);
+    const transfers = new Transfers(
+      { store, serials, clock, metrics, seed, host, bridge, fetchFrom: (...source) => fetchShard(peers, ...source) },
+      options,
+    );
     const streams = new Set<Promise<void>>();
     cleanups.push(async () => {
+      await peers.stop();
       await node.stop();
       await Promise.all(streams);
     });
@@ -100,6 +107,16 @@ export async function startHost(settings: HostSettings, surroundings: HostSurrou
     await stop();
     throw error;
   }
+}
+
+async function fetchShard(
+  peers: HostClient,
+  source: HostTarget,
+  sizeBytes: number,
+  signal: AbortSignal,
+): Promise<Buffer> {
+  const { data } = await peers.retrieve(source, { firstLeaf: 0, leafCount: 0 }, sizeBytes, { signal });
+  return data;
 }
 
 async function serve(

@@ -1,10 +1,11 @@
-// What a host does for clients: honours orders for storing and reading shards. Knows the bridge only
-// by its signature, and no keys but its own.
+// What a host does for clients and the bridge: honours orders for storing, reading and copying shards. Knows the
+// bridge only by its signature, and no keys but its own.
 
 import { leafCountOf, MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
 import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import type { HostTarget } from '../net/host-client.ts';
 import type { PeerName } from '../net/network.ts';
 import { checkOrder, signReceipt, verifyOrder } from '../net/orders.ts';
 import type { Operation } from '../net/orders.ts';
@@ -23,6 +24,8 @@ export interface TransfersComponents {
   readonly seed: Uint8Array;
   readonly host: PeerName;
   readonly bridge: PeerName;
+  /** Retrieves a whole shard from another host, unverified. */
+  readonly fetchFrom: (source: HostTarget, sizeBytes: number, signal: AbortSignal) => Promise<Buffer>;
 }
 
 /** Bounds of the transfers. */
@@ -30,7 +33,12 @@ export interface TransfersOptions {
   readonly storeDeadlineMs: number;
   readonly maxStores: number;
   readonly maxReads: number;
+  /** Shards that may be fetched from other hosts at once, one of them in memory each. */
+  readonly maxCopies: number;
 }
+
+/** Ids in one page of an inventory. */
+const MAX_LISTED = 2_048;
 
 type RetrieveAnswer = Awaited<ReturnType<ShardHandlers['retrieve']>>;
 
@@ -39,18 +47,21 @@ export class Transfers implements ShardHandlers {
   readonly #components: TransfersComponents;
   readonly #options: TransfersOptions;
   readonly #bytes;
+  readonly #audits;
   #stores = 0;
   #reads = 0;
+  #copies = 0;
 
   constructor(components: TransfersComponents, options: TransfersOptions) {
     this.#components = components;
     this.#options = options;
     this.#bytes = components.metrics.counter('host_bytes_total', 'Shard bytes moved', ['direction']);
+    this.#audits = components.metrics.counter('host_audits_total', 'Audits answered');
   }
 
   /** Transfers under way. */
   get active(): number {
-    return this.#stores + this.#reads;
+    return this.#stores + this.#reads + this.#copies;
   }
 
   /** Stores a shard on order and answers with a receipt. REFUSED, HOST_FULL, CORRUPT_SHARD, TIMEOUT, EAGAIN when too many are under way. */
@@ -97,11 +108,62 @@ export class Transfers implements ShardHandlers {
         return { dataBytes: sizeBytes, proof: [], data };
       }
       const { data, proof } = await store.readLeaves(shardId, sizeBytes, firstLeaf, leafCount);
+      if (context.remotePeer === this.#components.bridge) this.#audits.inc();
       this.#bytes.inc({ direction: 'out' }, data.length);
       return { dataBytes: data.length, proof, data: [data] };
     } finally {
       this.#reads -= 1;
     }
+  }
+
+  /**
+   * Fetches a mirror from another host on the bridge's order and answers with a receipt. CORRUPT_SHARD or NOT_FOUND
+   * when the other host does not have it; REFUSED, HOST_FULL, UNREACHABLE, TIMEOUT, EAGAIN.
+   */
+  async copy(
+    signed: Signed | undefined,
+    source: { readonly order: Signed | undefined; readonly addresses: readonly string[] },
+    context: TransferContext,
+  ): Promise<Signed> {
+    const { store, serials, bridge, host, clock, fetchFrom } = this.#components;
+    const order = this.#check(signed, 'store', context);
+    if (context.remotePeer !== bridge) throw new XcoreError('REFUSED', 'only the bridge may have shards copied');
+    const permission = verifyOrder(source.order, bridge);
+    const use = { operation: 'retrieve', client: host, host: permission.host, nowMs: clock.now() } as const;
+    checkOrder(permission, use);
+    if (Buffer.compare(permission.shardId, order.shardId) !== 0 || permission.sizeBytes !== order.sizeBytes) {
+      throw new XcoreError('REFUSED', 'the two orders are for different shards');
+    }
+    if (this.#copies >= this.#options.maxCopies) throw busy();
+    this.#copies += 1;
+    try {
+      await serials.use(order.serial, Number(order.expiresMs));
+      const { shardId, sizeBytes } = order;
+      if (!(await store.holds(shardId, sizeBytes))) {
+        const target = { host: permission.host, addresses: source.addresses, order: source.order! };
+        const fetch = async function* (): AsyncGenerator<Buffer> {
+          yield await fetchFrom(target, sizeBytes, context.signal);
+        };
+        await store.store(shardId, sizeBytes, () => this.#withDeadline(fetch()));
+        this.#bytes.inc({ direction: 'in' }, sizeBytes);
+      }
+      return this.#receipt(order);
+    } finally {
+      this.#copies -= 1;
+    }
+  }
+
+  /** A page of what is stored, for the bridge only. */
+  async list(
+    after: Uint8Array,
+    limit: number,
+    context: TransferContext,
+  ): Promise<{ shardIds: Uint8Array[]; last: boolean }> {
+    const { bridge, store } = this.#components;
+    if (context.remotePeer !== bridge) throw new XcoreError('REFUSED', 'only the bridge may ask for the inventory');
+    const count = Math.min(MAX_LISTED, Math.max(1, limit));
+    const shardIds = await store.list(after, count);
+    return { shardIds, last: shardIds.length < count };
   }
 
   #check(signed: Signed | undefined, operation: Operation, context: TransferContext): Order {

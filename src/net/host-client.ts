@@ -3,7 +3,7 @@
 
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import type { Libp2p } from '@libp2p/interface';
+import type { Libp2p, Stream } from '@libp2p/interface';
 import { LRUCache } from 'lru-cache';
 import { XcoreError } from '../lib/errors.ts';
 import { errorOf, toNetworkError } from './failure.ts';
@@ -25,6 +25,10 @@ const MAX_HOSTS = 128;
 const KEEP_STREAM_MS = 60_000;
 /** A host that has not said that it is ready for a shard after so long will not. */
 const READY_TIMEOUT_MS = 15_000;
+/** For a host to fetch a mirror from another one. */
+const COPY_TIMEOUT_MS = 60_000;
+/** For a host to read its folder. */
+const LIST_TIMEOUT_MS = 30_000;
 /** A retrieval in which nothing moves for so long has failed: there are other mirrors. */
 export const RETRIEVE_STALL_MS = 10_000;
 
@@ -58,9 +62,12 @@ interface Host {
   readonly idle: { frames: FrameStream; sinceMs: number }[];
 }
 
+/** Opens a stream of the shard protocol to a host. */
+export type OpenStream = (target: HostTarget, signal: AbortSignal) => Promise<Stream>;
+
 /** Transfers with hosts over streams that are kept and used again. */
 export class HostClient {
-  readonly #node: Libp2p;
+  readonly #openStream: OpenStream;
   readonly #hosts = new LRUCache<PeerName, Host>({
     max: MAX_HOSTS,
     dispose: (host) => void closeAll(host),
@@ -68,9 +75,9 @@ export class HostClient {
   readonly #sweeper: NodeJS.Timeout;
   #stopped = false;
 
-  /** The node is the caller's. */
-  constructor(node: Libp2p) {
-    this.#node = node;
+  /** The node is the caller's; `openStream` dials the target's addresses unless told otherwise. */
+  constructor(node: Libp2p, openStream: OpenStream = dialWith(node)) {
+    this.#openStream = openStream;
     this.#sweeper = setInterval(() => this.#sweep(), KEEP_STREAM_MS / 2);
     this.#sweeper.unref();
   }
@@ -121,6 +128,37 @@ export class HostClient {
     });
   }
 
+  /** Has the target fetch a mirror from another host and returns its receipt, unverified. Errors as store(). */
+  async copy(
+    target: HostTarget,
+    source: { readonly order: Signed; readonly addresses: readonly string[] },
+    signal?: AbortSignal,
+  ): Promise<Signed> {
+    return this.#transfer(target, COPY_TIMEOUT_MS, signal, async (frames, moved) => {
+      const { order, addresses } = source;
+      await send(frames, { case: 'copy', value: { order: target.order, source: order, addresses: [...addresses] } });
+      const { receipt } = await receive(frames, 'stored', true);
+      moved();
+      if (!receipt) throw new XcoreError('PROTOCOL', 'the receipt is missing');
+      return receipt;
+    });
+  }
+
+  /** Ids of shards that the target says it holds, after `after`, ascending. Errors as store(). */
+  async list(
+    target: HostTarget,
+    after: Uint8Array,
+    limit: number,
+    signal?: AbortSignal,
+  ): Promise<{ shardIds: Uint8Array[]; last: boolean }> {
+    return this.#transfer(target, LIST_TIMEOUT_MS, signal, async (frames, moved) => {
+      await send(frames, { case: 'listShards', value: { after, limit } });
+      const { shardIds, last } = await receive(frames, 'shardPage');
+      moved();
+      return { shardIds, last };
+    });
+  }
+
   /** Ends all kept streams. Transfers under way are ended by their own signals. */
   async stop(): Promise<void> {
     this.#stopped = true;
@@ -166,13 +204,9 @@ export class HostClient {
 
   async #open(target: HostTarget, signal?: AbortSignal): Promise<FrameStream> {
     if (this.#stopped) throw new XcoreError('CLOSED', 'stopped');
-    const addresses = dialAddresses(target.host, target.addresses);
-    if (addresses.length === 0) throw new XcoreError('UNREACHABLE', `host ${target.host} has no usable address`);
     const deadline = AbortSignal.timeout(DIAL_TIMEOUT_MS);
     try {
-      const stream = await this.#node.dialProtocol(addresses, SHARD_PROTOCOL, {
-        signal: signal ? AbortSignal.any([signal, deadline]) : deadline,
-      });
+      const stream = await this.#openStream(target, signal ? AbortSignal.any([signal, deadline]) : deadline);
       return new FrameStream(stream, SHARD_FRAME_BYTES);
     } catch (error) {
       if (signal?.aborted) throw toNetworkError(signal.reason);
@@ -203,6 +237,14 @@ export class HostClient {
   }
 }
 
+function dialWith(node: Libp2p): OpenStream {
+  return async (target, signal) => {
+    const addresses = dialAddresses(target.host, target.addresses);
+    if (addresses.length === 0) throw new XcoreError('UNREACHABLE', `host ${target.host} has no usable address`);
+    return node.dialProtocol(addresses, SHARD_PROTOCOL, { signal });
+  };
+}
+
 /** A host's Failure between transfers: its stream can be used again. */
 class HostFailure extends XcoreError {}
 
@@ -224,7 +266,11 @@ async function send(frames: FrameStream, body: RequestInit): Promise<void> {
 type ResponseBody = Exclude<HostResponse['body'], { case: undefined }>;
 type ResponseValue<C extends ResponseBody['case']> = Extract<ResponseBody, { case: C }>['value'];
 
-async function receive<C extends ResponseBody['case']>(frames: FrameStream, expected: C): Promise<ResponseValue<C>> {
+async function receive<C extends ResponseBody['case']>(
+  frames: FrameStream,
+  expected: C,
+  reusable = expected !== 'stored',
+): Promise<ResponseValue<C>> {
   const frame = await frames.read();
   if (!frame) throw new XcoreError('UNREACHABLE', 'the host ended the stream');
   let body: HostResponse['body'];
@@ -235,7 +281,7 @@ async function receive<C extends ResponseBody['case']>(frames: FrameStream, expe
   }
   if (body.case === 'failure') {
     const { code, message } = errorOf(body.value);
-    throw expected === 'stored' ? new XcoreError(code, message) : new HostFailure(code, message);
+    throw reusable ? new HostFailure(code, message) : new XcoreError(code, message);
   }
   if (body.case !== expected) throw new XcoreError('PROTOCOL', 'an answer out of turn');
   return body.value as ResponseValue<C>;

@@ -43,6 +43,14 @@ export interface ShardHandlers {
     leafCount: number,
     context: TransferContext,
   ): Promise<{ dataBytes: number; proof: Uint8Array[]; data: Iterable<Uint8Array> | AsyncIterable<Uint8Array> }>;
+  /** Fetches a mirror from another host, verifies and keeps it. Returns the receipt. */
+  copy(
+    order: Signed | undefined,
+    source: { readonly order: Signed | undefined; readonly addresses: readonly string[] },
+    context: TransferContext,
+  ): Promise<Signed>;
+  /** Ids of stored shards after `after`, ascending; `last` when none follow. */
+  list(after: Uint8Array, limit: number, context: TransferContext): Promise<{ shardIds: Uint8Array[]; last: boolean }>;
 }
 
 /** Serves one inbound stream until it ends; never rejects. */
@@ -74,6 +82,17 @@ export async function serveShardStream(
           moved,
           onInternalError,
         );
+      } else if (body.case === 'copy') {
+        const { order, source, addresses } = body.value;
+        await answer(frames, 'copy', onInternalError, async () => {
+          const receipt = await handlers.copy(order, { order: source, addresses }, context);
+          return { case: 'stored', value: { receipt } };
+        });
+      } else if (body.case === 'listShards') {
+        const { after, limit } = body.value;
+        await answer(frames, 'listShards', onInternalError, async () => {
+          return { case: 'shardPage', value: await handlers.list(after, limit, context) };
+        });
       } else {
         throw new XcoreError('PROTOCOL', 'an unknown request');
       }
@@ -174,10 +193,26 @@ export async function* receiveBytes(frames: FrameStream, sizeBytes: number, move
   }
 }
 
-async function respond(
+/** Answers a request that no raw bytes belong to. */
+async function answer(
   frames: FrameStream,
-  body: NonNullable<MessageInitShape<typeof HostResponseSchema>['body']>,
+  request: string,
+  onInternalError: InternalErrorListener,
+  run: () => Promise<ResponseInit>,
 ): Promise<void> {
+  let body: ResponseInit;
+  try {
+    body = await run();
+  } catch (error) {
+    reportInternal(error, request, onInternalError);
+    body = { case: 'failure', value: failureOf(error) };
+  }
+  await respond(frames, body);
+}
+
+type ResponseInit = NonNullable<MessageInitShape<typeof HostResponseSchema>['body']>;
+
+async function respond(frames: FrameStream, body: ResponseInit): Promise<void> {
   const message = toBinary(HostResponseSchema, create(HostResponseSchema, { body }));
   await frames.write(message);
 }

@@ -13,6 +13,7 @@ import type { HostOptions } from '../../src/host/options.ts';
 import { ShardStore } from '../../src/host/shard-store.ts';
 import { Transfers } from '../../src/host/transfers.ts';
 import { UsedSerials } from '../../src/host/used-serials.ts';
+import { XcoreError } from '../../src/lib/errors.ts';
 import { silentLogger } from '../../src/lib/log.ts';
 import { createMetrics } from '../../src/lib/metrics.ts';
 import { signOrder, verifyReceipt } from '../../src/net/orders.ts';
@@ -53,6 +54,8 @@ export class Harness {
   readonly seed = randomBytes(32);
   readonly host = peerNameOf(this.seed);
   readonly client = peerNameOf(randomBytes(32));
+  /** What another host answers to a retrieval. */
+  fetchFrom: (host: string) => Promise<Buffer> = () => Promise.reject(new XcoreError('UNREACHABLE'));
   readonly #options: HarnessOptions;
   #serials: UsedSerials | undefined;
   #store: ShardStore | undefined;
@@ -155,7 +158,19 @@ export class Harness {
     const limitBytes = this.#options.capacityBytes ?? 100_000_000;
     const store = await ShardStore.open(dir, { fs, log: silentLogger }, { ...options, limitBytes });
     this.#store = store;
-    this.#transfers = new Transfers({ store, serials, clock, metrics: createMetrics(), seed, host, bridge }, options);
+    this.#transfers = new Transfers(
+      {
+        store,
+        serials,
+        clock,
+        metrics: createMetrics(),
+        seed,
+        host,
+        bridge,
+        fetchFrom: (source) => this.fetchFrom(source.host),
+      },
+      options,
+    );
   }
 }
 

@@ -4,6 +4,7 @@ import { mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { LEAF_SIZE_BYTES, verifyRange } from '../../src/crypto/merkle.ts';
+import { verifyReceipt } from '../../src/net/orders.ts';
 import { peerNameOf } from '../../src/net/peer-name.ts';
 import { ShardFiles } from '../../src/host/shard-files.ts';
 import { silentLogger } from '../../src/lib/log.ts';
@@ -68,6 +69,66 @@ t.test('bytes that do not match order, size and id are not kept', async (t) => {
   t.equal(host.store.budget.reservedBytes, 0);
   t.same(await readdir(join(host.dir, 'incoming')), []);
   await host.store1(shard);
+});
+
+t.test('a mirror is copied from another host on orders of the bridge, and kept only if it is the shard', async (t) => {
+  const host = await Harness.start(t);
+  const shard = randomShard(100_000);
+  const source = peerNameOf(randomBytes(32));
+  const asked: string[] = [];
+  let served = shard.data;
+  host.fetchFrom = (from) => {
+    asked.push(from);
+    return Promise.resolve(served);
+  };
+  const permission = host.order(shard, { operation: 'retrieve', client: host.host, host: source });
+  const copy = (
+    order: ReturnType<Harness['order']>,
+    from = permission,
+    remotePeer = host.bridge,
+  ): ReturnType<Harness['transfers']['copy']> =>
+    host.transfers.copy(order, { order: from, addresses: [] }, { remotePeer, signal: new AbortController().signal });
+  const order = (): ReturnType<Harness['order']> => host.order(shard, { client: host.bridge });
+  await t.rejects(copy(host.order(shard), permission, host.client), { code: 'REFUSED' }, 'a client asks');
+  await t.rejects(copy(order(), host.order(shard, { host: source })), { code: 'REFUSED' }, 'no order for reading');
+  await t.rejects(
+    copy(order(), host.order(randomShard(5), { operation: 'retrieve', client: host.host, host: source })),
+    {
+      code: 'REFUSED',
+    },
+  );
+  t.same(asked, []);
+  served = randomBytes(shard.data.length);
+  await t.rejects(copy(order()), { code: 'CORRUPT_SHARD' });
+  t.equal(host.store.budget.usedBytes, 0);
+  served = shard.data;
+  const receipt = verifyReceipt(await copy(order()));
+  t.match(receipt, { host: host.host, client: host.bridge, sizeBytes: shard.data.length });
+  t.ok((await readFile(host.pathOf(shard))).equals(shard.data));
+  await copy(order());
+  t.same(asked, [source, source], 'one that is held already is not fetched again');
+});
+
+t.test('the bridge, and only the bridge, reads the inventory page by page', async (t) => {
+  const host = await Harness.start(t);
+  const ids: string[] = [];
+  for (let count = 0; count < 40; count += 1) {
+    const shard = randomShard(1 + count);
+    await host.store1(shard);
+    ids.push(shard.id.toString('hex'));
+  }
+  const context = { remotePeer: host.bridge, signal: new AbortController().signal };
+  const found: string[] = [];
+  for (let after: Uint8Array = new Uint8Array(); ;) {
+    const page = await host.transfers.list(after, 7, context);
+    found.push(...page.shardIds.map((id) => Buffer.from(id).toString('hex')));
+    if (page.last) break;
+    after = page.shardIds.at(-1)!;
+  }
+  t.same(found, ids.sort());
+  await t.rejects(host.transfers.list(new Uint8Array(), 7, { ...context, remotePeer: host.client }), {
+    code: 'REFUSED',
+  });
 });
 
 t.test('only orders of the bridge, for this client and host, in time, and once', async (t) => {

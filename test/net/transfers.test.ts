@@ -68,6 +68,8 @@ void t.test('transfers between client and host', async (t) => {
         {
           store: async () => Promise.reject(new XcoreError('REFUSED')),
           retrieve: async () => Promise.reject(new XcoreError('REFUSED')),
+          copy: async () => Promise.reject(new XcoreError('REFUSED')),
+          list: async () => Promise.reject(new XcoreError('REFUSED')),
           ...handlers,
         },
         (error) => internal.push(error),

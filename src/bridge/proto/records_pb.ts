@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file records.proto.
  */
 export const file_records: GenFile = /*@__PURE__*/
-  fileDesc("Cg1yZWNvcmRzLnByb3RvEgx4Y29yZS5icmlkZ2UipAEKCkhvc3RSZWNvcmQSEQoJYWRkcmVzc2VzGAEgAygJEhYKDmNhcGFjaXR5X2J5dGVzGAIgASgEEhIKCnVzZWRfYnl0ZXMYAyABKAQSEgoKZnJlZV9ieXRlcxgEIAEoBBIUCgxsYXN0X3NlZW5fbXMYBSABKAQSGAoQYnl0ZXNfcGVyX3NlY29uZBgGIAEoARITCgtyZWxpYWJpbGl0eRgHIAEoASLRAQoMVm9sdW1lUmVjb3JkEhAKCGhlYWRfc2VxGAEgASgEEhEKCWhlYWRfaGFzaBgCIAEoDBIcChRjaGVja3BvaW50X2VudHJ5X3NlcRgDIAEoBBIWCg5jaGVja3BvaW50X3NlcRgEIAEoBBISCgpwcnVuZWRfc2VxGAUgASgEEhIKCnVzZWRfYnl0ZXMYBiABKAQSEwoLcXVvdGFfYnl0ZXMYByABKAQSEwoLbGVhc2VfZXBvY2gYCCABKAQSFAoMbGVhc2VfaG9sZGVyGAkgASgJIpYBCgtTaGFyZFJlY29yZBIOCgZ2b2x1bWUYASABKAwSEgoKc2l6ZV9ieXRlcxgCIAEoDRIUCgxtaW5fcmVjZWlwdHMYAyABKA0SEQoJYWRkZWRfc2VxGAQgASgEEg0KBWZyZWVkGAUgASgIEisKB21pcnJvcnMYBiADKAsyGi54Y29yZS5icmlkZ2UuTWlycm9yUmVjb3JkIlYKDE1pcnJvclJlY29yZBIMCgRob3N0GAEgASgJEg8KB3JlY2VpcHQYAiABKAwSDwoHcmVwb3J0cxgDIAEoDRIWCg5sYXN0X3JlcG9ydF9tcxgEIAEoBCJsCgtPcmRlclJlY29yZBIOCgZ2b2x1bWUYASABKAwSEgoKc2l6ZV9ieXRlcxgCIAEoDRIUCgxtaW5fcmVjZWlwdHMYAyABKA0SDwoHc2VyaWFscxgEIAMoDBISCgpleHBpcmVzX21zGAUgASgEIkQKDERlbGV0ZVJlY29yZBIQCghzaGFyZF9pZBgBIAEoDBISCgpzaXplX2J5dGVzGAIgASgNEg4KBnZvbHVtZRgDIAEoDGIGcHJvdG8z");
+  fileDesc("Cg1yZWNvcmRzLnByb3RvEgx4Y29yZS5icmlkZ2Ui5wMKCkhvc3RSZWNvcmQSEQoJYWRkcmVzc2VzGAEgAygJEhYKDmNhcGFjaXR5X2J5dGVzGAIgASgEEhIKCnVzZWRfYnl0ZXMYAyABKAQSEgoKZnJlZV9ieXRlcxgEIAEoBBIUCgxsYXN0X3NlZW5fbXMYBSABKAQSGAoQYnl0ZXNfcGVyX3NlY29uZBgGIAEoARITCgtyZWxpYWJpbGl0eRgHIAEoARIVCg1maXJzdF9zZWVuX21zGAggASgEEhEKCW9ubGluZV9tcxgJIAEoBBIOCgZzaGFyZHMYCiABKAQSEwoLc2hhcmRfYnl0ZXMYCyABKAQSFQoNYXVkaXRzX3Bhc3NlZBgMIAEoBBIVCg1hdWRpdHNfZmFpbGVkGA0gASgEEhUKDXBhc3NlZF93ZWlnaHQYDiABKAESFQoNZmFpbGVkX3dlaWdodBgPIAEoARISCgp1bmFuc3dlcmVkGBAgASgNEhMKC2Fuc3dlcmVkX21zGBEgASgEEhQKDGRpc3F1YWxpZmllZBgSIAEoCRIPCgdsb3N0X21zGBMgASgEEg4KBnBhdXNlZBgUIAEoCBIPCgdleGl0aW5nGBUgASgIEg8KB25ldHdvcmsYFiABKAkSFAoMaW52ZW50b3J5X21zGBcgASgEItEBCgxWb2x1bWVSZWNvcmQSEAoIaGVhZF9zZXEYASABKAQSEQoJaGVhZF9oYXNoGAIgASgMEhwKFGNoZWNrcG9pbnRfZW50cnlfc2VxGAMgASgEEhYKDmNoZWNrcG9pbnRfc2VxGAQgASgEEhIKCnBydW5lZF9zZXEYBSABKAQSEgoKdXNlZF9ieXRlcxgGIAEoBBITCgtxdW90YV9ieXRlcxgHIAEoBBITCgtsZWFzZV9lcG9jaBgIIAEoBBIUCgxsZWFzZV9ob2xkZXIYCSABKAkivAEKC1NoYXJkUmVjb3JkEg4KBnZvbHVtZRgBIAEoDBISCgpzaXplX2J5dGVzGAIgASgNEhQKDG1pbl9yZWNlaXB0cxgDIAEoDRIRCglhZGRlZF9zZXEYBCABKAQSDQoFZnJlZWQYBSABKAgSKwoHbWlycm9ycxgGIAMoCzIaLnhjb3JlLmJyaWRnZS5NaXJyb3JSZWNvcmQSDgoGZGV2aWNlGAcgASgJEhQKDGNvbmZpcm1lZF9tcxgIIAEoBCJmCgxNaXJyb3JSZWNvcmQSDAoEaG9zdBgBIAEoCRIPCgdyZWNlaXB0GAIgASgMEg8KB3JlcG9ydHMYAyABKA0SFgoObGFzdF9yZXBvcnRfbXMYBCABKAQSDgoGZmFpbGVkGAUgASgIImwKC09yZGVyUmVjb3JkEg4KBnZvbHVtZRgBIAEoDBISCgpzaXplX2J5dGVzGAIgASgNEhQKDG1pbl9yZWNlaXB0cxgDIAEoDRIPCgdzZXJpYWxzGAQgAygMEhIKCmV4cGlyZXNfbXMYBSABKAQiRAoMRGVsZXRlUmVjb3JkEhAKCHNoYXJkX2lkGAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0SDgoGdm9sdW1lGAMgASgMYgZwcm90bzM");
 
 /**
  * @generated from message xcore.bridge.HostRecord
@@ -60,6 +60,104 @@ export type HostRecord = Message<"xcore.bridge.HostRecord"> & {
    * @generated from field: double reliability = 7;
    */
   reliability: number;
+
+  /**
+   * @generated from field: uint64 first_seen_ms = 8;
+   */
+  firstSeenMs: bigint;
+
+  /**
+   * between heartbeats that came in time
+   *
+   * @generated from field: uint64 online_ms = 9;
+   */
+  onlineMs: bigint;
+
+  /**
+   * that it is to hold; may be off after a crash, until the next inventory
+   *
+   * @generated from field: uint64 shards = 10;
+   */
+  shards: bigint;
+
+  /**
+   * @generated from field: uint64 shard_bytes = 11;
+   */
+  shardBytes: bigint;
+
+  /**
+   * @generated from field: uint64 audits_passed = 12;
+   */
+  auditsPassed: bigint;
+
+  /**
+   * @generated from field: uint64 audits_failed = 13;
+   */
+  auditsFailed: bigint;
+
+  /**
+   * of late, fading
+   *
+   * @generated from field: double passed_weight = 14;
+   */
+  passedWeight: number;
+
+  /**
+   * @generated from field: double failed_weight = 15;
+   */
+  failedWeight: number;
+
+  /**
+   * audits in a row
+   *
+   * @generated from field: uint32 unanswered = 16;
+   */
+  unanswered: number;
+
+  /**
+   * newest audit with an answer
+   *
+   * @generated from field: uint64 answered_ms = 17;
+   */
+  answeredMs: bigint;
+
+  /**
+   * why; empty: not
+   *
+   * @generated from field: string disqualified = 18;
+   */
+  disqualified: string;
+
+  /**
+   * since when its mirrors do not count; 0: they do
+   *
+   * @generated from field: uint64 lost_ms = 19;
+   */
+  lostMs: bigint;
+
+  /**
+   * @generated from field: bool paused = 20;
+   */
+  paused: boolean;
+
+  /**
+   * @generated from field: bool exiting = 21;
+   */
+  exiting: boolean;
+
+  /**
+   * seen by the bridge
+   *
+   * @generated from field: string network = 22;
+   */
+  network: string;
+
+  /**
+   * newest complete inventory
+   *
+   * @generated from field: uint64 inventory_ms = 23;
+   */
+  inventoryMs: bigint;
 };
 
 /**
@@ -181,6 +279,20 @@ export type ShardRecord = Message<"xcore.bridge.ShardRecord"> & {
    * @generated from field: repeated xcore.bridge.MirrorRecord mirrors = 6;
    */
   mirrors: MirrorRecord[];
+
+  /**
+   * that stored it
+   *
+   * @generated from field: string device = 7;
+   */
+  device: string;
+
+  /**
+   * first receipt
+   *
+   * @generated from field: uint64 confirmed_ms = 8;
+   */
+  confirmedMs: bigint;
 };
 
 /**
@@ -217,6 +329,13 @@ export type MirrorRecord = Message<"xcore.bridge.MirrorRecord"> & {
    * @generated from field: uint64 last_report_ms = 4;
    */
   lastReportMs: bigint;
+
+  /**
+   * an audit has proved it bad, and it is the last one
+   *
+   * @generated from field: bool failed = 5;
+   */
+  failed: boolean;
 };
 
 /**

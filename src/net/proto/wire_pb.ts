@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file wire.proto.
  */
 export const file_wire: GenFile = /*@__PURE__*/
-  fileDesc("Cgp3aXJlLnByb3RvEgp4Y29yZS53aXJlIpIBCgVPcmRlchIOCgZzZXJpYWwYASABKAwSEQoJb3BlcmF0aW9uGAIgASgJEhAKCHNoYXJkX2lkGAMgASgMEhIKCnNpemVfYnl0ZXMYBCABKA0SDgoGY2xpZW50GAUgASgJEgwKBGhvc3QYBiABKAkSDgoGdm9sdW1lGAcgASgMEhIKCmV4cGlyZXNfbXMYCCABKAQibgoHUmVjZWlwdBIOCgZzZXJpYWwYASABKAwSEAoIc2hhcmRfaWQYAiABKAwSEgoKc2l6ZV9ieXRlcxgDIAEoDRIMCgRob3N0GAQgASgJEg4KBmNsaWVudBgFIAEoCRIPCgd0aW1lX21zGAYgASgEIikKBlNpZ25lZBIMCgRib2R5GAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDCIoCgdGYWlsdXJlEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCSKiBQoNQnJpZGdlUmVxdWVzdBIKCgJpZBgBIAEoDRIwCgxhdXRoZW50aWNhdGUYAiABKAsyGC54Y29yZS53aXJlLkF1dGhlbnRpY2F0ZUgAEigKCGFubm91bmNlGAMgASgLMhQueGNvcmUud2lyZS5Bbm5vdW5jZUgAEiIKBXBsYWNlGAQgASgLMhEueGNvcmUud2lyZS5QbGFjZUgAEiYKB2NvbmZpcm0YBSABKAsyEy54Y29yZS53aXJlLkNvbmZpcm1IABIkCgZsb2NhdGUYBiABKAsyEi54Y29yZS53aXJlLkxvY2F0ZUgAEiQKBnJlcG9ydBgHIAEoCzISLnhjb3JlLndpcmUuUmVwb3J0SAASJAoGYXBwZW5kGAggASgLMhIueGNvcmUud2lyZS5BcHBlbmRIABInCghyZWFkX2xvZxgJIAEoCzITLnhjb3JlLndpcmUuUmVhZExvZ0gAEjEKDWFjcXVpcmVfbGVhc2UYCiABKAsyGC54Y29yZS53aXJlLkFjcXVpcmVMZWFzZUgAEi0KC3JlbmV3X2xlYXNlGAsgASgLMhYueGNvcmUud2lyZS5SZW5ld0xlYXNlSAASMQoNcmVsZWFzZV9sZWFzZRgMIAEoCzIYLnhjb3JlLndpcmUuUmVsZWFzZUxlYXNlSAASIgoFc3BhY2UYDSABKAsyES54Y29yZS53aXJlLlNwYWNlSAASIgoFd2F0Y2gYDiABKAsyES54Y29yZS53aXJlLldhdGNoSAASMQoNcmVnaXN0ZXJfaG9zdBgUIAEoCzIYLnhjb3JlLndpcmUuUmVnaXN0ZXJIb3N0SAASKgoJaGVhcnRiZWF0GBUgASgLMhUueGNvcmUud2lyZS5IZWFydGJlYXRIAEIGCgRib2R5IvMDCg5CcmlkZ2VSZXNwb25zZRIKCgJpZBgBIAEoDRImCgdmYWlsdXJlGAIgASgLMhMueGNvcmUud2lyZS5GYWlsdXJlSAASIAoEZG9uZRgDIAEoCzIQLnhjb3JlLndpcmUuRG9uZUgAEiQKBnBvbGljeRgEIAEoCzISLnhjb3JlLndpcmUuUG9saWN5SAASLAoKcGxhY2VtZW50cxgFIAEoCzIWLnhjb3JlLndpcmUuUGxhY2VtZW50c0gAEioKCWNvbmZpcm1lZBgGIAEoCzIVLnhjb3JlLndpcmUuQ29uZmlybWVkSAASKgoJbG9jYXRpb25zGAcgASgLMhUueGNvcmUud2lyZS5Mb2NhdGlvbnNIABIgCgRoZWFkGAggASgLMhAueGNvcmUud2lyZS5IZWFkSAASLQoLbG9nX2VudHJpZXMYCSABKAsyFi54Y29yZS53aXJlLkxvZ0VudHJpZXNIABIiCgVsZWFzZRgKIAEoCzIRLnhjb3JlLndpcmUuTGVhc2VIABIrCgpzcGFjZV9pbmZvGAsgASgLMhUueGNvcmUud2lyZS5TcGFjZUluZm9IABI1Cg9oZWFydGJlYXRfcmVwbHkYFSABKAsyGi54Y29yZS53aXJlLkhlYXJ0YmVhdFJlcGx5SABCBgoEYm9keSIGCgREb25lIkUKDEF1dGhlbnRpY2F0ZRIOCgZ2b2x1bWUYASABKAwSEgoKZXhwaXJlc19tcxgCIAEoBBIRCglzaWduYXR1cmUYAyABKAwiHgoIQW5ub3VuY2USEgoKc2l6ZV9ieXRlcxgBIAEoBCJYCgZQb2xpY3kSGAoQc2hhcmRfc2l6ZV9ieXRlcxgBIAEoDRIPCgdtaXJyb3JzGAIgASgNEhQKDG1pbl9yZWNlaXB0cxgDIAEoDRINCgVob3N0cxgEIAEoDSJECgVQbGFjZRIkCgZzaGFyZHMYASADKAsyFC54Y29yZS53aXJlLlNoYXJkUmVmEhUKDWV4Y2x1ZGVfaG9zdHMYAiADKAkiMAoIU2hhcmRSZWYSEAoIc2hhcmRfaWQYASABKAwSEgoKc2l6ZV9ieXRlcxgCIAEoDSJbCgpQbGFjZW1lbnRzEiIKBnBvbGljeRgBIAEoCzISLnhjb3JlLndpcmUuUG9saWN5EikKCnBsYWNlbWVudHMYAiADKAsyFS54Y29yZS53aXJlLlBsYWNlbWVudCJUCglQbGFjZW1lbnQSEAoIc2hhcmRfaWQYASABKAwSIwoHdGFyZ2V0cxgCIAMoCzISLnhjb3JlLndpcmUuVGFyZ2V0EhAKCHJlY2VpcHRzGAMgASgNIkwKBlRhcmdldBIMCgRob3N0GAEgASgJEhEKCWFkZHJlc3NlcxgCIAMoCRIhCgVvcmRlchgDIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkIlgKB0NvbmZpcm0SJAoIcmVjZWlwdHMYASADKAsyEi54Y29yZS53aXJlLlNpZ25lZBInCgl0cmFuc2ZlcnMYAiADKAsyFC54Y29yZS53aXJlLlRyYW5zZmVyIlEKCFRyYW5zZmVyEgwKBGhvc3QYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoBBITCgtkdXJhdGlvbl9tcxgDIAEoDRIOCgZ1cGxvYWQYBCABKAgiNgoJQ29uZmlybWVkEikKBnNoYXJkcxgBIAMoCzIZLnhjb3JlLndpcmUuU2hhcmRTdGFuZGluZyJDCg1TaGFyZFN0YW5kaW5nEhAKCHNoYXJkX2lkGAEgASgMEg8KB21pcnJvcnMYAiABKA0SDwoHZHVyYWJsZRgDIAEoCCIbCgZMb2NhdGUSEQoJc2hhcmRfaWRzGAEgAygMIjQKCUxvY2F0aW9ucxInCglsb2NhdGlvbnMYASADKAsyFC54Y29yZS53aXJlLkxvY2F0aW9uIkEKCExvY2F0aW9uEhAKCHNoYXJkX2lkGAEgASgMEiMKB21pcnJvcnMYAiADKAsyEi54Y29yZS53aXJlLlRhcmdldCI2CgZSZXBvcnQSDAoEaG9zdBgBIAEoCRIQCghzaGFyZF9pZBgCIAEoDBIMCgRjb2RlGAMgASgJIoQCCgtFbnRyeUhlYWRlchIPCgd2ZXJzaW9uGAEgASgNEg4KBnZvbHVtZRgCIAEoDBILCgNzZXEYAyABKAQSEQoJcHJldl9oYXNoGAQgASgMEg0KBWVwb2NoGAUgASgEEg4KBmRldmljZRgGIAEoCRIRCglib2R5X2hhc2gYByABKAwSFwoPYm9keV9zaXplX2J5dGVzGAggASgNEioKDHNoYXJkc19hZGRlZBgJIAMoCzIULnhjb3JlLndpcmUuU2hhcmRSZWYSFAoMc2hhcmRzX2ZyZWVkGAogAygMEg8KB3RpbWVfbXMYCyABKAQSFgoOY2hlY2twb2ludF9zZXEYDCABKAQiOwoITG9nRW50cnkSDgoGaGVhZGVyGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDBIMCgRib2R5GAMgASgMIi0KBkFwcGVuZBIjCgVlbnRyeRgBIAEoCzIULnhjb3JlLndpcmUuTG9nRW50cnkiRAoHUmVhZExvZxIQCghmcm9tX3NlcRgBIAEoBBIRCgltYXhfYnl0ZXMYAiABKA0SFAoMaGVhZGVyc19vbmx5GAMgASgIIlMKCkxvZ0VudHJpZXMSJQoHZW50cmllcxgBIAMoCzIULnhjb3JlLndpcmUuTG9nRW50cnkSHgoEaGVhZBgCIAEoCzIQLnhjb3JlLndpcmUuSGVhZCI/CgRIZWFkEgsKA3NlcRgBIAEoBBIMCgRoYXNoGAIgASgMEhwKFGNoZWNrcG9pbnRfZW50cnlfc2VxGAMgASgEIgcKBVdhdGNoIiEKDEFjcXVpcmVMZWFzZRIRCgl0YWtlX292ZXIYASABKAgiGwoKUmVuZXdMZWFzZRINCgVlcG9jaBgBIAEoBCIdCgxSZWxlYXNlTGVhc2USDQoFZXBvY2gYASABKAQiSwoFTGVhc2USDAoEaGVsZBgBIAEoCBINCgVlcG9jaBgCIAEoBBIOCgZob2xkZXIYAyABKAkSFQoNZXhwaXJlc19pbl9tcxgEIAEoBCIHCgVTcGFjZSKGAQoJU3BhY2VJbmZvEhMKC3F1b3RhX2J5dGVzGAEgASgEEhIKCnVzZWRfYnl0ZXMYAiABKAQSGgoSbmV0d29ya19mcmVlX2J5dGVzGAMgASgEEg8KB21pcnJvcnMYBCABKA0SIwoFaG9zdHMYBSADKAsyFC54Y29yZS53aXJlLkhvc3RJbmZvIn8KCEhvc3RJbmZvEgwKBGhvc3QYASABKAkSDgoGb25saW5lGAIgASgIEhQKDGxhc3Rfc2Vlbl9tcxgDIAEoBBIWCg5jYXBhY2l0eV9ieXRlcxgEIAEoBBISCgp1c2VkX2J5dGVzGAUgASgEEhMKC3JlbGlhYmlsaXR5GAYgASgBIl4KDFJlZ2lzdGVySG9zdBIRCglhZGRyZXNzZXMYASADKAkSFgoOY2FwYWNpdHlfYnl0ZXMYAiABKAQSEgoKdXNlZF9ieXRlcxgDIAEoBBIPCgd2ZXJzaW9uGAQgASgJIm8KCUhlYXJ0YmVhdBIWCg5jYXBhY2l0eV9ieXRlcxgBIAEoBBISCgp1c2VkX2J5dGVzGAIgASgEEhIKCmZyZWVfYnl0ZXMYAyABKAQSDwoHZGVsZXRlZBgEIAMoDBIRCgl0cmFuc2ZlcnMYBSABKA0iSgoOSGVhcnRiZWF0UmVwbHkSIwoHZGVsZXRlcxgBIAMoCzISLnhjb3JlLndpcmUuU2lnbmVkEhMKC2ludGVydmFsX21zGAIgASgNImMKC0hvc3RSZXF1ZXN0EiIKBXN0b3JlGAEgASgLMhEueGNvcmUud2lyZS5TdG9yZUgAEigKCHJldHJpZXZlGAIgASgLMhQueGNvcmUud2lyZS5SZXRyaWV2ZUgAQgYKBGJvZHkitAEKDEhvc3RSZXNwb25zZRImCgdmYWlsdXJlGAEgASgLMhMueGNvcmUud2lyZS5GYWlsdXJlSAASIgoFcmVhZHkYAiABKAsyES54Y29yZS53aXJlLlJlYWR5SAASJAoGc3RvcmVkGAMgASgLMhIueGNvcmUud2lyZS5TdG9yZWRIABIqCglyZXRyaWV2ZWQYBCABKAsyFS54Y29yZS53aXJlLlJldHJpZXZlZEgAQgYKBGJvZHkiKgoFU3RvcmUSIQoFb3JkZXIYASABKAsyEi54Y29yZS53aXJlLlNpZ25lZCIdCgVSZWFkeRIUCgxhbHJlYWR5X2hlbGQYASABKAgiLQoGU3RvcmVkEiMKB3JlY2VpcHQYASABKAsyEi54Y29yZS53aXJlLlNpZ25lZCJVCghSZXRyaWV2ZRIhCgVvcmRlchgBIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkEhIKCmZpcnN0X2xlYWYYAiABKA0SEgoKbGVhZl9jb3VudBgDIAEoDSIuCglSZXRyaWV2ZWQSEgoKZGF0YV9ieXRlcxgBIAEoDRINCgVwcm9vZhgCIAMoDGIGcHJvdG8z");
+  fileDesc("Cgp3aXJlLnByb3RvEgp4Y29yZS53aXJlIpIBCgVPcmRlchIOCgZzZXJpYWwYASABKAwSEQoJb3BlcmF0aW9uGAIgASgJEhAKCHNoYXJkX2lkGAMgASgMEhIKCnNpemVfYnl0ZXMYBCABKA0SDgoGY2xpZW50GAUgASgJEgwKBGhvc3QYBiABKAkSDgoGdm9sdW1lGAcgASgMEhIKCmV4cGlyZXNfbXMYCCABKAQibgoHUmVjZWlwdBIOCgZzZXJpYWwYASABKAwSEAoIc2hhcmRfaWQYAiABKAwSEgoKc2l6ZV9ieXRlcxgDIAEoDRIMCgRob3N0GAQgASgJEg4KBmNsaWVudBgFIAEoCRIPCgd0aW1lX21zGAYgASgEIikKBlNpZ25lZBIMCgRib2R5GAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDCIoCgdGYWlsdXJlEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCSKiBQoNQnJpZGdlUmVxdWVzdBIKCgJpZBgBIAEoDRIwCgxhdXRoZW50aWNhdGUYAiABKAsyGC54Y29yZS53aXJlLkF1dGhlbnRpY2F0ZUgAEigKCGFubm91bmNlGAMgASgLMhQueGNvcmUud2lyZS5Bbm5vdW5jZUgAEiIKBXBsYWNlGAQgASgLMhEueGNvcmUud2lyZS5QbGFjZUgAEiYKB2NvbmZpcm0YBSABKAsyEy54Y29yZS53aXJlLkNvbmZpcm1IABIkCgZsb2NhdGUYBiABKAsyEi54Y29yZS53aXJlLkxvY2F0ZUgAEiQKBnJlcG9ydBgHIAEoCzISLnhjb3JlLndpcmUuUmVwb3J0SAASJAoGYXBwZW5kGAggASgLMhIueGNvcmUud2lyZS5BcHBlbmRIABInCghyZWFkX2xvZxgJIAEoCzITLnhjb3JlLndpcmUuUmVhZExvZ0gAEjEKDWFjcXVpcmVfbGVhc2UYCiABKAsyGC54Y29yZS53aXJlLkFjcXVpcmVMZWFzZUgAEi0KC3JlbmV3X2xlYXNlGAsgASgLMhYueGNvcmUud2lyZS5SZW5ld0xlYXNlSAASMQoNcmVsZWFzZV9sZWFzZRgMIAEoCzIYLnhjb3JlLndpcmUuUmVsZWFzZUxlYXNlSAASIgoFc3BhY2UYDSABKAsyES54Y29yZS53aXJlLlNwYWNlSAASIgoFd2F0Y2gYDiABKAsyES54Y29yZS53aXJlLldhdGNoSAASMQoNcmVnaXN0ZXJfaG9zdBgUIAEoCzIYLnhjb3JlLndpcmUuUmVnaXN0ZXJIb3N0SAASKgoJaGVhcnRiZWF0GBUgASgLMhUueGNvcmUud2lyZS5IZWFydGJlYXRIAEIGCgRib2R5IvMDCg5CcmlkZ2VSZXNwb25zZRIKCgJpZBgBIAEoDRImCgdmYWlsdXJlGAIgASgLMhMueGNvcmUud2lyZS5GYWlsdXJlSAASIAoEZG9uZRgDIAEoCzIQLnhjb3JlLndpcmUuRG9uZUgAEiQKBnBvbGljeRgEIAEoCzISLnhjb3JlLndpcmUuUG9saWN5SAASLAoKcGxhY2VtZW50cxgFIAEoCzIWLnhjb3JlLndpcmUuUGxhY2VtZW50c0gAEioKCWNvbmZpcm1lZBgGIAEoCzIVLnhjb3JlLndpcmUuQ29uZmlybWVkSAASKgoJbG9jYXRpb25zGAcgASgLMhUueGNvcmUud2lyZS5Mb2NhdGlvbnNIABIgCgRoZWFkGAggASgLMhAueGNvcmUud2lyZS5IZWFkSAASLQoLbG9nX2VudHJpZXMYCSABKAsyFi54Y29yZS53aXJlLkxvZ0VudHJpZXNIABIiCgVsZWFzZRgKIAEoCzIRLnhjb3JlLndpcmUuTGVhc2VIABIrCgpzcGFjZV9pbmZvGAsgASgLMhUueGNvcmUud2lyZS5TcGFjZUluZm9IABI1Cg9oZWFydGJlYXRfcmVwbHkYFSABKAsyGi54Y29yZS53aXJlLkhlYXJ0YmVhdFJlcGx5SABCBgoEYm9keSIGCgREb25lIkUKDEF1dGhlbnRpY2F0ZRIOCgZ2b2x1bWUYASABKAwSEgoKZXhwaXJlc19tcxgCIAEoBBIRCglzaWduYXR1cmUYAyABKAwiHgoIQW5ub3VuY2USEgoKc2l6ZV9ieXRlcxgBIAEoBCJYCgZQb2xpY3kSGAoQc2hhcmRfc2l6ZV9ieXRlcxgBIAEoDRIPCgdtaXJyb3JzGAIgASgNEhQKDG1pbl9yZWNlaXB0cxgDIAEoDRINCgVob3N0cxgEIAEoDSJECgVQbGFjZRIkCgZzaGFyZHMYASADKAsyFC54Y29yZS53aXJlLlNoYXJkUmVmEhUKDWV4Y2x1ZGVfaG9zdHMYAiADKAkiMAoIU2hhcmRSZWYSEAoIc2hhcmRfaWQYASABKAwSEgoKc2l6ZV9ieXRlcxgCIAEoDSJbCgpQbGFjZW1lbnRzEiIKBnBvbGljeRgBIAEoCzISLnhjb3JlLndpcmUuUG9saWN5EikKCnBsYWNlbWVudHMYAiADKAsyFS54Y29yZS53aXJlLlBsYWNlbWVudCJUCglQbGFjZW1lbnQSEAoIc2hhcmRfaWQYASABKAwSIwoHdGFyZ2V0cxgCIAMoCzISLnhjb3JlLndpcmUuVGFyZ2V0EhAKCHJlY2VpcHRzGAMgASgNIkwKBlRhcmdldBIMCgRob3N0GAEgASgJEhEKCWFkZHJlc3NlcxgCIAMoCRIhCgVvcmRlchgDIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkIlgKB0NvbmZpcm0SJAoIcmVjZWlwdHMYASADKAsyEi54Y29yZS53aXJlLlNpZ25lZBInCgl0cmFuc2ZlcnMYAiADKAsyFC54Y29yZS53aXJlLlRyYW5zZmVyIlEKCFRyYW5zZmVyEgwKBGhvc3QYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoBBITCgtkdXJhdGlvbl9tcxgDIAEoDRIOCgZ1cGxvYWQYBCABKAgiNgoJQ29uZmlybWVkEikKBnNoYXJkcxgBIAMoCzIZLnhjb3JlLndpcmUuU2hhcmRTdGFuZGluZyJDCg1TaGFyZFN0YW5kaW5nEhAKCHNoYXJkX2lkGAEgASgMEg8KB21pcnJvcnMYAiABKA0SDwoHZHVyYWJsZRgDIAEoCCIbCgZMb2NhdGUSEQoJc2hhcmRfaWRzGAEgAygMIjQKCUxvY2F0aW9ucxInCglsb2NhdGlvbnMYASADKAsyFC54Y29yZS53aXJlLkxvY2F0aW9uIkEKCExvY2F0aW9uEhAKCHNoYXJkX2lkGAEgASgMEiMKB21pcnJvcnMYAiADKAsyEi54Y29yZS53aXJlLlRhcmdldCI2CgZSZXBvcnQSDAoEaG9zdBgBIAEoCRIQCghzaGFyZF9pZBgCIAEoDBIMCgRjb2RlGAMgASgJIoQCCgtFbnRyeUhlYWRlchIPCgd2ZXJzaW9uGAEgASgNEg4KBnZvbHVtZRgCIAEoDBILCgNzZXEYAyABKAQSEQoJcHJldl9oYXNoGAQgASgMEg0KBWVwb2NoGAUgASgEEg4KBmRldmljZRgGIAEoCRIRCglib2R5X2hhc2gYByABKAwSFwoPYm9keV9zaXplX2J5dGVzGAggASgNEioKDHNoYXJkc19hZGRlZBgJIAMoCzIULnhjb3JlLndpcmUuU2hhcmRSZWYSFAoMc2hhcmRzX2ZyZWVkGAogAygMEg8KB3RpbWVfbXMYCyABKAQSFgoOY2hlY2twb2ludF9zZXEYDCABKAQiOwoITG9nRW50cnkSDgoGaGVhZGVyGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDBIMCgRib2R5GAMgASgMIi0KBkFwcGVuZBIjCgVlbnRyeRgBIAEoCzIULnhjb3JlLndpcmUuTG9nRW50cnkiRAoHUmVhZExvZxIQCghmcm9tX3NlcRgBIAEoBBIRCgltYXhfYnl0ZXMYAiABKA0SFAoMaGVhZGVyc19vbmx5GAMgASgIIlMKCkxvZ0VudHJpZXMSJQoHZW50cmllcxgBIAMoCzIULnhjb3JlLndpcmUuTG9nRW50cnkSHgoEaGVhZBgCIAEoCzIQLnhjb3JlLndpcmUuSGVhZCI/CgRIZWFkEgsKA3NlcRgBIAEoBBIMCgRoYXNoGAIgASgMEhwKFGNoZWNrcG9pbnRfZW50cnlfc2VxGAMgASgEIgcKBVdhdGNoIiEKDEFjcXVpcmVMZWFzZRIRCgl0YWtlX292ZXIYASABKAgiGwoKUmVuZXdMZWFzZRINCgVlcG9jaBgBIAEoBCIdCgxSZWxlYXNlTGVhc2USDQoFZXBvY2gYASABKAQiSwoFTGVhc2USDAoEaGVsZBgBIAEoCBINCgVlcG9jaBgCIAEoBBIOCgZob2xkZXIYAyABKAkSFQoNZXhwaXJlc19pbl9tcxgEIAEoBCIHCgVTcGFjZSKGAQoJU3BhY2VJbmZvEhMKC3F1b3RhX2J5dGVzGAEgASgEEhIKCnVzZWRfYnl0ZXMYAiABKAQSGgoSbmV0d29ya19mcmVlX2J5dGVzGAMgASgEEg8KB21pcnJvcnMYBCABKA0SIwoFaG9zdHMYBSADKAsyFC54Y29yZS53aXJlLkhvc3RJbmZvIn8KCEhvc3RJbmZvEgwKBGhvc3QYASABKAkSDgoGb25saW5lGAIgASgIEhQKDGxhc3Rfc2Vlbl9tcxgDIAEoBBIWCg5jYXBhY2l0eV9ieXRlcxgEIAEoBBISCgp1c2VkX2J5dGVzGAUgASgEEhMKC3JlbGlhYmlsaXR5GAYgASgBIl4KDFJlZ2lzdGVySG9zdBIRCglhZGRyZXNzZXMYASADKAkSFgoOY2FwYWNpdHlfYnl0ZXMYAiABKAQSEgoKdXNlZF9ieXRlcxgDIAEoBBIPCgd2ZXJzaW9uGAQgASgJIpABCglIZWFydGJlYXQSFgoOY2FwYWNpdHlfYnl0ZXMYASABKAQSEgoKdXNlZF9ieXRlcxgCIAEoBBISCgpmcmVlX2J5dGVzGAMgASgEEg8KB2RlbGV0ZWQYBCADKAwSEQoJdHJhbnNmZXJzGAUgASgNEg4KBnBhdXNlZBgGIAEoCBIPCgdleGl0aW5nGAcgASgIInIKDkhlYXJ0YmVhdFJlcGx5EiMKB2RlbGV0ZXMYASADKAsyEi54Y29yZS53aXJlLlNpZ25lZBITCgtpbnRlcnZhbF9tcxgCIAEoDRImCghzdGFuZGluZxgDIAEoCzIULnhjb3JlLndpcmUuU3RhbmRpbmciyQEKCFN0YW5kaW5nEg0KBXN0YXRlGAEgASgJEg4KBnJlYXNvbhgCIAEoCRIOCgZzaGFyZHMYAyABKAQSEwoLc2hhcmRfYnl0ZXMYBCABKAQSFQoNYXVkaXRzX3Bhc3NlZBgFIAEoBBIVCg1hdWRpdHNfZmFpbGVkGAYgASgEEhMKC2F1ZGl0X3Njb3JlGAcgASgBEg4KBnVwdGltZRgIIAEoARITCgtyZWxpYWJpbGl0eRgJIAEoARIRCgltYXlfbGVhdmUYCiABKAgitAEKC0hvc3RSZXF1ZXN0EiIKBXN0b3JlGAEgASgLMhEueGNvcmUud2lyZS5TdG9yZUgAEigKCHJldHJpZXZlGAIgASgLMhQueGNvcmUud2lyZS5SZXRyaWV2ZUgAEiAKBGNvcHkYAyABKAsyEC54Y29yZS53aXJlLkNvcHlIABItCgtsaXN0X3NoYXJkcxgEIAEoCzIWLnhjb3JlLndpcmUuTGlzdFNoYXJkc0gAQgYKBGJvZHki4QEKDEhvc3RSZXNwb25zZRImCgdmYWlsdXJlGAEgASgLMhMueGNvcmUud2lyZS5GYWlsdXJlSAASIgoFcmVhZHkYAiABKAsyES54Y29yZS53aXJlLlJlYWR5SAASJAoGc3RvcmVkGAMgASgLMhIueGNvcmUud2lyZS5TdG9yZWRIABIqCglyZXRyaWV2ZWQYBCABKAsyFS54Y29yZS53aXJlLlJldHJpZXZlZEgAEisKCnNoYXJkX3BhZ2UYBSABKAsyFS54Y29yZS53aXJlLlNoYXJkUGFnZUgAQgYKBGJvZHkiKgoFU3RvcmUSIQoFb3JkZXIYASABKAsyEi54Y29yZS53aXJlLlNpZ25lZCIdCgVSZWFkeRIUCgxhbHJlYWR5X2hlbGQYASABKAgiLQoGU3RvcmVkEiMKB3JlY2VpcHQYASABKAsyEi54Y29yZS53aXJlLlNpZ25lZCJVCghSZXRyaWV2ZRIhCgVvcmRlchgBIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkEhIKCmZpcnN0X2xlYWYYAiABKA0SEgoKbGVhZl9jb3VudBgDIAEoDSIuCglSZXRyaWV2ZWQSEgoKZGF0YV9ieXRlcxgBIAEoDRINCgVwcm9vZhgCIAMoDCJgCgRDb3B5EiEKBW9yZGVyGAEgASgLMhIueGNvcmUud2lyZS5TaWduZWQSIgoGc291cmNlGAIgASgLMhIueGNvcmUud2lyZS5TaWduZWQSEQoJYWRkcmVzc2VzGAMgAygJIioKCkxpc3RTaGFyZHMSDQoFYWZ0ZXIYASABKAwSDQoFbGltaXQYAiABKA0iLAoJU2hhcmRQYWdlEhEKCXNoYXJkX2lkcxgBIAMoDBIMCgRsYXN0GAIgASgIYgZwcm90bzM");
 
 /**
  * The bridge's permission for one transfer. Signed bytes: "xcore/order/1" NUL, then this message.
@@ -1309,6 +1309,20 @@ export type Heartbeat = Message<"xcore.wire.Heartbeat"> & {
    * @generated from field: uint32 transfers = 5;
    */
   transfers: number;
+
+  /**
+   * takes nothing new for now
+   *
+   * @generated from field: bool paused = 6;
+   */
+  paused: boolean;
+
+  /**
+   * wants all its shards moved away, and then to leave
+   *
+   * @generated from field: bool exiting = 7;
+   */
+  exiting: boolean;
 };
 
 /**
@@ -1335,6 +1349,11 @@ export type HeartbeatReply = Message<"xcore.wire.HeartbeatReply"> & {
    * @generated from field: uint32 interval_ms = 2;
    */
   intervalMs: number;
+
+  /**
+   * @generated from field: xcore.wire.Standing standing = 3;
+   */
+  standing?: Standing | undefined;
 };
 
 /**
@@ -1343,6 +1362,82 @@ export type HeartbeatReply = Message<"xcore.wire.HeartbeatReply"> & {
  */
 export const HeartbeatReplySchema: GenMessage<HeartbeatReply> = /*@__PURE__*/
   messageDesc(file_wire, 39);
+
+/**
+ * How the bridge judges a host, with its reasons.
+ *
+ * @generated from message xcore.wire.Standing
+ */
+export type Standing = Message<"xcore.wire.Standing"> & {
+  /**
+   * "vetting", "good", "suspended", "disqualified" or "leaving"
+   *
+   * @generated from field: string state = 1;
+   */
+  state: string;
+
+  /**
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * that it is to hold
+   *
+   * @generated from field: uint64 shards = 3;
+   */
+  shards: bigint;
+
+  /**
+   * @generated from field: uint64 shard_bytes = 4;
+   */
+  shardBytes: bigint;
+
+  /**
+   * @generated from field: uint64 audits_passed = 5;
+   */
+  auditsPassed: bigint;
+
+  /**
+   * @generated from field: uint64 audits_failed = 6;
+   */
+  auditsFailed: bigint;
+
+  /**
+   * 0 to 1
+   *
+   * @generated from field: double audit_score = 7;
+   */
+  auditScore: number;
+
+  /**
+   * 0 to 1, since it was first seen
+   *
+   * @generated from field: double uptime = 8;
+   */
+  uptime: number;
+
+  /**
+   * 0 to 1, of transfers
+   *
+   * @generated from field: double reliability = 9;
+   */
+  reliability: number;
+
+  /**
+   * nothing is left to move away
+   *
+   * @generated from field: bool may_leave = 10;
+   */
+  mayLeave: boolean;
+};
+
+/**
+ * Describes the message xcore.wire.Standing.
+ * Use `create(StandingSchema)` to create a new message.
+ */
+export const StandingSchema: GenMessage<Standing> = /*@__PURE__*/
+  messageDesc(file_wire, 40);
 
 /**
  * One request at a time on a stream, any number one after another. Store is followed by size_bytes raw bytes, in frames of any
@@ -1366,6 +1461,18 @@ export type HostRequest = Message<"xcore.wire.HostRequest"> & {
      */
     value: Retrieve;
     case: "retrieve";
+  } | {
+    /**
+     * @generated from field: xcore.wire.Copy copy = 3;
+     */
+    value: Copy;
+    case: "copy";
+  } | {
+    /**
+     * @generated from field: xcore.wire.ListShards list_shards = 4;
+     */
+    value: ListShards;
+    case: "listShards";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1374,7 +1481,7 @@ export type HostRequest = Message<"xcore.wire.HostRequest"> & {
  * Use `create(HostRequestSchema)` to create a new message.
  */
 export const HostRequestSchema: GenMessage<HostRequest> = /*@__PURE__*/
-  messageDesc(file_wire, 40);
+  messageDesc(file_wire, 41);
 
 /**
  * @generated from message xcore.wire.HostResponse
@@ -1409,6 +1516,12 @@ export type HostResponse = Message<"xcore.wire.HostResponse"> & {
      */
     value: Retrieved;
     case: "retrieved";
+  } | {
+    /**
+     * @generated from field: xcore.wire.ShardPage shard_page = 5;
+     */
+    value: ShardPage;
+    case: "shardPage";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1417,7 +1530,7 @@ export type HostResponse = Message<"xcore.wire.HostResponse"> & {
  * Use `create(HostResponseSchema)` to create a new message.
  */
 export const HostResponseSchema: GenMessage<HostResponse> = /*@__PURE__*/
-  messageDesc(file_wire, 41);
+  messageDesc(file_wire, 42);
 
 /**
  * @generated from message xcore.wire.Store
@@ -1434,7 +1547,7 @@ export type Store = Message<"xcore.wire.Store"> & {
  * Use `create(StoreSchema)` to create a new message.
  */
 export const StoreSchema: GenMessage<Store> = /*@__PURE__*/
-  messageDesc(file_wire, 42);
+  messageDesc(file_wire, 43);
 
 /**
  * @generated from message xcore.wire.Ready
@@ -1453,7 +1566,7 @@ export type Ready = Message<"xcore.wire.Ready"> & {
  * Use `create(ReadySchema)` to create a new message.
  */
 export const ReadySchema: GenMessage<Ready> = /*@__PURE__*/
-  messageDesc(file_wire, 43);
+  messageDesc(file_wire, 44);
 
 /**
  * @generated from message xcore.wire.Stored
@@ -1470,7 +1583,7 @@ export type Stored = Message<"xcore.wire.Stored"> & {
  * Use `create(StoredSchema)` to create a new message.
  */
 export const StoredSchema: GenMessage<Stored> = /*@__PURE__*/
-  messageDesc(file_wire, 44);
+  messageDesc(file_wire, 45);
 
 /**
  * Leaves are 16 KiB; leaf_count 0 asks for the whole shard and no proof.
@@ -1499,7 +1612,7 @@ export type Retrieve = Message<"xcore.wire.Retrieve"> & {
  * Use `create(RetrieveSchema)` to create a new message.
  */
 export const RetrieveSchema: GenMessage<Retrieve> = /*@__PURE__*/
-  messageDesc(file_wire, 45);
+  messageDesc(file_wire, 46);
 
 /**
  * @generated from message xcore.wire.Retrieved
@@ -1525,5 +1638,92 @@ export type Retrieved = Message<"xcore.wire.Retrieved"> & {
  * Use `create(RetrievedSchema)` to create a new message.
  */
 export const RetrievedSchema: GenMessage<Retrieved> = /*@__PURE__*/
-  messageDesc(file_wire, 46);
+  messageDesc(file_wire, 47);
+
+/**
+ * The bridge asks a host to fetch a mirror from another host; answered with Stored.
+ *
+ * @generated from message xcore.wire.Copy
+ */
+export type Copy = Message<"xcore.wire.Copy"> & {
+  /**
+   * "store", with the bridge as its client
+   *
+   * @generated from field: xcore.wire.Signed order = 1;
+   */
+  order?: Signed | undefined;
+
+  /**
+   * "retrieve", with this host as its client and the other one as its host
+   *
+   * @generated from field: xcore.wire.Signed source = 2;
+   */
+  source?: Signed | undefined;
+
+  /**
+   * of the other host, without /p2p
+   *
+   * @generated from field: repeated string addresses = 3;
+   */
+  addresses: string[];
+};
+
+/**
+ * Describes the message xcore.wire.Copy.
+ * Use `create(CopySchema)` to create a new message.
+ */
+export const CopySchema: GenMessage<Copy> = /*@__PURE__*/
+  messageDesc(file_wire, 48);
+
+/**
+ * The bridge asks what a host holds, page by page.
+ *
+ * @generated from message xcore.wire.ListShards
+ */
+export type ListShards = Message<"xcore.wire.ListShards"> & {
+  /**
+   * a shard id, or empty for the first page
+   *
+   * @generated from field: bytes after = 1;
+   */
+  after: Uint8Array;
+
+  /**
+   * at most 2,048
+   *
+   * @generated from field: uint32 limit = 2;
+   */
+  limit: number;
+};
+
+/**
+ * Describes the message xcore.wire.ListShards.
+ * Use `create(ListShardsSchema)` to create a new message.
+ */
+export const ListShardsSchema: GenMessage<ListShards> = /*@__PURE__*/
+  messageDesc(file_wire, 49);
+
+/**
+ * @generated from message xcore.wire.ShardPage
+ */
+export type ShardPage = Message<"xcore.wire.ShardPage"> & {
+  /**
+   * ascending
+   *
+   * @generated from field: repeated bytes shard_ids = 1;
+   */
+  shardIds: Uint8Array[];
+
+  /**
+   * @generated from field: bool last = 2;
+   */
+  last: boolean;
+};
+
+/**
+ * Describes the message xcore.wire.ShardPage.
+ * Use `create(ShardPageSchema)` to create a new message.
+ */
+export const ShardPageSchema: GenMessage<ShardPage> = /*@__PURE__*/
+  messageDesc(file_wire, 50);
 
