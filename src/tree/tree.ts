@@ -4,8 +4,7 @@
 import { hiddenName } from '../crypto/hidden-name.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Now } from '../lib/now.ts';
-import { cut, emptyWindow, place, spansOf, WINDOW_SIZE_BYTES } from './extents.ts';
-import type { Span, Window } from './extents.ts';
+import { FileExtents } from './file-extents.ts';
 import {
   COUNTERS_KEY,
   decodeNumber,
@@ -18,7 +17,6 @@ import {
   ROOT_INO,
   shardKeyOf,
   uploadKey,
-  windowKey,
   xattrsKey,
 } from './keys.ts';
 import { MARK } from './records.ts';
@@ -35,8 +33,6 @@ import type {
 } from './records.ts';
 import type { RecordStore } from './record-store.ts';
 
-/** Windows of a file that are looked for one by one; past that their keys are listed from disk. */
-const PROBED_WINDOWS = 256;
 const S_IFDIR = 0o040000;
 
 /** The head of an index that has read nothing. */
@@ -61,10 +57,13 @@ export interface ListedDentry {
 /** One volume's tree. Methods without a promise take effect at once and become durable with the next commit. */
 export class Tree {
   readonly store: RecordStore;
+  /** Where the bytes of files lie. */
+  readonly extents: FileExtents;
   readonly #nameKey: Buffer;
 
   constructor(store: RecordStore, nameKey: Buffer) {
     this.store = store;
+    this.extents = new FileExtents(this);
     this.#nameKey = nameKey;
   }
 
@@ -163,117 +162,6 @@ export class Tree {
     for (const change of changes.slice(next)) if (change.record !== null) yield list(change.key, change.record);
   }
 
-  // ------------------------------------------------------------------ extents
-
-  #window(ino: number, index: number): Window | undefined {
-    return this.store.get(windowKey(ino, index)) as Window | undefined;
-  }
-
-  /** Where the bytes [offset, offset + lengthBytes) of a file lie; Span offsets are file offsets here. */
-  spans(ino: number, offset: number, lengthBytes: number): Span[] {
-    const result: Span[] = [];
-    const end = offset + lengthBytes;
-    for (let at = offset; at < end;) {
-      const index = Math.floor(at / WINDOW_SIZE_BYTES);
-      const base = index * WINDOW_SIZE_BYTES;
-      const to = Math.min(end - base, WINDOW_SIZE_BYTES);
-      const window = this.#window(ino, index);
-      if (window === undefined) {
-        result.push({ offset: at, lengthBytes: base + to - at, shard: 0, shardOffset: 0 });
-      } else {
-        for (const span of spansOf(window, at - base, to)) result.push({ ...span, offset: base + span.offset });
-      }
-      at = base + to;
-    }
-    return result;
-  }
-
-  /** Lets bytes of a shard appear at `offset` of a file, over what was there; the caller touches the inode. */
-  putExtent(inode: Inode, offset: number, lengthBytes: number, shard: number, shardOffset: number): void {
-    let done = 0;
-    while (done < lengthBytes) {
-      const at = offset + done;
-      const index = Math.floor(at / WINDOW_SIZE_BYTES);
-      const inside = at - index * WINDOW_SIZE_BYTES;
-      const part = Math.min(lengthBytes - done, WINDOW_SIZE_BYTES - inside);
-      const window = this.#window(inode.ino, index) ?? emptyWindow();
-      const removed = place(window, { offset: inside, lengthBytes: part, shard, shardOffset: shardOffset + done });
-      this.store.put(windowKey(inode.ino, index), window);
-      this.#account(inode, part);
-      this.#release(inode, removed);
-      done += part;
-    }
-    const record = this.requireShard(shard);
-    record.liveBytes += lengthBytes;
-    this.store.put(shardKeyOf(shard), record);
-  }
-
-  #account(inode: Inode, bytes: number): void {
-    inode.storedBytes += bytes;
-    const counters = this.counters;
-    counters.storedBytes += bytes;
-    this.store.put(COUNTERS_KEY, counters);
-  }
-
-  #release(inode: Inode, spans: readonly Span[]): void {
-    for (const span of spans) {
-      this.#account(inode, -span.lengthBytes);
-      const shard = this.requireShard(span.shard);
-      shard.liveBytes -= span.lengthBytes;
-      this.store.put(shardKeyOf(span.shard), shard);
-    }
-  }
-
-  /** Indexes of the windows of a file from `first` on that exist; at once for files that are not huge. */
-  #windowsFrom(inode: Inode, first: number): Now<number[]> {
-    const count = Math.ceil(inode.sizeBytes / WINDOW_SIZE_BYTES);
-    if (count - first > PROBED_WINDOWS) return this.#listWindows(inode.ino, first);
-    const found: number[] = [];
-    for (let i = first; i < count; i++) if (this.#window(inode.ino, i) !== undefined) found.push(i);
-    return found;
-  }
-
-  async #listWindows(ino: number, first: number): Promise<number[]> {
-    // the operation that asks must end first, so that one commit holds all of it
-    await Promise.resolve();
-    await this.store.commit();
-    const found: number[] = [];
-    const prefix = windowKey(ino, 0).slice(0, 9);
-    for await (const { key } of this.store.plaintexts(prefix, { from: keyBytes(windowKey(ino, first)) })) {
-      found.push(decodeNumber(key, 9));
-    }
-    return found;
-  }
-
-  /**
-   * Cuts a file to `sizeBytes` and frees what it holds behind that, in one turn, so that it lies in
-   * one commit. Writes to the file must not run meanwhile.
-   */
-  freeFrom(inode: Inode, sizeBytes: number): Now<void> {
-    const first = Math.floor(sizeBytes / WINDOW_SIZE_BYTES);
-    const free = (indexes: readonly number[]): void => {
-      const current = this.inode(inode.ino);
-      if (current === undefined) return;
-      for (const index of indexes) {
-        const window = this.#window(inode.ino, index);
-        if (window === undefined) continue;
-        const inside = Math.max(0, sizeBytes - index * WINDOW_SIZE_BYTES);
-        this.#release(current, cut(window, inside, WINDOW_SIZE_BYTES));
-        if (window.offsets.length === 0) this.store.delete(windowKey(inode.ino, index));
-        else this.store.put(windowKey(inode.ino, index), window);
-      }
-      current.sizeBytes = Math.min(current.sizeBytes, sizeBytes);
-      this.touch(current);
-    };
-    if (inode.storedBytes === 0) return free([]);
-    const indexes = this.#windowsFrom(inode, first);
-    if (!(indexes instanceof Promise)) return free(indexes);
-    return indexes.then((listed) => {
-      if (!this.store.recording) throw new XcoreError('EROFS', 'another device writes this volume now');
-      free(listed);
-    });
-  }
-
   // ------------------------------------------------------------------ orphans and removal
 
   /** Remembers that an inode without names is still open, so that a restart removes it. */
@@ -298,7 +186,7 @@ export class Tree {
       counters.inodes--;
       this.store.put(COUNTERS_KEY, counters);
     };
-    const freed = this.freeFrom(inode, 0);
+    const freed = this.extents.free(inode, 0, Infinity, false);
     if (!(freed instanceof Promise)) return remove();
     // until its windows are listed it must be found again after a crash
     this.markOrphan(inode.ino);

@@ -37,7 +37,7 @@ export function attributesOf(inode: Inode): Attributes {
 
 /** Clears setuid, and setgid where the group may execute, as a write or a change of owner does. */
 export function killPrivileges(inode: Inode): void {
-  if ((inode.mode & S_IFMT) !== S_IFREG) return;
+  if ((inode.mode & S_IFMT) === S_IFDIR) return;
   inode.mode &= ~S_ISUID;
   if ((inode.mode & S_IXGRP) !== 0) inode.mode &= ~S_ISGID;
 }
@@ -48,7 +48,7 @@ export function truncate(state: VolumeState, inode: Inode, sizeBytes: number): N
   if ((inode.mode & S_IFMT) !== S_IFREG) throw new XcoreError('EINVAL');
   if (sizeBytes > MAX_FILE_SIZE_BYTES) throw new XcoreError('EFBIG');
   const { ino } = inode;
-  const freed = sizeBytes < inode.sizeBytes ? state.tree.freeFrom(inode, sizeBytes) : undefined;
+  const freed = sizeBytes < inode.sizeBytes ? state.tree.extents.free(inode, sizeBytes, Infinity, false) : undefined;
   const finish = (): Inode => {
     const current = state.inode(ino);
     current.sizeBytes = sizeBytes;

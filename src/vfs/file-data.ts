@@ -30,7 +30,7 @@ function store(state: VolumeState, ino: number, offset: number, data: Buffer, ca
   if ((inode.mode & S_IFMT) !== S_IFREG) throw new XcoreError('EINVAL');
   let at = offset;
   for (const piece of state.parts.segments.append(data)) {
-    state.tree.putExtent(inode, at, piece.lengthBytes, piece.shard, piece.shardOffset);
+    state.tree.extents.put(inode, at, piece.lengthBytes, piece.shard, piece.shardOffset);
     at += piece.lengthBytes;
   }
   inode.sizeBytes = Math.max(inode.sizeBytes, at);
@@ -55,12 +55,12 @@ export function read(
   const pattern = state.files.get(handle)?.readAhead.note(offset, length);
   if (pattern?.ahead) prefetch(state, ino, pattern.ahead.from, Math.min(pattern.ahead.to, inode.sizeBytes));
   const whole = pattern?.sequential ?? false;
-  const spans = state.tree.spans(ino, offset, length);
+  const spans = state.tree.extents.spans(ino, offset, length);
   const result = gather(state, spans, whole, signal);
   if (!(result instanceof Promise)) return result;
   return result.catch((error: unknown) => {
     // a write may have replaced these bytes, and their shard may be gone, while this waited
-    const current = state.tree.spans(ino, offset, length);
+    const current = state.tree.extents.spans(ino, offset, length);
     if (sameSpans(spans, current)) throw error;
     return gather(state, current, whole, signal);
   });
@@ -96,7 +96,7 @@ function prefetch(state: VolumeState, ino: number, from: number, to: number): vo
   const { reader, files, segments } = state.parts;
   if (to <= from) return;
   const seen = new Set<number>();
-  for (const span of state.tree.spans(ino, from, to - from)) {
+  for (const span of state.tree.extents.spans(ino, from, to - from)) {
     if (span.shard === 0 || seen.has(span.shard) || files.has(span.shard)) continue;
     if (reader.fetching >= MAX_PREFETCHES) return;
     if (segments.read(span.shard, 0, 0) !== null) continue;

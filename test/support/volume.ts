@@ -93,6 +93,8 @@ export interface VolumeOptions {
   readonly clock?: Clock;
   readonly seal?: SegmentOptions;
   readonly writable?: () => boolean;
+  /** Who owns the root of a new volume. */
+  readonly owner?: { uid: number; gid: number };
 }
 
 /** Everything of one open volume. */
@@ -154,7 +156,7 @@ export async function openVolume(dir: string, options: VolumeOptions = {}): Prom
     onDamaged: (shard, isLost) => damaged.push({ shard, lost: isLost }),
   });
   store.setRecording(true, tree.head.lastCommit);
-  if (tree.isEmpty) tree.format({ uid: 1000, gid: 1000 }, clock.nowNs());
+  if (tree.isEmpty) tree.format(options.owner ?? { uid: 1000, gid: 1000 }, clock.nowNs());
   const staged = async (): Promise<number[]> =>
     (await tree.uploads()).filter(({ upload }) => !upload.durable).map(({ shard }) => shard);
   await segments.recover(await staged());

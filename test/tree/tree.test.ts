@@ -49,7 +49,7 @@ t.test('random writes and cuts keep files, counters and live bytes of shards rig
   const models = new Map(inos.map((ino) => [ino, new Array<number>(units).fill(0)]));
   const shown = (ino: number): number[] => {
     const found: number[] = [];
-    for (const span of tree.spans(ino, 0, units * UNIT)) {
+    for (const span of tree.extents.spans(ino, 0, units * UNIT)) {
       for (let i = 0; i < span.lengthBytes; i += UNIT) {
         found.push(span.shard === 0 ? 0 : span.shard * 1_000_000 + (span.shardOffset + i) / UNIT);
       }
@@ -65,12 +65,12 @@ t.test('random writes and cuts keep files, counters and live bytes of shards rig
       const length = Math.min(units - from, 1 + random.below(40));
       const shard = random.pick(shards);
       const shardUnit = random.below(1_000);
-      tree.putExtent(inode, from * UNIT, length * UNIT, shard, shardUnit * UNIT);
+      tree.extents.put(inode, from * UNIT, length * UNIT, shard, shardUnit * UNIT);
       inode.sizeBytes = Math.max(inode.sizeBytes, (from + length) * UNIT);
       tree.touch(inode);
       for (let i = 0; i < length; i++) model[from + i] = shard * 1_000_000 + shardUnit + i;
     } else {
-      await tree.freeFrom(inode, from * UNIT);
+      await tree.extents.free(inode, from * UNIT, Infinity, false);
       model.fill(0, from);
       t.ok(inode.sizeBytes <= from * UNIT);
     }
@@ -103,10 +103,10 @@ t.test('a huge sparse file is cut and removed by what it holds, and found again 
   let inode = tree.createInode(FILE, 1n);
   const { ino } = inode;
   const shard = tree.createShard(Buffer.alloc(32));
-  for (const at of [0, 2 ** 30, 2 ** 40, 2 ** 43]) tree.putExtent(inode, at, 10, shard, 0);
+  for (const at of [0, 2 ** 30, 2 ** 40, 2 ** 43]) tree.extents.put(inode, at, 10, shard, 0);
   inode.sizeBytes = 2 ** 43 + 10;
   tree.touch(inode);
-  await tree.freeFrom(inode, 2 ** 40 + 4);
+  await tree.extents.free(inode, 2 ** 40 + 4, Infinity, false);
   t.equal(tree.inode(ino)?.sizeBytes, 2 ** 40 + 4);
   t.equal(tree.inode(ino)?.storedBytes, 24);
   t.equal(await countOf(tree, KIND.window), 3);
@@ -123,7 +123,7 @@ t.test('a huge sparse file is cut and removed by what it holds, and found again 
   t.equal(tree.counters.storedBytes, 0);
 
   inode = tree.createInode({ ...FILE, nlink: 0, sizeBytes: 2 ** 43 }, 1n);
-  tree.putExtent(inode, 2 ** 42, 10, shard, 0);
+  tree.extents.put(inode, 2 ** 42, 10, shard, 0);
   tree.markOrphan(inode.ino);
   tree.touch(inode);
   await tree.store.close();

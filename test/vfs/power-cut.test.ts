@@ -17,7 +17,7 @@ t.test('bytes from before an fsync outlive the loss of those behind them in the 
   await before.vfs.fsync();
   const later = await writeFileAt(before.vfs, 1, 'later', Buffer.alloc(50_000, 8));
   cpSync(join(dir, 'before'), join(dir, 'after'), { recursive: true });
-  const shard = before.tree.spans(ino, 0, 1)[0]?.shard ?? 0;
+  const shard = before.tree.extents.spans(ino, 0, 1)[0]?.shard ?? 0;
   await abandon(before);
   // the index reached the disk, the bytes behind the fsync did not
   truncateSync(join(dir, 'after', 'cache', '0', shard.toString(16)), synced.length);

@@ -1,0 +1,57 @@
+// A mount without a network: a volume on local disk, served by a process of its own. Up within a second.
+
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { Run, ROOT, until } from './run.ts';
+import type { Scope } from './run.ts';
+
+const READY_MS = 60_000;
+
+/** One mounted volume. */
+export interface VolumeMount {
+  readonly run: Run;
+  /** The mount point. */
+  readonly dir: string;
+  /** Id of the process that serves it. */
+  readonly pid: number;
+  /** Unmounts and mounts again: what comes back was kept on disk, not in a cache. */
+  remount(): Promise<void>;
+}
+
+/** Mounts an empty volume; ends with the test `t`. */
+export async function mountVolume(t: Scope, options: { allowOther?: boolean } = {}): Promise<VolumeMount> {
+  const run = new Run(t);
+  const dir = join(run.dir, 'mnt');
+  mkdirSync(dir);
+  const args = [join(ROOT, 'test/support/volume-server.ts'), join(run.dir, 'volume'), dir];
+  if (options.allowOther === true) args.push('allow-other');
+  const start = async (): Promise<{ pid: number; ended: Promise<void> }> => {
+    const child = run.spawn('server', args);
+    let output = '';
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => (output += text));
+    const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+    await until(
+      'the volume to be mounted',
+      () => {
+        if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`);
+        return output.includes('ready');
+      },
+      READY_MS,
+    );
+    return { pid: child.pid ?? 0, ended };
+  };
+  let server = await start();
+  return {
+    run,
+    dir,
+    get pid() {
+      return server.pid;
+    },
+    remount: async () => {
+      if (process.geteuid?.() === 0) await run.must('umount', [dir]);
+      else await run.must('fusermount3', ['-u', dir]);
+      await server.ended;
+      server = await start();
+    },
+  };
+}

@@ -1,0 +1,29 @@
+// Serves a volume without a network on a mount point, for tests of the filesystem alone. Its standard
+// output says "ready" once the mount is usable.
+
+import { mountKernel } from '../../src/fuse/kernel-driver.ts';
+import { createLogger } from '../../src/lib/log.ts';
+import { openVolume } from './volume.ts';
+
+const KERNEL_CACHE_MS = 3_600_000;
+
+const [dir = '', mountPoint = '', allowOther = ''] = process.argv.slice(2);
+const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
+const volume = await openVolume(dir, { owner, seal: { idleMs: 2_000, maxAgeMs: 15_000 } });
+const session = await mountKernel(
+  volume.vfs,
+  {
+    mountPoint,
+    readOnly: false,
+    allowOther: allowOther === 'allow-other',
+    writebackCache: false,
+    entryTimeoutMs: KERNEL_CACHE_MS,
+    attributeTimeoutMs: KERNEL_CACHE_MS,
+    negativeTimeoutMs: KERNEL_CACHE_MS,
+    fsName: 'xcore',
+  },
+  { log: createLogger({ level: 'warn' }) },
+);
+process.stdout.write('ready\n');
+await session.ended;
+await volume.close();
