@@ -19,7 +19,9 @@ import { RecordStore } from '../tree/record-store.ts';
 import { Tree } from '../tree/tree.ts';
 import type { VolumeParts } from '../vfs/volume.ts';
 
-const VERSION = 1;
+const VERSION = 2;
+/** Its index has no tallies yet. */
+const UNCOUNTED_VERSION = 1;
 const SEAL: SegmentOptions = { idleMs: 2_000, maxAgeMs: 15_000 };
 
 /** What a local volume is built from. */
@@ -35,6 +37,10 @@ export interface LocalVolumeComponents {
   readonly onLost: (shard: number) => void;
   /** A local file does not match its shard id; `lost` when there is no other copy. */
   readonly onDamaged: (shard: number, lost: boolean) => void;
+  /** Changes cannot be committed to this disk; null when they can again. */
+  readonly onHealth?: (failure: Error | null) => void;
+  /** A record of the index is damaged. */
+  readonly onIndexDamaged?: (error: Error) => void;
 }
 
 /** The stores of one volume, open. */
@@ -50,8 +56,20 @@ export function hasState({ tree, store }: Pick<LocalVolume, 'tree' | 'store'>): 
   return tree.head.seq > 0 || store.firstUnpublished <= store.lastCommit;
 }
 
-/** The lineage of the index in a folder, 16 bytes; made with the folder. FOREIGN_HOME for another owner's. */
-async function lineageOf(dir: string, keys: VolumeKeys): Promise<Buffer> {
+interface VolumeFile {
+  readonly version: number;
+  /** Owner's public key, hexadecimal. */
+  readonly volume: string;
+  /** Of the index, 32 hexadecimal digits. */
+  readonly lineage: string;
+}
+
+function writeVolumeFile(path: string, content: VolumeFile): Promise<void> {
+  return writeFileAtomic(path, `${JSON.stringify(content, null, 2)}\n`, { mode: 0o600 });
+}
+
+/** What `volume.json` of a folder says; made with the folder. FOREIGN_HOME for another owner's. */
+async function readVolumeFile(dir: string, keys: VolumeKeys): Promise<VolumeFile> {
   const path = join(dir, 'volume.json');
   const owner = keys.ownerPublicKey.toString('hex');
   const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
@@ -59,13 +77,12 @@ async function lineageOf(dir: string, keys: VolumeKeys): Promise<Buffer> {
     throw error;
   });
   if (text === null) {
-    const lineage = randomBytes(16);
-    const content = { version: VERSION, volume: owner, lineage: lineage.toString('hex') };
-    await writeFileAtomic(path, `${JSON.stringify(content, null, 2)}\n`, { mode: 0o600 });
-    return lineage;
+    const made = { version: VERSION, volume: owner, lineage: randomBytes(16).toString('hex') };
+    await writeVolumeFile(path, made);
+    return made;
   }
   const content = parse(path, text);
-  if (content.version !== VERSION) {
+  if (content.version !== VERSION && content.version !== UNCOUNTED_VERSION) {
     throw new XcoreError('BAD_FORMAT', `${path} has version ${content.version}, this program reads ${VERSION}`);
   }
   if (content.volume !== owner) {
@@ -74,10 +91,10 @@ async function lineageOf(dir: string, keys: VolumeKeys): Promise<Buffer> {
       `${dir} holds another volume than the 24 words of this home; use another XCORE_HOME, or move that folder away`,
     );
   }
-  return Buffer.from(content.lineage, 'hex');
+  return content;
 }
 
-function parse(path: string, text: string): { version: number; volume: string; lineage: string } {
+function parse(path: string, text: string): VolumeFile {
   try {
     const content = JSON.parse(text) as { version?: unknown; volume?: unknown; lineage?: unknown };
     const { version, volume, lineage } = content;
@@ -87,7 +104,23 @@ function parse(path: string, text: string): { version: number; volume: string; l
   } catch {
     // said below
   }
-  throw new XcoreError('BAD_FORMAT', `${path} is damaged; move its folder away and mount again to start from the log`);
+  throw new XcoreError('BAD_FORMAT', `${path} is damaged; to start over from the log: xcore fsck --repair`);
+}
+
+/** Opens the index of a volume; counts one that has no tallies yet. */
+async function openStore(dir: string, { keys, onHealth, onIndexDamaged }: LocalVolumeComponents): Promise<RecordStore> {
+  const file = await readVolumeFile(dir, keys);
+  const adopt = file.version === UNCOUNTED_VERSION;
+  const lineage = Buffer.from(file.lineage, 'hex');
+  const options = { adopt, ...(onHealth && { onHealth }), ...(onIndexDamaged && { onDamaged: onIndexDamaged }) };
+  const store = await RecordStore.open(join(dir, 'index'), new Sealer(keys.indexKey), lineage, options).catch(
+    (error: unknown) => {
+      if (!hasCode(error, 'HOME_LOCKED')) throw error;
+      throw new XcoreError('HOME_LOCKED', 'another xcore process uses this home; see xcore status', { cause: error });
+    },
+  );
+  if (adopt) await writeVolumeFile(join(dir, 'volume.json'), { ...file, version: VERSION });
+  return store;
 }
 
 /**
@@ -101,13 +134,7 @@ export async function openLocalVolume(
 ): Promise<LocalVolume> {
   const { keys, clock, log } = components;
   await mkdir(dir, { recursive: true, mode: 0o700 });
-  const lineage = await lineageOf(dir, keys);
-  const store = await RecordStore.open(join(dir, 'index'), new Sealer(keys.indexKey), lineage).catch(
-    (error: unknown) => {
-      if (!hasCode(error, 'HOME_LOCKED')) throw error;
-      throw new XcoreError('HOME_LOCKED', 'another xcore process uses this home; see xcore status', { cause: error });
-    },
-  );
+  const store = await openStore(dir, components);
   const hasher = new Hasher();
   try {
     const tree = new Tree(store, keys.nameKey);

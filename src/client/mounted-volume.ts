@@ -5,7 +5,7 @@ import { rm } from 'node:fs/promises';
 import type { SegmentOptions } from '../cache/segments.ts';
 import type { VolumeKeys } from '../crypto/keys.ts';
 import type { Clock } from '../lib/clock.ts';
-import { asError } from '../lib/errors.ts';
+import { asError, hasCode, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Network, NetworkSpace } from '../net/network.ts';
 import type { Filesystem } from '../vfs/filesystem.ts';
@@ -123,6 +123,8 @@ export class MountedVolume {
         onSealed: (shard) => this.#uploader.add(shard),
         onLost: (shard) => this.#damaged(shard, true),
         onDamaged: (shard, lost) => this.#damaged(shard, lost),
+        onHealth: (failure) => this.#healthChanged(failure),
+        onIndexDamaged: (error) => this.#indexDamaged(error),
       },
       seal,
     );
@@ -143,6 +145,27 @@ export class MountedVolume {
         : `the local copy of shard ${shard} was damaged and is fetched again`,
       'check this disk',
     );
+  }
+
+  #healthChanged(failure: Error | null): void {
+    const { problems, log } = this.#c;
+    if (failure === null) {
+      problems.clear('index');
+      log.info({}, 'changes can be written to this disk again');
+      return;
+    }
+    log.error({ error: failure }, 'changes cannot be written to this disk');
+    const message = `read-only, since changes cannot be written to this disk: ${failure.message}`;
+    const advice = hasCode(failure, 'ENOSPC')
+      ? 'make room on this disk; what was acknowledged is kept'
+      : 'check this disk; what was acknowledged is kept';
+    problems.set('index', failure instanceof XcoreError ? failure.code : 'EIO', message, advice);
+  }
+
+  #indexDamaged(error: Error): void {
+    this.#c.log.error({ error }, 'a record of the index is damaged');
+    const message = 'the index of this volume is damaged: what it held cannot be read';
+    this.#c.problems.set('index-damage', 'CORRUPT_RECORD', message, 'unmount, then: xcore fsck --repair');
   }
 
   /** The stores in use; others after a replacement. */

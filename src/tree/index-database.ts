@@ -1,7 +1,7 @@
 // The LevelDB beneath the index: its lock, its options, and how it goes on after a full disk. Knows
 // bytes only.
 
-import { statfsSync } from 'node:fs';
+import { readdirSync, statfsSync } from 'node:fs';
 import { Level } from 'level';
 import { asError, XcoreError } from '../lib/errors.ts';
 
@@ -16,14 +16,31 @@ export type StoreSnapshot = ReturnType<Database['snapshot']>;
 /** What opening the database again may need: its log becomes a table, and new files begin. */
 const REOPEN_BYTES = 32 * 1024 * 1024;
 
+/** Who watches over the writes of an index; what before() throws is their failure. */
+export interface IndexGuard {
+  readonly before: (sync: boolean) => void | Promise<void>;
+  readonly after: (sync: boolean) => void;
+}
+
+/** The error of an index that only a rebuild brings back. */
+export function damagedIndex(what: string, cause?: unknown): XcoreError {
+  return new XcoreError(
+    'CORRUPT_RECORD',
+    `the index of this volume is damaged: ${what}; nothing was changed. To rebuild it: xcore fsck --repair`,
+    { cause },
+  );
+}
+
 /** Sorted bytes on disk, changed in batches. */
 export class IndexDatabase {
   readonly #db: Database;
   readonly #dir: string;
+  readonly #guard: IndexGuard | undefined;
   #broken = false;
 
-  private constructor(dir: string) {
+  private constructor(dir: string, guard?: IndexGuard) {
     this.#dir = dir;
+    this.#guard = guard;
     this.#db = new Level(dir, {
       keyEncoding: 'buffer',
       valueEncoding: 'buffer',
@@ -34,38 +51,55 @@ export class IndexDatabase {
     });
   }
 
-  /** Opens or creates a database. HOME_LOCKED when another process has it open. */
-  static async open(dir: string): Promise<IndexDatabase> {
-    const database = new IndexDatabase(dir);
+  /** Opens or creates a database. HOME_LOCKED when another process has it open, CORRUPT_RECORD when it is damaged. */
+  static async open(dir: string, guard?: IndexGuard): Promise<IndexDatabase> {
+    const database = new IndexDatabase(dir, guard);
     await database.#open();
     return database;
   }
 
   async #open(): Promise<void> {
+    // LevelDB would take it for a new one, and remove what is there
+    if (isHeadless(this.#dir)) throw damagedIndex('its file CURRENT is gone');
     try {
       await this.#db.open();
     } catch (error) {
       const cause = error instanceof Error ? error.cause : undefined;
-      if (cause instanceof Error && 'code' in cause && cause.code === 'LEVEL_LOCKED') {
+      if (!(cause instanceof Error)) throw error;
+      if ('errno' in cause) throw cause;
+      if ('code' in cause && cause.code === 'LEVEL_LOCKED') {
         throw new XcoreError('HOME_LOCKED', `another xcore process uses ${this.#dir}`, { cause: error });
       }
-      throw cause instanceof Error && 'errno' in cause ? cause : error;
+      const failure = writeFailure('the index cannot be opened', cause);
+      throw failure.code === 'EIO' ? damagedIndex(cause.message, error) : failure;
     }
   }
 
+  /** The value of a key, or undefined; CORRUPT_RECORD when the files cannot be read. */
   get(key: Buffer): Buffer | undefined {
-    return this.#db.getSync(key);
+    try {
+      return this.#db.getSync(key);
+    } catch (error) {
+      throw damagedIndex('a part of it cannot be read', error);
+    }
   }
 
-  /** Makes all changes or none; `sync`: they, and all before them, survive a power cut. ENOSPC, EIO. */
+  /** To be called before write(): true when the database had to be opened anew, and what was read before is void. */
+  async ready(): Promise<boolean> {
+    if (!this.#broken) return false;
+    await this.#reopen();
+    return true;
+  }
+
+  /** Makes all changes or none; `sync`: they, and all before them, survive a power cut. ENOSPC, EROFS, EIO. */
   async write(operations: BatchOperation[], sync: boolean): Promise<void> {
-    if (this.#broken) await this.#reopen();
     try {
+      await this.#guard?.before(sync);
       await this.#db.batch(operations, { sync });
+      this.#guard?.after(sync);
     } catch (error) {
       this.#broken = true;
-      const full = asError(error).message.includes('No space left');
-      throw new XcoreError(full ? 'ENOSPC' : 'EIO', 'the index cannot be written', { cause: error });
+      throw writeFailure('the index cannot be written', asError(error));
     }
   }
 
@@ -108,4 +142,27 @@ export class IndexDatabase {
   close(): Promise<void> {
     return this.#db.close();
   }
+}
+
+/** Whether a folder holds files of a database, but not the one with which it begins. */
+function isHeadless(dir: string): boolean {
+  try {
+    const names = readdirSync(dir);
+    return !names.includes('CURRENT') && names.some((name) => /^MANIFEST-|\.(?:ldb|sst)$/.test(name));
+  } catch {
+    return false;
+  }
+}
+
+/** LevelDB has no numbers for what the system says, only its words. */
+function writeFailure(what: string, cause: Error): XcoreError {
+  const { message } = cause;
+  const isCalled = (code: string, words: string): boolean =>
+    message.includes(words) || ('code' in cause && cause.code === code);
+  if (isCalled('ENOSPC', 'No space left'))
+    return new XcoreError('ENOSPC', `${what}: the local disk is full`, { cause });
+  if (isCalled('EROFS', 'Read-only file system')) {
+    return new XcoreError('EROFS', `${what}: the local disk is read-only`, { cause });
+  }
+  return new XcoreError('EIO', `${what}: ${message}`, { cause });
 }

@@ -18,6 +18,7 @@ export const KIND = {
   outbox: 'l',
   meta: 'm',
   checkpoint: 'k',
+  tally: 't',
 } as const;
 
 /** Kinds that the volume log carries, in the order of the index. */

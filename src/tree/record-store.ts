@@ -7,11 +7,12 @@ import type { Sealer } from '../crypto/sealer.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
 import { ChangeSetSchema } from './proto/tree_pb.ts';
 import type { Change } from './proto/tree_pb.ts';
-import { decodeNumber, KIND, keyBytes, keyRange, metaKey, outboxKey, PUBLISHED_KINDS } from './keys.ts';
-import { IndexDatabase } from './index-database.ts';
-import type { BatchOperation, StoreSnapshot } from './index-database.ts';
-import { decodeRecord, encodeRecord } from './records.ts';
+import { decodeNumber, keyBytes, keyRange, outboxKey, PUBLISHED_KINDS } from './keys.ts';
+import type { StoreSnapshot } from './index-database.ts';
+import { decodeRecord } from './records.ts';
 import type { TreeRecord } from './records.ts';
+import { TalliedIndex } from './tallied-index.ts';
+import type { Batch, IndexOptions, StoredRecord } from './tallied-index.ts';
 
 export type { StoreSnapshot };
 
@@ -26,13 +27,18 @@ const MAX_DIRTY_RECORDS = 20_000;
 const COMMIT_DELAY_MS = 10;
 /** After a failed commit the next try comes after so long. */
 const RETRY_DELAY_MS = 1_000;
-const ITERATOR_BATCH = 512;
 
 interface Waiter {
   readonly promise: Promise<void>;
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
   sync: boolean;
+}
+
+/** How an index is opened, and who is told of its health. */
+export interface StoreOptions extends IndexOptions {
+  /** Changes cannot be committed; null when they can again. */
+  readonly onHealth?: (failure: Error | null) => void;
 }
 
 const publishedKinds: ReadonlySet<string> = new Set(PUBLISHED_KINDS);
@@ -53,9 +59,10 @@ function weigh(record: TreeRecord | null): number {
  * may be changed in place, then put(); none may be held across an await.
  */
 export class RecordStore {
-  readonly #db: IndexDatabase;
+  readonly #index: TalliedIndex;
   readonly #sealer: Sealer;
-  readonly #cache = new LRUCache<string, { record: TreeRecord | null }>({
+  readonly #onHealth: (failure: Error | null) => void;
+  readonly #cache = new LRUCache<string, StoredRecord>({
     maxSize: CACHED_RECORDS,
     sizeCalculation: ({ record }) => weigh(record),
   });
@@ -76,33 +83,21 @@ export class RecordStore {
   #recordsChanges = false;
   readonly #lineage: Buffer;
 
-  private constructor(db: IndexDatabase, sealer: Sealer, lineage: Buffer) {
-    this.#db = db;
+  private constructor(index: TalliedIndex, sealer: Sealer, lineage: Buffer, options: StoreOptions) {
+    this.#index = index;
     this.#sealer = sealer;
     this.#lineage = lineage;
+    this.#onHealth = options.onHealth ?? (() => undefined);
+    this.#lastCommit = index.tally.lastCommit;
+    this.#firstUnpublished = index.tally.firstUnpublished;
   }
 
   /**
    * Opens or creates an index. `lineage`, 16 bytes, tells this index from any other of the volume.
-   * HOME_LOCKED when another process has it open.
+   * Errors as those of TalliedIndex.open().
    */
-  static async open(dir: string, sealer: Sealer, lineage: Buffer): Promise<RecordStore> {
-    const db = await IndexDatabase.open(dir);
-    const store = new RecordStore(db, sealer, lineage);
-    await store.#findOutbox();
-    return store;
-  }
-
-  async #findOutbox(): Promise<void> {
-    this.#lastCommit = (await this.#outboxEnd(true)) ?? 0;
-    this.#firstUnpublished = (await this.#outboxEnd(false)) ?? 1;
-  }
-
-  async #outboxEnd(reverse: boolean): Promise<number | undefined> {
-    for await (const [entry] of this.#db.lists({ ...keyRange(KIND.outbox), limit: 1, reverse }, 1)) {
-      if (entry !== undefined) return decodeNumber(entry[0].toString('latin1'), 1);
-    }
-    return undefined;
+  static async open(dir: string, sealer: Sealer, lineage: Buffer, options: StoreOptions = {}): Promise<RecordStore> {
+    return new RecordStore(await TalliedIndex.open(dir, sealer, options), sealer, lineage, options);
   }
 
   /** Number of the newest commit; never used twice by one lineage. */
@@ -152,15 +147,9 @@ export class RecordStore {
     if (inFlight !== undefined) return inFlight ?? undefined;
     const cached = this.#cache.get(key);
     if (cached !== undefined) return cached.record ?? undefined;
-    const bytes = keyBytes(key);
-    const sealed = this.#db.get(bytes);
-    const record = sealed === undefined ? null : this.#decode(key, bytes, sealed);
-    this.#cache.set(key, { record });
-    return record ?? undefined;
-  }
-
-  #decode(key: string, bytes: Buffer, sealed: Buffer): TreeRecord {
-    return decodeRecord(key.charAt(0), this.#sealer.open(sealed, bytes), key.length >= 9 ? decodeNumber(key, 1) : 0);
+    const read = this.#index.read(key);
+    this.#cache.set(key, read);
+    return read.record ?? undefined;
   }
 
   /** Sets a record; the store owns it from now on. */
@@ -223,23 +212,24 @@ export class RecordStore {
       this.#dirty = new Map();
       this.#inFlight = dirty;
       try {
-        const { operations, recorded } = this.#encode(dirty);
-        // LevelDB skips an empty batch, and with it the sync of all earlier ones
-        if (waiter.sync && operations.length === 0) operations.push({ type: 'del', key: keyBytes(metaKey('sync')) });
+        if (await this.#index.ready()) this.#cache.clear();
+        const { batch, commit } = this.#encode(dirty);
+        const firstUnpublished = this.#firstUnpublished;
         await this.#barrier(waiter.sync);
-        await this.#db.write(operations, waiter.sync);
-        if (recorded) this.#lastCommit++;
+        await this.#index.write(batch, commit, firstUnpublished, waiter.sync);
+        this.#lastCommit = Math.max(this.#lastCommit, commit);
         this.#unsynced = !waiter.sync;
+        if (this.#failure !== null) this.#onHealth(null);
         this.#failure = null;
         for (const [key, record] of dirty) {
-          if (this.#dirty.has(key)) continue;
-          this.#alreadyPublished.delete(key);
-          this.#cache.set(key, { record });
+          this.#cache.set(key, { record, stamp: batch.stamps.get(key) ?? 0n });
+          if (!this.#dirty.has(key)) this.#alreadyPublished.delete(key);
         }
         this.#inFlight = new Map();
         waiter.resolve();
       } catch (error) {
         this.#failure = asError(error);
+        this.#onHealth(this.#failure);
         for (const [key, record] of this.#dirty) dirty.set(key, record);
         this.#dirty = dirty;
         this.#inFlight = new Map();
@@ -252,32 +242,24 @@ export class RecordStore {
   }
 
   /** Seals what changed: the only moment at which records are read for a commit. */
-  #encode(dirty: ReadonlyMap<string, TreeRecord | null>): { operations: BatchOperation[]; recorded: boolean } {
-    const operations: BatchOperation[] = [];
+  #encode(dirty: ReadonlyMap<string, TreeRecord | null>): { batch: Batch; commit: number } {
+    const batch = this.#index.begin();
     const changes: Partial<Change>[] = [];
-    for (const [keyText, record] of dirty) {
-      const key = keyBytes(keyText);
-      const published =
-        this.#recordsChanges && publishedKinds.has(keyText.charAt(0)) && !this.#alreadyPublished.has(keyText);
-      if (record === null) {
-        operations.push({ type: 'del', key });
-        if (published) changes.push({ key });
-      } else {
-        const value = encodeRecord(keyText.charAt(0), record);
-        operations.push({ type: 'put', key, value: this.#sealer.seal(value, key) });
-        if (published) changes.push({ key, value });
-      }
+    for (const [key, record] of dirty) {
+      const value = this.#index.add(batch, key, record, this.#cache.get(key)?.stamp);
+      const published = publishedKinds.has(key.charAt(0)) && !this.#alreadyPublished.has(key);
+      if (!this.#recordsChanges || !published) continue;
+      changes.push(value === null ? { key: keyBytes(key) } : { key: keyBytes(key), value });
     }
-    if (changes.length === 0) return { operations, recorded: false };
+    if (changes.length === 0) return { batch, commit: this.#lastCommit };
     const commit = this.#lastCommit + 1;
-    const key = keyBytes(outboxKey(commit));
     const changeSet = create(ChangeSetSchema, {
       changes: changes as Change[],
       lineage: this.#lineage,
       lastCommit: BigInt(commit),
     });
-    operations.push({ type: 'put', key, value: this.#sealer.seal(toBinary(ChangeSetSchema, changeSet), key) });
-    return { operations, recorded: true };
+    this.#index.addCommit(batch, commit, toBinary(ChangeSetSchema, changeSet));
+    return { batch, commit };
   }
 
   /** Changes that no commit has brought to disk yet, of keys that begin with `prefix`, by key; null is deleted. */
@@ -306,14 +288,14 @@ export class RecordStore {
   ): AsyncGenerator<{ key: string; value: Buffer }> {
     const { gte, lt } = keyRange(prefix);
     const range = { gte: options.from ?? gte, lt, ...(options.snapshot ? { snapshot: options.snapshot } : {}) };
-    for await (const entries of this.#db.lists(range, ITERATOR_BATCH)) {
+    for await (const entries of this.#index.lists(range)) {
       for (const [key, value] of entries) yield { key: key.toString('latin1'), value: this.#sealer.open(value, key) };
     }
   }
 
   /** A view of what is committed now; the caller closes it. */
   snapshot(): StoreSnapshot {
-    return this.#db.snapshot();
+    return this.#index.snapshot();
   }
 
   /** Forgets commits up to `commit`, which are published, together with the changes put() before. */
@@ -334,7 +316,7 @@ export class RecordStore {
     } finally {
       this.#closed = true;
       await this.#running;
-      await this.#db.close();
+      await this.#index.close(this.#failure === null);
     }
   }
 }

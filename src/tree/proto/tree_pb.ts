@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tree.proto.
  */
 export const file_tree: GenFile = /*@__PURE__*/
-  fileDesc("Cgp0cmVlLnByb3RvEgp4Y29yZS50cmVlIpECCgtJbm9kZVJlY29yZBIMCgRtb2RlGAEgASgNEgsKA3VpZBgCIAEoDRILCgNnaWQYAyABKA0SDQoFbmxpbmsYBCABKA0SEgoKc2l6ZV9ieXRlcxgFIAEoBBIQCghhdGltZV9ucxgGIAEoEBIQCghtdGltZV9ucxgHIAEoEBIQCghjdGltZV9ucxgIIAEoEBIQCghidGltZV9ucxgJIAEoEBIMCgRyZGV2GAogASgNEhYKDnN5bWxpbmtfdGFyZ2V0GAsgASgMEhIKCmhhc194YXR0cnMYDCABKAgSDgoGcGFyZW50GA0gASgEEg8KB2VudHJpZXMYDiABKAQSFAoMc3RvcmVkX2J5dGVzGA8gASgEIjcKDERlbnRyeVJlY29yZBIMCgRuYW1lGAEgASgMEgsKA2lubxgCIAEoBBIMCgR0eXBlGAMgASgNIlcKDFdpbmRvd1JlY29yZBIPCgdvZmZzZXRzGAEgAygNEg8KB2xlbmd0aHMYAiADKA0SDgoGc2hhcmRzGAMgAygEEhUKDXNoYXJkX29mZnNldHMYBCADKA0iigEKC1NoYXJkUmVjb3JkEgwKBHNhbHQYASABKAwSEgoKc2l6ZV9ieXRlcxgCIAEoDRIKCgJpZBgDIAEoDBISCgpsaXZlX2J5dGVzGAQgASgEEg0KBWNyYzMyGAUgASgHEhQKDHN5bmNlZF9ieXRlcxgGIAEoDRIUCgxzeW5jZWRfY3JjMzIYByABKAciMQoMWGF0dHJzUmVjb3JkEiEKBnhhdHRycxgBIAMoCzIRLnhjb3JlLnRyZWUuWGF0dHIiJAoFWGF0dHISDAoEbmFtZRgBIAEoDBINCgV2YWx1ZRgCIAEoDCJcCg5Db3VudGVyc1JlY29yZBIQCghuZXh0X2lubxgBIAEoBBISCgpuZXh0X3NoYXJkGAIgASgEEg4KBmlub2RlcxgDIAEoBBIUCgxzdG9yZWRfYnl0ZXMYBCABKAQiMwoGQ2hhbmdlEgsKA2tleRgBIAEoDBISCgV2YWx1ZRgCIAEoDEgAiAEBQggKBl92YWx1ZSKCAQoJQ2hhbmdlU2V0EiMKB2NoYW5nZXMYASADKAsyEi54Y29yZS50cmVlLkNoYW5nZRIPCgdsaW5lYWdlGAIgASgMEhMKC2xhc3RfY29tbWl0GAMgASgEEioKCmNoZWNrcG9pbnQYBCABKAsyFi54Y29yZS50cmVlLkNoZWNrcG9pbnQiZQoKQ2hlY2twb2ludBILCgNzZXEYASABKAQSKwoGc2hhcmRzGAIgAygLMhsueGNvcmUudHJlZS5DaGVja3BvaW50U2hhcmQSDwoHcmVjb3JkcxgDIAEoBBIMCgRoYXNoGAQgASgMIj8KD0NoZWNrcG9pbnRTaGFyZBIMCgRzYWx0GAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0SCgoCaWQYAyABKAwimwEKCkhlYWRSZWNvcmQSCwoDc2VxGAEgASgEEgwKBGhhc2gYAiABKAwSDQoFZXBvY2gYAyABKAQSEwoLbGFzdF9jb21taXQYBCABKAQSFgoOY2hlY2twb2ludF9zZXEYBSABKAQSEQoJbG9nX2J5dGVzGAYgASgEEhAKCHNlZW5fc2VxGAcgASgEEhEKCXNlZW5faGFzaBgIIAEoDCIfChBDaGVja3BvaW50UmVjb3JkEgsKA2lkcxgBIAMoDGIGcHJvdG8z");
+  fileDesc("Cgp0cmVlLnByb3RvEgp4Y29yZS50cmVlIpECCgtJbm9kZVJlY29yZBIMCgRtb2RlGAEgASgNEgsKA3VpZBgCIAEoDRILCgNnaWQYAyABKA0SDQoFbmxpbmsYBCABKA0SEgoKc2l6ZV9ieXRlcxgFIAEoBBIQCghhdGltZV9ucxgGIAEoEBIQCghtdGltZV9ucxgHIAEoEBIQCghjdGltZV9ucxgIIAEoEBIQCghidGltZV9ucxgJIAEoEBIMCgRyZGV2GAogASgNEhYKDnN5bWxpbmtfdGFyZ2V0GAsgASgMEhIKCmhhc194YXR0cnMYDCABKAgSDgoGcGFyZW50GA0gASgEEg8KB2VudHJpZXMYDiABKAQSFAoMc3RvcmVkX2J5dGVzGA8gASgEIjcKDERlbnRyeVJlY29yZBIMCgRuYW1lGAEgASgMEgsKA2lubxgCIAEoBBIMCgR0eXBlGAMgASgNIlcKDFdpbmRvd1JlY29yZBIPCgdvZmZzZXRzGAEgAygNEg8KB2xlbmd0aHMYAiADKA0SDgoGc2hhcmRzGAMgAygEEhUKDXNoYXJkX29mZnNldHMYBCADKA0iigEKC1NoYXJkUmVjb3JkEgwKBHNhbHQYASABKAwSEgoKc2l6ZV9ieXRlcxgCIAEoDRIKCgJpZBgDIAEoDBISCgpsaXZlX2J5dGVzGAQgASgEEg0KBWNyYzMyGAUgASgHEhQKDHN5bmNlZF9ieXRlcxgGIAEoDRIUCgxzeW5jZWRfY3JjMzIYByABKAciMQoMWGF0dHJzUmVjb3JkEiEKBnhhdHRycxgBIAMoCzIRLnhjb3JlLnRyZWUuWGF0dHIiJAoFWGF0dHISDAoEbmFtZRgBIAEoDBINCgV2YWx1ZRgCIAEoDCJcCg5Db3VudGVyc1JlY29yZBIQCghuZXh0X2lubxgBIAEoBBISCgpuZXh0X3NoYXJkGAIgASgEEg4KBmlub2RlcxgDIAEoBBIUCgxzdG9yZWRfYnl0ZXMYBCABKAQiMwoGQ2hhbmdlEgsKA2tleRgBIAEoDBISCgV2YWx1ZRgCIAEoDEgAiAEBQggKBl92YWx1ZSKCAQoJQ2hhbmdlU2V0EiMKB2NoYW5nZXMYASADKAsyEi54Y29yZS50cmVlLkNoYW5nZRIPCgdsaW5lYWdlGAIgASgMEhMKC2xhc3RfY29tbWl0GAMgASgEEioKCmNoZWNrcG9pbnQYBCABKAsyFi54Y29yZS50cmVlLkNoZWNrcG9pbnQiZQoKQ2hlY2twb2ludBILCgNzZXEYASABKAQSKwoGc2hhcmRzGAIgAygLMhsueGNvcmUudHJlZS5DaGVja3BvaW50U2hhcmQSDwoHcmVjb3JkcxgDIAEoBBIMCgRoYXNoGAQgASgMIj8KD0NoZWNrcG9pbnRTaGFyZBIMCgRzYWx0GAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0SCgoCaWQYAyABKAwimwEKCkhlYWRSZWNvcmQSCwoDc2VxGAEgASgEEgwKBGhhc2gYAiABKAwSDQoFZXBvY2gYAyABKAQSEwoLbGFzdF9jb21taXQYBCABKAQSFgoOY2hlY2twb2ludF9zZXEYBSABKAQSEQoJbG9nX2J5dGVzGAYgASgEEhAKCHNlZW5fc2VxGAcgASgEEhEKCXNlZW5faGFzaBgIIAEoDCIfChBDaGVja3BvaW50UmVjb3JkEgsKA2lkcxgBIAMoDCJqCgtUYWxseVJlY29yZBINCgViYXRjaBgBIAEoBBIPCgdyZWNvcmRzGAIgASgEEgsKA3N1bRgDIAEoBhITCgtsYXN0X2NvbW1pdBgEIAEoBBIZChFmaXJzdF91bnB1Ymxpc2hlZBgFIAEoBGIGcHJvdG8z");
 
 /**
  * @generated from message xcore.tree.InodeRecord
@@ -517,4 +517,53 @@ export type CheckpointRecord = Message<"xcore.tree.CheckpointRecord"> & {
  */
 export const CheckpointRecordSchema: GenMessage<CheckpointRecord> = /*@__PURE__*/
   messageDesc(file_tree, 12);
+
+/**
+ * What the index held after one batch of changes; the last ones are kept, in a ring. Local.
+ *
+ * @generated from message xcore.tree.TallyRecord
+ */
+export type TallyRecord = Message<"xcore.tree.TallyRecord"> & {
+  /**
+   * number of the batch, from 1 on
+   *
+   * @generated from field: uint64 batch = 1;
+   */
+  batch: bigint;
+
+  /**
+   * all but those of the outbox and of the ring
+   *
+   * @generated from field: uint64 records = 2;
+   */
+  records: bigint;
+
+  /**
+   * of their stamps, modulo 2^64
+   *
+   * @generated from field: fixed64 sum = 3;
+   */
+  sum: bigint;
+
+  /**
+   * newest commit in the outbox or published
+   *
+   * @generated from field: uint64 last_commit = 4;
+   */
+  lastCommit: bigint;
+
+  /**
+   * the outbox holds all commits from here to last_commit
+   *
+   * @generated from field: uint64 first_unpublished = 5;
+   */
+  firstUnpublished: bigint;
+};
+
+/**
+ * Describes the message xcore.tree.TallyRecord.
+ * Use `create(TallyRecordSchema)` to create a new message.
+ */
+export const TallyRecordSchema: GenMessage<TallyRecord> = /*@__PURE__*/
+  messageDesc(file_tree, 13);
 
