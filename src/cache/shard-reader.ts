@@ -133,9 +133,8 @@ export class ShardReader {
     const count = Math.ceil(plain.length / LEAF_SIZE_BYTES);
     const step = count > KEPT_LEAVES ? count - 1 : 1;
     for (let leaf = 0; leaf < count; leaf += step) {
-      // a part of a larger buffer would keep all of it
       const bytes = plain.subarray(leaf * LEAF_SIZE_BYTES, (leaf + 1) * LEAF_SIZE_BYTES);
-      this.#memory.set(shard * LEAVES_PER_SHARD + first + leaf, count === 1 ? bytes : Buffer.from(bytes));
+      this.#memory.set(shard * LEAVES_PER_SHARD + first + leaf, count === 1 ? bytes : ownCopy(bytes));
     }
   }
 
@@ -284,6 +283,13 @@ export class ShardReader {
     for (const result of opened) if (result.status === 'fulfilled') await result.value.file.close();
     this.#memory.clear();
   }
+}
+
+/** A copy with memory of its own: a part of a larger buffer, or of Node's pool, would keep all of that. */
+function ownCopy(bytes: Buffer): Buffer {
+  const copy = Buffer.allocUnsafeSlow(bytes.length);
+  bytes.copy(copy);
+  return copy;
 }
 
 async function readFully(file: FileHandle, buffer: Buffer, position: number): Promise<void> {
