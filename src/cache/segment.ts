@@ -1,11 +1,11 @@
 // One segment from its first byte to its seal: held in memory while it grows, written behind to
 // its file, read from memory until the file is complete and its shard id known.
 
-import { open } from 'node:fs/promises';
-import type { FileHandle } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import { CtrStream, ctrAt } from '../crypto/ctr.ts';
 import { shardIdOf } from '../crypto/merkle.ts';
+import type { Disk, DiskFile } from '../lib/disk.ts';
+import { XcoreError } from '../lib/errors.ts';
 import { freeBuffer } from '../lib/free-buffer.ts';
 import type { Hasher } from './hasher.ts';
 
@@ -29,11 +29,15 @@ export class Segment {
   readonly #key: Uint8Array;
   readonly #cipher: CtrStream;
   readonly #prepare: () => Promise<string>;
+  readonly #disk: Disk;
   #length = 0;
   #crc32 = 0;
-  #file: FileHandle | null = null;
+  #file: DiskFile | null = null;
   #written = 0;
   #synced = 0;
+  /** A sync failed: the kernel may call clean what never reached the disk, so it must be written again. */
+  #isDoubtful = false;
+  #isInMemory = true;
   #work: Promise<void> = Promise.resolve();
 
   /** `key`: 32 bytes, fresh; `memory` is this segment's until it is done with; `prepare` makes the folder and returns the path. */
@@ -43,6 +47,7 @@ export class Segment {
     memory: SharedArrayBuffer,
     capacityBytes: number,
     prepare: () => Promise<string>,
+    disk: Disk,
     nowMs: number,
   ) {
     this.shard = shard;
@@ -52,6 +57,7 @@ export class Segment {
     this.#bytes = new Uint8Array(memory);
     this.#cipher = new CtrStream(key);
     this.#prepare = prepare;
+    this.#disk = disk;
     this.startedMs = nowMs;
     this.lastAppendMs = nowMs;
   }
@@ -104,17 +110,39 @@ export class Segment {
 
   async #flush(upTo: number, sync: boolean): Promise<void> {
     if (this.#written >= upTo && (!sync || this.#synced >= upTo)) return;
+    if (this.#isDoubtful) await this.#writeAgain();
     // whatever lies there under this number was never committed; what this segment wrote must stay
-    this.#file ??= await open(await this.#prepare(), this.#written === 0 ? 'w' : 'r+', 0o600);
+    this.#file ??= await this.#disk.open(await this.#prepare(), this.#written === 0 ? 'w' : 'r+', 0o600);
     while (this.#written < upTo) {
       const part = this.#bytes.subarray(this.#written, upTo);
       const { bytesWritten } = await this.#file.write(part, 0, part.length, this.#written);
       this.#written += bytesWritten;
     }
     if (sync && this.#synced < upTo) {
+      this.#isDoubtful = true;
       await this.#file.datasync();
+      this.#isDoubtful = false;
       this.#synced = upTo;
     }
+  }
+
+  /** Makes the kernel take all bytes anew; EIO when they are neither in memory nor whole in the file. */
+  async #writeAgain(): Promise<void> {
+    if (this.#isInMemory) {
+      this.#written = 0;
+      return;
+    }
+    const bytes = Buffer.alloc(this.#length);
+    const bytesRead = (await this.#file?.read(bytes, 0, bytes.length, 0))?.bytesRead;
+    if (bytesRead !== bytes.length || crc32(bytes) !== this.#crc32) {
+      throw new XcoreError('EIO', `the disk has lost bytes of shard ${this.shard}`);
+    }
+    await this.#file?.write(bytes, 0, bytes.length, 0);
+  }
+
+  /** Its memory is used for something else from now on; all bytes are in the file. */
+  letGoOfMemory(): void {
+    this.#isInMemory = false;
   }
 
   /** Completes the file with its leaf hashes and computes the shard id; nothing may be appended any more. */

@@ -2,11 +2,11 @@
 // happens to those that a crash left behind. One is open at a time, whatever files are written.
 
 import { randomBytes } from 'node:crypto';
-import { open, readFile } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import { shardKey } from '../crypto/keys.ts';
 import { leafHashes, MAX_SHARD_SIZE_BYTES, shardIdOf } from '../crypto/merkle.ts';
 import type { Clock } from '../lib/clock.ts';
+import type { Disk } from '../lib/disk.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Now } from '../lib/now.ts';
@@ -61,8 +61,8 @@ export interface SegmentComponents {
 }
 
 /** Cuts off what was never committed and adds the leaf hashes; a reader computes them anew should this break off. */
-async function completeFile(path: string, sizeBytes: number, leaves: Uint8Array): Promise<void> {
-  const file = await open(path, 'r+');
+async function completeFile(disk: Disk, path: string, sizeBytes: number, leaves: Uint8Array): Promise<void> {
+  const file = await disk.open(path, 'r+');
   try {
     await file.truncate(sizeBytes);
     await file.write(leaves, 0, leaves.length, sizeBytes);
@@ -214,7 +214,7 @@ export class Segments {
     const memory = this.#spare.pop() ?? new SharedArrayBuffer(MAX_SHARD_SIZE_BYTES);
     const key = shardKey(this.#c.dataKey, salt);
     const prepare = (): Promise<string> => this.#c.files.prepare(shard);
-    const segment = new Segment(shard, key, memory, this.#sizeBytes, prepare, nowMs);
+    const segment = new Segment(shard, key, memory, this.#sizeBytes, prepare, this.#c.files.disk, nowMs);
     if (this.#reserved) this.#c.files.release(RESERVE_BYTES);
     this.#reserved = false;
     this.#c.files.add(shard, FILE_SIZE_MAX_BYTES, true);
@@ -253,6 +253,7 @@ export class Segments {
     this.#unsealed.delete(segment.shard);
     this.#unsynced.set(segment.shard, segment);
     if (this.#unsynced.size > MAX_UNSYNCED) await this.#syncSealed().catch(() => undefined); // a barrier will say it
+    segment.letGoOfMemory();
     if (this.#spare.length < 2) this.#spare.push(segment.memory);
     this.#c.onSealed(segment.shard);
   }
@@ -326,7 +327,7 @@ export class Segments {
 
   /** Whether the file of a sealed shard is as long as it should be; lets it reach the disk, which may not have happened yet. */
   async #isHere(shard: number, { sizeBytes }: ShardEntry): Promise<boolean> {
-    const file = await open(this.#c.files.path(shard), 'r').catch(() => null);
+    const file = await this.#c.files.disk.open(this.#c.files.path(shard), 'r').catch(() => null);
     if (file === null) return false;
     try {
       await file.datasync();
@@ -339,11 +340,11 @@ export class Segments {
   /** Seals the first `sizeBytes` of a segment that was left open; false when they are not there or not right. */
   async #finish(shard: number, entry: ShardEntry, sizeBytes: number, checksum: number): Promise<boolean> {
     const path = this.#c.files.path(shard);
-    const bytes = await readFile(path).catch(() => Buffer.alloc(0));
+    const bytes = await this.#c.files.disk.readFile(path).catch(() => Buffer.alloc(0));
     const committed = bytes.subarray(0, sizeBytes);
     if (sizeBytes === 0 || committed.length < sizeBytes || crc32(committed) !== checksum) return false;
     const leaves = leafHashes(committed);
-    await completeFile(path, sizeBytes, leaves).catch((error: unknown) => {
+    await completeFile(this.#c.files.disk, path, sizeBytes, leaves).catch((error: unknown) => {
       this.#c.log.warn({ shard, error }, 'a recovered shard could not be completed on disk; its bytes are there');
     });
     this.#c.table.putShard(shard, { ...entry, sizeBytes, crc32: checksum, id: shardIdOf(leaves, sizeBytes) });

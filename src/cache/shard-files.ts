@@ -2,9 +2,10 @@
 // shard's bytes, followed once it is sealed by its leaf hashes. What is staged is never evicted.
 
 import { readdirSync, statfsSync, statSync } from 'node:fs';
-import { mkdir, open, rm, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HASH_SIZE_BYTES, leafCountOf, MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
+import { systemDisk } from '../lib/disk.ts';
+import type { Disk } from '../lib/disk.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 
@@ -32,6 +33,8 @@ export class ShardFiles {
   readonly #dir: string;
   readonly #capBytes: number;
   readonly #log: Logger;
+  /** Where the files are. */
+  readonly disk: Disk;
   /** By time of last use, oldest first. */
   readonly #files = new Map<number, CachedFile>();
   readonly #folders = new Set<number>();
@@ -42,16 +45,17 @@ export class ShardFiles {
   #dropListener: (shard: number) => void = () => undefined;
   readonly #roomWaiters = new Set<() => void>();
 
-  private constructor(dir: string, capBytes: number, log: Logger) {
+  private constructor(dir: string, capBytes: number, log: Logger, disk: Disk) {
     this.#dir = dir;
     this.#capBytes = capBytes;
     this.#log = log;
+    this.disk = disk;
   }
 
   /** Opens the folder and takes inventory; leftovers of broken transfers are removed. */
-  static async open(dir: string, capBytes: number, log: Logger): Promise<ShardFiles> {
-    await mkdir(dir, { recursive: true, mode: 0o700 });
-    const files = new ShardFiles(dir, capBytes, log);
+  static async open(dir: string, capBytes: number, log: Logger, disk: Disk = systemDisk): Promise<ShardFiles> {
+    await disk.mkdir(dir, { recursive: true, mode: 0o700 });
+    const files = new ShardFiles(dir, capBytes, log, disk);
     const found: { shard: number; sizeBytes: number; usedMs: number }[] = [];
     for (const folder of readdirSync(dir)) {
       if (!/^[0-9a-f]+$/.test(folder)) continue;
@@ -62,7 +66,7 @@ export class ShardFiles {
           const stat = statSync(path);
           found.push({ shard: Number.parseInt(name, 16), sizeBytes: stat.size, usedMs: stat.mtimeMs });
         } else {
-          await rm(path, { force: true });
+          await disk.rm(path, { force: true });
         }
       }
     }
@@ -101,7 +105,7 @@ export class ShardFiles {
   async prepare(shard: number): Promise<string> {
     const folder = Math.floor(shard / FILES_PER_FOLDER);
     if (!this.#folders.has(folder)) {
-      await mkdir(join(this.#dir, folder.toString(16)), { recursive: true, mode: 0o700 });
+      await this.disk.mkdir(join(this.#dir, folder.toString(16)), { recursive: true, mode: 0o700 });
       this.#folders.add(folder);
       this.#unsyncedFolders.add(this.#dir);
     }
@@ -114,7 +118,7 @@ export class ShardFiles {
     const folders = [...this.#unsyncedFolders];
     this.#unsyncedFolders.clear();
     for (const path of folders) {
-      const folder = await open(path, 'r');
+      const folder = await this.disk.open(path, 'r');
       try {
         await folder.sync();
       } catch (error) {
@@ -161,7 +165,7 @@ export class ShardFiles {
     if (!this.#files.has(shard)) return;
     this.#forget(shard);
     this.#dropListener(shard);
-    await unlink(this.path(shard)).catch((error: unknown) => {
+    await this.disk.unlink(this.path(shard)).catch((error: unknown) => {
       this.#log.warn({ shard, error }, 'a cached shard could not be removed');
     });
     this.#wake();

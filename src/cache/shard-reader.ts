@@ -1,12 +1,11 @@
 // Plaintext of any shard, wherever its bytes are: in an open segment, decrypted in memory, in a
 // local file, or on a host. Every leaf that does not come from our own memory is verified.
 
-import { open } from 'node:fs/promises';
-import type { FileHandle } from 'node:fs/promises';
 import { LRUCache } from 'lru-cache';
 import { ctrAt } from '../crypto/ctr.ts';
 import { shardKey } from '../crypto/keys.ts';
 import { HASH_SIZE_BYTES, LEAF_SIZE_BYTES, leafCountOf, leafHash, leafHashes, shardIdOf } from '../crypto/merkle.ts';
+import type { DiskFile } from '../lib/disk.ts';
 import { ERRNO, errnoOf, hasCode, XcoreError } from '../lib/errors.ts';
 import { freeBuffer } from '../lib/free-buffer.ts';
 import type { Logger } from '../lib/log.ts';
@@ -58,7 +57,7 @@ export interface ReaderComponents {
 
 /** A local file that is ready to be read: its leaf hashes are checked against the shard id. */
 interface OpenShard {
-  readonly file: FileHandle;
+  readonly file: DiskFile;
   readonly leaves: Buffer;
 }
 
@@ -246,9 +245,9 @@ export class ShardReader {
   }
 
   async #openLocal(shard: number, entry: ShardEntry): Promise<OpenShard> {
-    let file: FileHandle;
+    let file: DiskFile;
     try {
-      file = await open(this.#c.files.path(shard), 'r');
+      file = await this.#c.files.disk.open(this.#c.files.path(shard), 'r');
     } catch (error) {
       if (errnoOf(error) !== ERRNO.ENOENT) throw error;
       throw new XcoreError('CORRUPT_SHARD', `the local file of shard ${shard} is gone`, { cause: error });
@@ -292,7 +291,7 @@ function ownCopy(bytes: Buffer): Buffer {
   return copy;
 }
 
-async function readFully(file: FileHandle, buffer: Buffer, position: number): Promise<void> {
+async function readFully(file: DiskFile, buffer: Buffer, position: number): Promise<void> {
   for (let done = 0; done < buffer.length;) {
     const { bytesRead } = await file.read(buffer, done, buffer.length - done, position + done);
     if (bytesRead === 0) throw new XcoreError('CORRUPT_SHARD', 'a local shard file is too short');

@@ -13,9 +13,12 @@ import type { VolumeKeys } from '../crypto/keys.ts';
 import { Sealer } from '../crypto/sealer.ts';
 import { writeFileAtomic } from '../lib/atomic-file.ts';
 import type { Clock } from '../lib/clock.ts';
-import { hasCode, XcoreError } from '../lib/errors.ts';
+import type { Disk } from '../lib/disk.ts';
+import { asError, hasCode, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
+import type { IndexGuard } from '../tree/index-database.ts';
 import { RecordStore } from '../tree/record-store.ts';
+import type { StoreOptions } from '../tree/record-store.ts';
 import { Tree } from '../tree/tree.ts';
 import type { VolumeParts } from '../vfs/volume.ts';
 
@@ -37,6 +40,9 @@ export interface LocalVolumeComponents {
   readonly onLost: (shard: number) => void;
   /** A local file does not match its shard id; `lost` when there is no other copy. */
   readonly onDamaged: (shard: number, lost: boolean) => void;
+  /** This machine's unless told. */
+  readonly disk?: Disk;
+  readonly guard?: IndexGuard;
   /** Changes cannot be committed to this disk; null when they can again. */
   readonly onHealth?: (failure: Error | null) => void;
   /** A record of the index is damaged. */
@@ -107,12 +113,26 @@ function parse(path: string, text: string): VolumeFile {
   throw new XcoreError('BAD_FORMAT', `${path} is damaged; to start over from the log: xcore fsck --repair`);
 }
 
+/** Takes all steps, whatever fails; the first failure is thrown at the end. */
+async function endAll(steps: readonly (() => Promise<void>)[]): Promise<void> {
+  const failures: Error[] = [];
+  for (const step of steps) await step().catch((error: unknown) => failures.push(asError(error)));
+  if (failures[0] !== undefined) throw failures[0];
+}
+
 /** Opens the index of a volume; counts one that has no tallies yet. */
-async function openStore(dir: string, { keys, onHealth, onIndexDamaged }: LocalVolumeComponents): Promise<RecordStore> {
+async function openStore(dir: string, components: LocalVolumeComponents): Promise<RecordStore> {
+  const { keys, disk, guard, onHealth, onIndexDamaged } = components;
   const file = await readVolumeFile(dir, keys);
   const adopt = file.version === UNCOUNTED_VERSION;
   const lineage = Buffer.from(file.lineage, 'hex');
-  const options = { adopt, ...(onHealth && { onHealth }), ...(onIndexDamaged && { onDamaged: onIndexDamaged }) };
+  const options: StoreOptions = {
+    adopt,
+    ...(guard && { guard }),
+    ...(disk && { disk }),
+    ...(onHealth && { onHealth }),
+    ...(onIndexDamaged && { onDamaged: onIndexDamaged }),
+  };
   const store = await RecordStore.open(join(dir, 'index'), new Sealer(keys.indexKey), lineage, options).catch(
     (error: unknown) => {
       if (!hasCode(error, 'HOME_LOCKED')) throw error;
@@ -138,7 +158,7 @@ export async function openLocalVolume(
   const hasher = new Hasher();
   try {
     const tree = new Tree(store, keys.nameKey);
-    const files = await ShardFiles.open(join(dir, 'cache'), components.cacheBytes, log);
+    const files = await ShardFiles.open(join(dir, 'cache'), components.cacheBytes, log, components.disk);
     const { dataKey } = keys;
     const segments = new Segments(
       {
@@ -176,12 +196,8 @@ export async function openLocalVolume(
     const staged = (await tree.uploads()).filter(({ upload }) => !upload.durable).map(({ shard }) => shard);
     await segments.recover(staged);
     segments.start();
-    const close = async (): Promise<void> => {
-      await segments.stop();
-      await reader.stop();
-      await store.close();
-      await hasher.stop();
-    };
+    const close = (): Promise<void> =>
+      endAll([() => segments.stop(), () => reader.stop(), () => store.close(), () => hasher.stop()]);
     return { store, tree, files, segments, reader, dir, close };
   } catch (error) {
     await store.close().catch(() => undefined);

@@ -4,6 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFileAtomic } from '../lib/atomic-file.ts';
+import type { Disk } from '../lib/disk.ts';
 
 const VERSION = 1;
 
@@ -22,6 +23,9 @@ export function readClosedBatch(indexDir: string): number {
 }
 
 /** Notes the last batch of an index that is closed. */
-export async function writeClosedBatch(indexDir: string, batch: number): Promise<void> {
-  await writeFileAtomic(pathOf(indexDir), `${JSON.stringify({ version: VERSION, batch })}\n`, { mode: 0o600 });
+export async function writeClosedBatch(indexDir: string, batch: number, disk?: Disk): Promise<void> {
+  await writeFileAtomic(pathOf(indexDir), `${JSON.stringify({ version: VERSION, batch })}\n`, {
+    mode: 0o600,
+    ...(disk && { disk }),
+  });
 }

@@ -101,6 +101,9 @@ export function keyBytes(key: string): Buffer {
   return Buffer.from(key, 'latin1');
 }
 
+/** The range of all keys. */
+export const ALL_KEYS: { readonly gte: Buffer; readonly lt: Buffer } = { gte: Buffer.alloc(1), lt: Buffer.of(0xff) };
+
 /** The range of keys that begin with `prefix`. */
 export function keyRange(prefix: string): { gte: Buffer; lt: Buffer } {
   const end = Buffer.from(prefix, 'latin1');

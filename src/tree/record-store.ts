@@ -7,11 +7,12 @@ import type { Sealer } from '../crypto/sealer.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
 import { ChangeSetSchema } from './proto/tree_pb.ts';
 import type { Change } from './proto/tree_pb.ts';
-import { decodeNumber, keyBytes, keyRange, outboxKey, PUBLISHED_KINDS } from './keys.ts';
+import { ALL_KEYS, decodeNumber, keyBytes, keyRange, outboxKey, PUBLISHED_KINDS } from './keys.ts';
 import type { StoreSnapshot } from './index-database.ts';
 import { decodeRecord } from './records.ts';
 import type { TreeRecord } from './records.ts';
 import { TalliedIndex } from './tallied-index.ts';
+import type { Tally } from './tally.ts';
 import type { Batch, IndexOptions, StoredRecord } from './tallied-index.ts';
 
 export type { StoreSnapshot };
@@ -291,6 +292,28 @@ export class RecordStore {
     for await (const entries of this.#index.lists(range)) {
       for (const [key, value] of entries) yield { key: key.toString('latin1'), value: this.#sealer.open(value, key) };
     }
+  }
+
+  /** Every committed record, of any kind, with its stamp; those that cannot be opened with the reason and no value. */
+  async *scan(
+    snapshot: StoreSnapshot,
+  ): AsyncGenerator<{ key: string; value: Buffer | null; stamp: bigint; error?: unknown }> {
+    for await (const entries of this.#index.lists({ ...ALL_KEYS, snapshot })) {
+      for (const [bytes, sealed] of entries) {
+        const key = bytes.toString('latin1');
+        try {
+          const { bytes: value, stamp } = this.#sealer.openStamped(sealed, bytes);
+          yield { key, value, stamp };
+        } catch (error) {
+          yield { key, value: null, stamp: 0n, error };
+        }
+      }
+    }
+  }
+
+  /** What the index held after its last batch. */
+  get tally(): Tally {
+    return this.#index.tally;
   }
 
   /** A view of what is committed now; the caller closes it. */

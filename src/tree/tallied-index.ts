@@ -2,11 +2,12 @@
 // tally of what is there. Knows keys and records, not what is cached or waits to be committed.
 
 import type { Sealer } from '../crypto/sealer.ts';
+import type { Disk } from '../lib/disk.ts';
 import { asError } from '../lib/errors.ts';
 import { readClosedBatch, writeClosedBatch } from './closed-batch.ts';
 import { damagedIndex, IndexDatabase } from './index-database.ts';
 import type { BatchOperation, IndexGuard, StoreSnapshot } from './index-database.ts';
-import { decodeNumber, KIND, keyBytes, keyRange, outboxKey } from './keys.ts';
+import { ALL_KEYS, decodeNumber, KIND, keyBytes, keyRange, outboxKey } from './keys.ts';
 import { decodeRecord, encodeRecord } from './records.ts';
 import type { TreeRecord } from './records.ts';
 import { EMPTY_TALLY, isTallied, newestTally, openTally, sealTally, TallyCount } from './tally.ts';
@@ -23,6 +24,8 @@ export interface StoredRecord {
 /** How an index is opened. */
 export interface IndexOptions {
   readonly guard?: IndexGuard;
+  /** Of the files beside those of LevelDB; this machine's unless told. */
+  readonly disk?: Disk;
   /** It was written before there were tallies: all records are counted once. */
   readonly adopt?: boolean;
   /** Told when a record is damaged or cannot be read. */
@@ -93,7 +96,7 @@ export class TalliedIndex {
   async #countAll(): Promise<void> {
     const count = new TallyCount();
     let [first, last, found] = [0, 0, false];
-    for await (const entries of this.#db.lists({ gte: Buffer.alloc(1), lt: Buffer.of(0xff) }, ITERATOR_BATCH)) {
+    for await (const entries of this.#db.lists(ALL_KEYS, ITERATOR_BATCH)) {
       if (this.#options.adopt !== true) throw damagedIndex('its tallies are gone');
       found = true;
       for (const [key, value] of entries) {
@@ -222,6 +225,6 @@ export class TalliedIndex {
   /** Closes the database; `clean`: nothing that was acknowledged is missing in it. */
   async close(clean: boolean): Promise<void> {
     await this.#db.close();
-    if (clean) await writeClosedBatch(this.#dir, this.#tally.batch);
+    if (clean) await writeClosedBatch(this.#dir, this.#tally.batch, this.#options.disk);
   }
 }

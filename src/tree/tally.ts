@@ -71,9 +71,17 @@ export function sealTally(sealer: Sealer, tally: Tally): { key: Buffer; value: B
 
 /** Reads one slot; CORRUPT_RECORD when it is damaged. */
 export function openTally(sealer: Sealer, key: Buffer, value: Buffer): Tally {
-  const r = unpack(TallyRecordSchema, sealer.open(value, key));
+  const tally = decodeTally(sealer.open(value, key));
+  if (!keyBytes(tallyKey(tally.batch)).equals(key)) {
+    throw new XcoreError('CORRUPT_RECORD', 'a tally in the slot of another');
+  }
+  return tally;
+}
+
+/** A tally from its plaintext; CORRUPT_RECORD when it is malformed. */
+export function decodeTally(plaintext: Uint8Array): Tally {
+  const r = unpack(TallyRecordSchema, plaintext);
   const [batch, records] = [Number(r.batch), Number(r.records)];
-  if (!keyBytes(tallyKey(batch)).equals(key)) throw new XcoreError('CORRUPT_RECORD', 'a tally in the slot of another');
   return { batch, records, sum: r.sum, lastCommit: Number(r.lastCommit), firstUnpublished: Number(r.firstUnpublished) };
 }
 

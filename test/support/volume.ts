@@ -15,14 +15,16 @@ import { LEAF_SIZE_BYTES, leafHashes } from '../../src/crypto/merkle.ts';
 import { Sealer } from '../../src/crypto/sealer.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import type { Clock } from '../../src/lib/clock.ts';
+import type { Disk } from '../../src/lib/disk.ts';
 import { XcoreError } from '../../src/lib/errors.ts';
 import { silentLogger } from '../../src/lib/log.ts';
+import type { IndexGuard } from '../../src/tree/index-database.ts';
 import { RecordStore } from '../../src/tree/record-store.ts';
 import { Tree } from '../../src/tree/tree.ts';
 import { Vfs } from '../../src/vfs/vfs.ts';
 
 export const DATA_KEY = Buffer.alloc(32, 1);
-const NAME_KEY = Buffer.alloc(32, 2);
+export const NAME_KEY = Buffer.alloc(32, 2);
 const INDEX_KEY = Buffer.alloc(32, 3);
 export const LINEAGE = Buffer.alloc(16, 4);
 export const CALLER = { uid: 1000, gid: 1000, pid: 1 };
@@ -93,6 +95,9 @@ export interface VolumeOptions {
   readonly clock?: Clock;
   readonly seal?: SegmentOptions;
   readonly writable?: () => boolean;
+  readonly disk?: Disk;
+  readonly guard?: IndexGuard;
+  readonly onHealth?: (failure: Error | null) => void;
   /** Who owns the root of a new volume. */
   readonly owner?: { uid: number; gid: number };
 }
@@ -121,9 +126,29 @@ export async function openVolume(dir: string, options: VolumeOptions = {}): Prom
   const clock = options.clock ?? systemClock;
   const host = new HostFolder(join(dir, 'host'));
   await mkdir(host.dir, { recursive: true });
-  const store = await RecordStore.open(join(dir, 'index'), indexSealer(), LINEAGE);
+  const { disk, guard, onHealth } = options;
+  const store = await RecordStore.open(join(dir, 'index'), indexSealer(), LINEAGE, {
+    ...(disk && { disk }),
+    ...(guard && { guard }),
+    ...(onHealth && { onHealth }),
+  });
+  try {
+    return await openParts(dir, store, host, clock, options);
+  } catch (error) {
+    await store.close().catch(() => undefined);
+    throw error;
+  }
+}
+
+async function openParts(
+  dir: string,
+  store: RecordStore,
+  host: HostFolder,
+  clock: Clock,
+  options: VolumeOptions,
+): Promise<OpenVolume> {
   const tree = new Tree(store, NAME_KEY);
-  const files = await ShardFiles.open(join(dir, 'cache'), options.capBytes ?? 4 * 2 ** 30, silentLogger);
+  const files = await ShardFiles.open(join(dir, 'cache'), options.capBytes ?? 4 * 2 ** 30, silentLogger, options.disk);
   const hasher = new Hasher();
   const sealed: number[] = [];
   const lost: number[] = [];
@@ -182,10 +207,10 @@ export async function openVolume(dir: string, options: VolumeOptions = {}): Prom
   };
   const close = async (): Promise<void> => {
     await vfs.settled();
-    await segments.stop();
-    await reader.stop();
-    await store.close();
-    await hasher.stop();
+    const steps = [() => segments.stop(), () => reader.stop(), () => store.close(), () => hasher.stop()];
+    const failures: Error[] = [];
+    for (const step of steps) await step().catch((error: Error) => failures.push(error));
+    if (failures[0] !== undefined) throw failures[0];
   };
   return {
     ...{ dir, host, store, tree, files, segments, hasher, reader, vfs, sealed, lost, damaged },

@@ -1,0 +1,25 @@
+// The files of the local disk as the client's stores use them, so that a test can count what is done
+// to them, let it fail, and see what is left when it stops anywhere.
+
+import { link, mkdir, open, readFile, rename, rm, unlink } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
+
+/** An open file. */
+export type DiskFile = Pick<
+  FileHandle,
+  'read' | 'write' | 'writeFile' | 'truncate' | 'chmod' | 'datasync' | 'sync' | 'stat' | 'close'
+>;
+
+/** What is done to files by name; everything as in node:fs/promises. */
+export interface Disk {
+  readonly open: (path: string, flags: string, mode?: number) => Promise<DiskFile>;
+  readonly mkdir: (path: string, options: { recursive: true; mode: number }) => Promise<unknown>;
+  readonly link: (from: string, to: string) => Promise<void>;
+  readonly readFile: (path: string) => Promise<Buffer>;
+  readonly rename: (from: string, to: string) => Promise<void>;
+  readonly rm: (path: string, options: { force?: boolean; recursive?: boolean }) => Promise<void>;
+  readonly unlink: (path: string) => Promise<void>;
+}
+
+/** The disk of this machine. */
+export const systemDisk: Disk = { open, mkdir, link, readFile, rename, rm, unlink };
