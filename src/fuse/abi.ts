@@ -1,9 +1,9 @@
-// Numbers of the FUSE kernel protocol 7.38 (linux/fuse.h), all in host byte order, which is little-endian
+// Numbers of the FUSE kernel protocol 7.45 (linux/fuse.h), all in host byte order, which is little-endian
 // on every machine that this driver supports.
 
 /** Protocol spoken; the kernel uses the smaller minor of both sides. */
 export const FUSE_MAJOR = 7;
-export const FUSE_MINOR = 38;
+export const FUSE_MINOR = 39;
 /** Oldest kernel protocol accepted: 7.31 is Linux 5.4. */
 export const FUSE_MINOR_OLDEST = 31;
 
@@ -59,6 +59,7 @@ export const OP = {
   SYNCFS: 50,
   TMPFILE: 51,
   STATX: 52,
+  COPY_FILE_RANGE_64: 53,
 } as const;
 
 const OPCODE_NAMES = new Map<number, string>(Object.entries(OP).map(([name, opcode]) => [opcode, name]));
@@ -95,12 +96,14 @@ export const INIT = {
   ASYNC_READ: 1 << 0,
   ATOMIC_O_TRUNC: 1 << 3,
   BIG_WRITES: 1 << 5,
+  DONT_MASK: 1 << 6,
   AUTO_INVAL_DATA: 1 << 12,
   DO_READDIRPLUS: 1 << 13,
   READDIRPLUS_AUTO: 1 << 14,
   ASYNC_DIO: 1 << 15,
   WRITEBACK_CACHE: 1 << 16,
   PARALLEL_DIROPS: 1 << 18,
+  POSIX_ACL: 1 << 20,
   MAX_PAGES: 1 << 22,
   CACHE_SYMLINKS: 1 << 23,
   EXPLICIT_INVAL_DATA: 1 << 25,
@@ -151,6 +154,29 @@ export const ENTRY_OUT = {
 /** struct fuse_attr_out: 104 bytes. */
 export const ATTR_OUT = { attrValid: 0, attrValidNsec: 8, dummy: 12, attr: 16, size: 104 } as const;
 
+/** struct fuse_statx_out: validity, then struct fuse_statx at 32; 288 bytes. STATX_BASIC_STATS and STATX_BTIME are 0xfff. */
+export const STATX_OUT = {
+  attrValid: 0,
+  attrValidNsec: 8,
+  mask: 32,
+  blksize: 36,
+  nlink: 48,
+  uid: 52,
+  gid: 56,
+  mode: 60,
+  ino: 64,
+  size: 72,
+  blocks: 80,
+  atime: 96,
+  btime: 112,
+  ctime: 128,
+  mtime: 144,
+  rdevMajor: 160,
+  rdevMinor: 164,
+  bytes: 288,
+} as const;
+export const STATX_BASIC_AND_BTIME = 0xfff;
+
 /** struct fuse_setattr_in and its FATTR_ bits. */
 export const SETATTR_IN = {
   valid: 0,
@@ -181,20 +207,32 @@ export const FATTR = {
 
 /** Request bodies, offsets after the header. */
 export const FORGET_ONE_BYTES = 16;
-export const MKNOD_IN = { mode: 0, rdev: 4, size: 16 } as const;
-export const MKDIR_IN = { mode: 0, size: 8 } as const;
+export const MKNOD_IN = { mode: 0, rdev: 4, umask: 8, size: 16 } as const;
+export const MKDIR_IN = { mode: 0, umask: 4, size: 8 } as const;
 export const RENAME_IN = { newdir: 0, size: 8 } as const;
 export const RENAME2_IN = { newdir: 0, flags: 8, size: 16 } as const;
 export const LINK_IN = { oldnodeid: 0, size: 8 } as const;
 export const OPEN_IN = { flags: 0, openFlags: 4, size: 8 } as const;
-export const CREATE_IN = { flags: 0, mode: 4, openFlags: 12, size: 16 } as const;
+export const CREATE_IN = { flags: 0, mode: 4, umask: 8, openFlags: 12, size: 16 } as const;
 export const READ_IN = { fh: 0, offset: 8, size: 16, bytes: 40 } as const;
 export const WRITE_IN = { fh: 0, offset: 8, size: 16, writeFlags: 20, bytes: 40 } as const;
 export const RELEASE_IN = { fh: 0, bytes: 24 } as const;
 export const FLUSH_IN = { fh: 0, bytes: 24 } as const;
 export const FSYNC_IN = { fh: 0, fsyncFlags: 8, bytes: 16 } as const;
-export const SETXATTR_IN = { size: 0, flags: 4, bytes: 8, bytesExtended: 16 } as const;
+export const SETXATTR_IN = { size: 0, flags: 4, bytes: 8, extendedFlags: 8, bytesExtended: 16 } as const;
 export const GETXATTR_IN = { size: 0, bytes: 8 } as const;
+export const FALLOCATE_IN = { fh: 0, offset: 8, length: 16, mode: 24, bytes: 32 } as const;
+export const LSEEK_IN = { fh: 0, offset: 8, whence: 16, bytes: 24 } as const;
+export const COPY_FILE_RANGE_IN = {
+  fhIn: 0,
+  offsetIn: 8,
+  nodeidOut: 16,
+  fhOut: 24,
+  offsetOut: 32,
+  length: 40,
+  flags: 48,
+  bytes: 56,
+} as const;
 export const INTERRUPT_IN = { unique: 0, bytes: 8 } as const;
 
 /** fuse_open_in.open_flags, fuse_write_in.write_flags, fuse_fsync_in.fsync_flags. */
@@ -202,13 +240,19 @@ export const OPEN_KILL_SUIDGID = 1 << 0;
 export const WRITE_CACHE = 1 << 0;
 export const WRITE_KILL_SUIDGID = 1 << 2;
 export const FSYNC_DATA_ONLY = 1 << 0;
+/** fuse_setxattr_in.setxattr_flags. */
+export const SETXATTR_ACL_KILL_SGID = 1 << 0;
+/** fuse_lseek_in.whence. */
+export const SEEK = { DATA: 3, HOLE: 4 } as const;
 
 /** struct fuse_open_out and its flags. */
 export const OPEN_OUT = { fh: 0, openFlags: 8, size: 16 } as const;
 export const FOPEN = { DIRECT_IO: 1 << 0, KEEP_CACHE: 1 << 1, CACHE_DIR: 1 << 3 } as const;
 
-/** struct fuse_write_out, fuse_getxattr_out, fuse_statfs_out. */
+/** struct fuse_write_out, fuse_lseek_out, fuse_copy_file_range_out, fuse_getxattr_out, fuse_statfs_out. */
 export const WRITE_OUT_BYTES = 8;
+export const LSEEK_OUT_BYTES = 8;
+export const COPY_FILE_RANGE_OUT_BYTES = 8;
 export const GETXATTR_OUT_BYTES = 8;
 export const STATFS_OUT = {
   blocks: 0,

@@ -18,15 +18,17 @@ import type { Request } from './request.ts';
 const MAX_BACKGROUND = 64;
 const CONGESTION_THRESHOLD = 48;
 
-/** Asked for on every mount. Locks stay in the kernel, which also applies the umask. */
+/** Asked for on every mount. Locks stay in the kernel. */
 const WANTED =
   INIT.ASYNC_READ |
   INIT.ATOMIC_O_TRUNC |
   INIT.BIG_WRITES |
+  INIT.DONT_MASK |
   INIT.DO_READDIRPLUS |
   INIT.READDIRPLUS_AUTO |
   INIT.ASYNC_DIO |
   INIT.PARALLEL_DIROPS |
+  INIT.POSIX_ACL |
   INIT.MAX_PAGES |
   INIT.CACHE_SYMLINKS |
   INIT.EXPLICIT_INVAL_DATA |

@@ -11,6 +11,8 @@ export interface HandlerContext {
   readonly writebackCache: boolean;
   /** SETXATTR carries the long form of its body. */
   readonly extendedSetxattr: boolean;
+  /** The kernel leaves the umask to the filesystem, which knows what folders hand down. */
+  readonly unmasked: boolean;
   /** The kernel may remember that a name does not exist. */
   readonly negativeEntries: boolean;
   /** The kernel may keep a directory's listing while its names are valid. */

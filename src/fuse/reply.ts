@@ -1,6 +1,16 @@
 // Builds one reply to the kernel in a buffer of its own and sends it. Knows structures, no operations.
 
-import { ATTR, ATTR_OUT, DIRENT, ENTRY_OUT, MAX_IO_BYTES, OPEN_OUT, OUT_HEADER } from './abi.ts';
+import {
+  ATTR,
+  ATTR_OUT,
+  DIRENT,
+  ENTRY_OUT,
+  MAX_IO_BYTES,
+  OPEN_OUT,
+  OUT_HEADER,
+  STATX_BASIC_AND_BTIME,
+  STATX_OUT,
+} from './abi.ts';
 import { addressOf, allocate, writeFrom, writevFrom } from './native.ts';
 import type { Memory } from './native.ts';
 import type { Attributes, DirectoryEntry } from '../vfs/filesystem.ts';
@@ -9,6 +19,8 @@ import type { Attributes, DirectoryEntry } from '../vfs/filesystem.ts';
 const COPY_BYTES = 16 * 1024;
 /** IOV_MAX of Linux. */
 const MAX_VECTORS = 1024;
+/** st_blksize. */
+const BLOCK_BYTES = 4096;
 const NANOSECONDS = 1_000_000_000n;
 
 /** How long the kernel may believe a reply, split as the protocol wants it. */
@@ -96,6 +108,34 @@ export class ReplyWriter {
     this.#buffer.writeUInt32LE(0, start + ATTR_OUT.dummy);
     this.#writeAttributes(start + ATTR_OUT.attr, attributes);
     this.#cursor += ATTR_OUT.size;
+  }
+
+  /** struct fuse_statx_out. */
+  putStatx(attributes: Attributes): void {
+    const start = this.#cursor;
+    const out = this.putStruct(STATX_OUT.bytes);
+    this.#writeU64(start + STATX_OUT.attrValid, this.#validities.attributes.seconds);
+    out.writeUInt32LE(this.#validities.attributes.nanoseconds, STATX_OUT.attrValidNsec);
+    out.writeUInt32LE(STATX_BASIC_AND_BTIME, STATX_OUT.mask);
+    out.writeUInt32LE(BLOCK_BYTES, STATX_OUT.blksize);
+    out.writeUInt32LE(attributes.nlink, STATX_OUT.nlink);
+    out.writeUInt32LE(attributes.uid, STATX_OUT.uid);
+    out.writeUInt32LE(attributes.gid, STATX_OUT.gid);
+    out.writeUInt16LE(attributes.mode, STATX_OUT.mode);
+    this.#writeU64(start + STATX_OUT.ino, attributes.ino);
+    this.#writeU64(start + STATX_OUT.size, attributes.sizeBytes);
+    this.#writeU64(start + STATX_OUT.blocks, attributes.blocks);
+    for (const [at, timeNs] of [
+      [STATX_OUT.atime, attributes.atimeNs],
+      [STATX_OUT.btime, attributes.btimeNs],
+      [STATX_OUT.ctime, attributes.ctimeNs],
+      [STATX_OUT.mtime, attributes.mtimeNs],
+    ] as const) {
+      this.#writeTime(start + at, start + at + 8, timeNs);
+    }
+    // as linux/kdev_t.h packs them: 12 bits of major, 20 of minor around it
+    out.writeUInt32LE((attributes.rdev >>> 8) & 0xfff, STATX_OUT.rdevMajor);
+    out.writeUInt32LE((attributes.rdev & 0xff) | ((attributes.rdev >>> 12) & 0xfff00), STATX_OUT.rdevMinor);
   }
 
   /** struct fuse_entry_out. */
@@ -187,7 +227,7 @@ export class ReplyWriter {
     buffer.writeUInt32LE(attributes.uid, start + ATTR.uid);
     buffer.writeUInt32LE(attributes.gid, start + ATTR.gid);
     buffer.writeUInt32LE(attributes.rdev, start + ATTR.rdev);
-    buffer.writeUInt32LE(4096, start + ATTR.blksize);
+    buffer.writeUInt32LE(BLOCK_BYTES, start + ATTR.blksize);
     buffer.writeUInt32LE(0, start + ATTR.flags);
   }
 

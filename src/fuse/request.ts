@@ -46,6 +46,11 @@ export class Request {
     return { uid: this.uid, gid: this.gid, pid: this.pid };
   }
 
+  /** The process behind a request that makes something, with its umask where the kernel leaves that to us. */
+  creator(umaskOffset: number, unmasked: boolean): Caller {
+    return unmasked ? { ...this.caller, umask: this.u32(umaskOffset) & 0o777 } : this.caller;
+  }
+
   /** Bytes of the body. */
   get bodyBytes(): number {
     return this.#end - IN_HEADER.size;

@@ -64,6 +64,7 @@ export class KernelSession implements Session {
       filesystem: components.filesystem,
       writebackCache: false,
       extendedSetxattr: false,
+      unmasked: false,
       negativeEntries: options.negativeTimeoutMs > 0,
       cacheDirectories: options.entryTimeoutMs > 0 && options.attributeTimeoutMs > 0,
       forgetAttributes: (ino) => this.#notifier.inode(ino, -1, 0),
@@ -215,6 +216,7 @@ export class KernelSession implements Session {
     }
     this.#context.writebackCache = (agreement.flags & INIT.WRITEBACK_CACHE) !== 0;
     this.#context.extendedSetxattr = (agreement.flags & INIT.SETXATTR_EXT) !== 0;
+    this.#context.unmasked = (agreement.flags & INIT.DONT_MASK) !== 0;
     this.#reply.begin(request.unique);
     putAgreement(this.#reply, agreement);
     this.#check(this.#reply.send(), request.opcode);

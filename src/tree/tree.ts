@@ -169,6 +169,11 @@ export class Tree {
     this.store.put(orphanKey(ino), MARK);
   }
 
+  /** An inode has a name again, or for the first time. */
+  unmarkOrphan(ino: number): void {
+    this.store.delete(orphanKey(ino));
+  }
+
   /** Inodes left behind by handles that a crash closed; of the committed state. */
   async orphans(): Promise<number[]> {
     const found: number[] = [];

@@ -4,7 +4,8 @@ import type { Now } from '../lib/now.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Inode } from '../tree/records.ts';
 import type { AttributeChanges, Attributes } from './filesystem.ts';
-import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP } from './modes.ts';
+import { O_NOATIME, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP } from './modes.ts';
+import { dropCapabilities, followMode } from './xattrs.ts';
 import type { VolumeState } from './volume.ts';
 
 /** Largest file: 16 TiB, as ext4. */
@@ -13,6 +14,8 @@ const DIRECTORY_SIZE_BYTES = 4_096;
 /** Times that a record can hold, years 1677 to 2262; others are cut to these, as other filesystems do. */
 const TIME_MAX_NS = 2n ** 63n - 1n;
 const TIME_MIN_NS = -(2n ** 63n);
+/** An access time older than this moves with the next access, whatever else happened (relatime, mount(8)). */
+const ATIME_AGE_NS = 24n * 3_600n * 1_000_000_000n;
 
 /** stat(2) of an inode. */
 export function attributesOf(inode: Inode): Attributes {
@@ -32,6 +35,7 @@ export function attributesOf(inode: Inode): Attributes {
     atimeNs: inode.atimeNs,
     mtimeNs: inode.mtimeNs,
     ctimeNs: inode.ctimeNs,
+    btimeNs: inode.btimeNs,
   };
 }
 
@@ -51,12 +55,28 @@ export function truncate(state: VolumeState, inode: Inode, sizeBytes: number): N
   const freed = sizeBytes < inode.sizeBytes ? state.tree.extents.free(inode, sizeBytes, Infinity, false) : undefined;
   const finish = (): Inode => {
     const current = state.inode(ino);
+    dropCapabilities(state, current);
     current.sizeBytes = sizeBytes;
     current.mtimeNs = current.ctimeNs = state.c.clock.nowNs();
     state.tree.touch(current);
     return current;
   };
   return freed instanceof Promise ? freed.then(finish) : finish();
+}
+
+/**
+ * Notes that somebody reads: atime moves where it is not after the last change, or a day old. Open flags
+ * may say that it must not. True when it moved.
+ */
+export function noteAccess(state: VolumeState, inode: Inode, flags: number): boolean {
+  if ((flags & O_NOATIME) !== 0 || state.c.noAccessTimes === true || !state.c.writable()) return false;
+  const nowNs = state.c.clock.nowNs();
+  const isDue =
+    inode.atimeNs <= inode.mtimeNs || inode.atimeNs <= inode.ctimeNs || nowNs - inode.atimeNs >= ATIME_AGE_NS;
+  if (!isDue || nowNs <= inode.atimeNs) return false;
+  inode.atimeNs = nowNs;
+  state.tree.touch(inode);
+  return true;
 }
 
 function timeOf(wanted: bigint | 'now', nowNs: bigint): bigint {
@@ -78,7 +98,11 @@ export function setAttributes(state: VolumeState, ino: number, changes: Attribut
     if (changes.killPrivileges === true || changes.uid !== undefined || changes.gid !== undefined) {
       killPrivileges(current);
     }
-    if (changes.mode !== undefined) current.mode = (current.mode & S_IFMT) | (changes.mode & 0o7777);
+    if (changes.uid !== undefined || changes.gid !== undefined) dropCapabilities(state, current);
+    if (changes.mode !== undefined) {
+      current.mode = (current.mode & S_IFMT) | (changes.mode & 0o7777);
+      followMode(state, current);
+    }
     if (changes.uid !== undefined) current.uid = changes.uid;
     if (changes.gid !== undefined) current.gid = changes.gid;
     if (changes.atimeNs !== undefined) current.atimeNs = timeOf(changes.atimeNs, nowNs);

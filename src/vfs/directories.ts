@@ -3,7 +3,7 @@
 
 import { XcoreError } from '../lib/errors.ts';
 import type { ListedDentry } from '../tree/tree.ts';
-import { attributesOf } from './attributes.ts';
+import { attributesOf, noteAccess } from './attributes.ts';
 import type { DirectoryEntry } from './filesystem.ts';
 import { S_IFDIR } from './modes.ts';
 import type { DirectoryHandle, VolumeState } from './volume.ts';
@@ -20,7 +20,7 @@ function cookieOf(position: bigint): bigint {
 
 /** Opens a directory for listing. */
 export function openDirectory(state: VolumeState, ino: number): number {
-  state.directory(ino);
+  noteAccess(state, state.directory(ino), 0);
   const handle = state.newHandle();
   state.directories.set(handle, { ino, entries: null, pending: [], removals: state.removals });
   state.noteOpen(ino);

@@ -3,8 +3,9 @@
 import { XcoreError } from '../lib/errors.ts';
 import type { Now } from '../lib/now.ts';
 import type { Span } from '../tree/extents.ts';
-import { MAX_FILE_SIZE_BYTES } from './attributes.ts';
+import { MAX_FILE_SIZE_BYTES, noteAccess } from './attributes.ts';
 import { S_IFMT, S_IFREG } from './modes.ts';
+import { dropCapabilities } from './xattrs.ts';
 import type { VolumeState } from './volume.ts';
 
 const ZEROS = Buffer.alloc(1024 * 1024);
@@ -34,6 +35,7 @@ function store(state: VolumeState, ino: number, offset: number, data: Buffer, ca
     at += piece.lengthBytes;
   }
   inode.sizeBytes = Math.max(inode.sizeBytes, at);
+  dropCapabilities(state, inode);
   if (!cached) {
     inode.mtimeNs = inode.ctimeNs = state.c.clock.nowNs();
   }
@@ -52,6 +54,8 @@ export function read(
   const inode = state.inode(ino);
   const length = Math.min(sizeBytes, inode.sizeBytes - offset);
   if (length <= 0) return [];
+  // a reader that also writes counts from its first read on, others did when they opened the file
+  if (inode.atimeNs <= inode.mtimeNs) noteAccess(state, inode, state.files.get(handle)?.flags ?? 0);
   const pattern = state.files.get(handle)?.readAhead.note(offset, length);
   if (pattern?.ahead) prefetch(state, ino, pattern.ahead.from, Math.min(pattern.ahead.to, inode.sizeBytes));
   const whole = pattern?.sequential ?? false;

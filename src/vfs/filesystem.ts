@@ -10,6 +10,8 @@ export interface Caller {
   readonly uid: number;
   readonly gid: number;
   readonly pid: number;
+  /** Bits that a new file's mode loses, unless its folder hands down an ACL; absent when they are taken already. */
+  readonly umask?: number;
 }
 
 /** stat(2) of one inode. Inode numbers are below 2^53, the root is 1. */
@@ -27,6 +29,8 @@ export interface Attributes {
   readonly atimeNs: bigint;
   readonly mtimeNs: bigint;
   readonly ctimeNs: bigint;
+  /** When the inode was made. */
+  readonly btimeNs: bigint;
 }
 
 /** What setattr changes; an absent field stays as it is. Times: 'now' is the moment of the call. */
@@ -50,6 +54,8 @@ export interface OpenFile {
   readonly directIo: boolean;
   /** The kernel may keep the pages that it holds from an earlier open. */
   readonly keepCache: boolean;
+  /** This open moved atime, which the kernel does not know. */
+  readonly accessed: boolean;
 }
 
 /** One directory entry. */
@@ -88,7 +94,6 @@ export interface Filesystem {
   setattr(ino: number, changes: AttributeChanges, caller: Caller): Now<Attributes>;
   readlink(ino: number): Now<Buffer>;
 
-  /** `mode` is final: the caller's umask is already applied. */
   mknod(parent: number, name: string, mode: number, rdev: number, caller: Caller): Now<Attributes>;
   mkdir(parent: number, name: string, mode: number, caller: Caller): Now<Attributes>;
   symlink(parent: number, name: string, target: Buffer, caller: Caller): Now<Attributes>;
@@ -105,6 +110,8 @@ export interface Filesystem {
     flags: number,
     caller: Caller,
   ): Now<{ attributes: Attributes; file: OpenFile }>;
+  /** A file without a name, open; link() may give it one (open(2), O_TMPFILE). */
+  tmpfile(parent: number, mode: number, flags: number, caller: Caller): Now<{ attributes: Attributes; file: OpenFile }>;
   open(ino: number, flags: number): Now<OpenFile>;
   /** At most `sizeBytes` bytes, fewer only at the end of the file; the parts are to be sent in order. */
   read(ino: number, handle: number, offset: number, sizeBytes: number, signal?: AbortSignal): Now<Buffer[]>;
@@ -118,6 +125,19 @@ export interface Filesystem {
   flush(ino: number, handle: number): Now<void>;
   fsync(ino: number, handle: number, dataOnly: boolean): Now<void>;
   release(ino: number, handle: number): Now<void>;
+  /** fallocate(2); modes as there, others are EOPNOTSUPP. */
+  fallocate(ino: number, mode: number, offset: number, lengthBytes: number, caller: Caller): Now<void>;
+  /** lseek(2) of SEEK_DATA (`hole` false) or SEEK_HOLE; ENXIO at or after the end, or when no data follows. */
+  seek(ino: number, offset: number, hole: boolean): Now<number>;
+  /** copy_file_range(2); returns the bytes that it did, 0 at the end of the source. */
+  copyRange(
+    ino: number,
+    offset: number,
+    toIno: number,
+    toOffset: number,
+    lengthBytes: number,
+    caller: Caller,
+  ): Now<number>;
 
   opendir(ino: number): Now<number>;
   /**
@@ -132,8 +152,8 @@ export interface Filesystem {
 
   /** Throws ENODATA when there is none. Attribute names are latin1 strings too. */
   getxattr(ino: number, name: string): Now<Buffer>;
-  /** `flags`: XATTR_CREATE 1, XATTR_REPLACE 2. */
-  setxattr(ino: number, name: string, value: Buffer, flags: number): Now<void>;
+  /** `flags`: XATTR_CREATE 1, XATTR_REPLACE 2. `killSgid`: an ACL set by somebody outside of the group. */
+  setxattr(ino: number, name: string, value: Buffer, flags: number, killSgid?: boolean): Now<void>;
   listxattr(ino: number): Now<string[]>;
   removexattr(ino: number, name: string): Now<void>;
 }

@@ -11,6 +11,12 @@ export const S_IXGRP = 0o0010;
 export const O_ACCMODE = 3;
 export const O_RDONLY = 0;
 export const O_TRUNC = 0o1000;
+export const O_EXCL = 0o200;
+export const O_NOATIME = 0o1000000;
+
+export const FALLOC_FL_KEEP_SIZE = 1;
+export const FALLOC_FL_PUNCH_HOLE = 2;
+export const FALLOC_FL_ZERO_RANGE = 16;
 
 export const RENAME_NOREPLACE = 1;
 export const RENAME_EXCHANGE = 2;

@@ -6,6 +6,7 @@ import type { Dentry, Inode } from '../tree/records.ts';
 import { attributesOf } from './attributes.ts';
 import type { Attributes, Caller } from './filesystem.ts';
 import { RENAME_EXCHANGE, RENAME_NOREPLACE, S_IFDIR, S_IFLNK, S_IFMT, S_ISGID } from './modes.ts';
+import { inherited } from './xattrs.ts';
 import { checkName } from './volume.ts';
 import type { VolumeState } from './volume.ts';
 
@@ -41,6 +42,36 @@ function changed(state: VolumeState, directory: Inode, nowNs: bigint): void {
   state.tree.touch(directory);
 }
 
+/** A new inode without a name, with what it gets from the folder that it is made in. */
+function make(state: VolumeState, directory: Inode, what: NewInode, caller: Caller, nowNs: bigint): Inode {
+  const folder = isDirectory(what.mode);
+  // a setgid directory hands its group on, and to directories the bit as well (inode(7))
+  const inherits = (directory.mode & S_ISGID) !== 0;
+  const { mode, xattrs } = inherited(state, directory, what.mode, caller.umask ?? 0);
+  const inode = state.tree.createInode(
+    {
+      mode: inherits && folder ? mode | S_ISGID : mode,
+      uid: caller.uid,
+      gid: inherits ? directory.gid : caller.gid,
+      nlink: 0,
+      rdev: what.rdev ?? 0,
+      symlinkTarget: what.symlinkTarget ?? new Uint8Array(0),
+      parent: folder ? directory.ino : 0,
+    },
+    nowNs,
+  );
+  if (xattrs.size > 0) state.tree.putXattrs(inode, xattrs);
+  return inode;
+}
+
+/** open(2) of O_TMPFILE: a file without a name, which goes with its last handle unless link() names it. */
+export function addNameless(state: VolumeState, parent: number, mode: number, caller: Caller): Inode {
+  state.assertWritable();
+  const inode = make(state, state.directory(parent), { mode }, caller, state.c.clock.nowNs());
+  state.tree.markOrphan(inode.ino);
+  return inode;
+}
+
 /** mknod, mkdir, symlink and create: a new inode with one name. */
 export function add(state: VolumeState, parent: number, name: string, what: NewInode, caller: Caller): Inode {
   state.assertWritable();
@@ -53,20 +84,8 @@ export function add(state: VolumeState, parent: number, name: string, what: NewI
   const folder = isDirectory(what.mode);
   if (folder && directory.nlink >= LINK_MAX) throw new XcoreError('EMLINK');
   const nowNs = state.c.clock.nowNs();
-  // a setgid directory hands its group on, and to directories the bit as well (inode(7))
-  const inherits = (directory.mode & S_ISGID) !== 0;
-  const inode = state.tree.createInode(
-    {
-      mode: inherits && folder ? what.mode | S_ISGID : what.mode,
-      uid: caller.uid,
-      gid: inherits ? directory.gid : caller.gid,
-      nlink: folder ? 2 : 1,
-      rdev: what.rdev ?? 0,
-      symlinkTarget: what.symlinkTarget ?? new Uint8Array(0),
-      parent: folder ? parent : 0,
-    },
-    nowNs,
-  );
+  const inode = make(state, directory, what, caller, nowNs);
+  inode.nlink = folder ? 2 : 1;
   state.tree.putDentry(parent, { name, ino: inode.ino, type: what.mode & S_IFMT });
   directory.entries++;
   if (folder) directory.nlink++;
@@ -85,7 +104,7 @@ export function link(state: VolumeState, ino: number, parent: number, name: stri
   checkName(name);
   const inode = state.inode(ino);
   if (isDirectory(inode.mode)) throw new XcoreError('EPERM');
-  if (inode.nlink === 0) throw new XcoreError('ENOENT');
+  if (inode.nlink === 0 && !state.nameless.has(ino)) throw new XcoreError('ENOENT');
   if (inode.nlink >= LINK_MAX) throw new XcoreError('EMLINK');
   const directory = state.directory(parent);
   if (state.tree.dentry(parent, name) !== undefined) throw new XcoreError('EEXIST');
@@ -93,6 +112,7 @@ export function link(state: VolumeState, ino: number, parent: number, name: stri
   state.tree.putDentry(parent, { name, ino, type: inode.mode & S_IFMT });
   directory.entries++;
   changed(state, directory, nowNs);
+  if (state.nameless.delete(ino)) state.tree.unmarkOrphan(ino);
   inode.nlink++;
   inode.ctimeNs = nowNs;
   state.tree.touch(inode);

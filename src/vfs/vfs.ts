@@ -2,7 +2,7 @@
 
 import { ReadAhead } from '../cache/read-ahead.ts';
 import type { Now } from '../lib/now.ts';
-import { attributesOf, setAttributes, truncate } from './attributes.ts';
+import { attributesOf, noteAccess, setAttributes, truncate } from './attributes.ts';
 import { closeDirectory, openDirectory, readDirectory } from './directories.ts';
 import { read, write } from './file-data.ts';
 import type {
@@ -14,8 +14,9 @@ import type {
   OpenFile,
   SpaceInfo,
 } from './filesystem.ts';
-import { O_ACCMODE, O_RDONLY, O_TRUNC, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from './modes.ts';
-import { add, link, lookup, rename, rmdir, symlink, unlink } from './namespace.ts';
+import { O_ACCMODE, O_EXCL, O_RDONLY, O_TRUNC, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from './modes.ts';
+import { add, addNameless, link, lookup, rename, rmdir, symlink, unlink } from './namespace.ts';
+import { copyRange, fallocate, seek } from './ranges.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { getXattr, listXattrs, removeXattr, setXattr } from './xattrs.ts';
 import { VolumeState } from './volume.ts';
@@ -75,6 +76,7 @@ export class Vfs implements Filesystem {
   readlink(ino: number): Now<Buffer> {
     const inode = this.#state.inode(ino);
     if ((inode.mode & S_IFMT) !== S_IFLNK) throw new XcoreError('EINVAL');
+    noteAccess(this.#state, inode, 0);
     return Buffer.from(inode.symlinkTarget);
   }
 
@@ -120,20 +122,36 @@ export class Vfs implements Filesystem {
     });
   }
 
+  tmpfile(
+    parent: number,
+    mode: number,
+    flags: number,
+    caller: Caller,
+  ): Now<{ attributes: Attributes; file: OpenFile }> {
+    return this.#change(() => {
+      const inode = addNameless(this.#state, parent, (mode & ~S_IFMT) | S_IFREG, caller);
+      if ((flags & O_EXCL) === 0) this.#state.nameless.add(inode.ino);
+      return { attributes: attributesOf(inode), file: this.#openFile(inode.ino, flags) };
+    });
+  }
+
   open(ino: number, flags: number): Now<OpenFile> {
     const inode = this.#state.inode(ino);
     if ((flags & O_ACCMODE) !== O_RDONLY || (flags & O_TRUNC) !== 0) this.#state.assertWritable();
-    if ((flags & O_TRUNC) === 0) return this.#openFile(ino, flags);
+    if ((flags & O_TRUNC) === 0) {
+      const reads = (flags & O_ACCMODE) === O_RDONLY;
+      return this.#openFile(ino, flags, reads && noteAccess(this.#state, inode, flags));
+    }
     const cut = truncate(this.#state, inode, 0);
     return cut instanceof Promise ? cut.then(() => this.#openFile(ino, flags)) : this.#openFile(ino, flags);
   }
 
-  #openFile(ino: number, flags: number): OpenFile {
+  #openFile(ino: number, flags: number, accessed = false): OpenFile {
     const writes = (flags & O_ACCMODE) !== O_RDONLY;
     const handle = this.#state.newHandle();
-    this.#state.files.set(handle, { ino, writes, readAhead: new ReadAhead() });
+    this.#state.files.set(handle, { ino, writes, flags, readAhead: new ReadAhead() });
     this.#state.noteOpen(ino);
-    return { handle, directIo: writes && this.#state.parts.files.isTight, keepCache: true };
+    return { handle, directIo: writes && this.#state.parts.files.isTight, keepCache: true, accessed };
   }
 
   read(ino: number, handle: number, offset: number, sizeBytes: number, signal?: AbortSignal): Now<Buffer[]> {
@@ -157,6 +175,25 @@ export class Vfs implements Filesystem {
     if (file === undefined) return;
     this.#state.files.delete(handle);
     this.#state.noteClose(file.ino);
+  }
+
+  fallocate(ino: number, mode: number, offset: number, lengthBytes: number, caller: Caller): Now<void> {
+    return this.#change(() => fallocate(this.#state, ino, mode, offset, lengthBytes, caller));
+  }
+
+  seek(ino: number, offset: number, hole: boolean): Now<number> {
+    return seek(this.#state, ino, offset, hole);
+  }
+
+  copyRange(
+    ino: number,
+    offset: number,
+    toIno: number,
+    toOffset: number,
+    lengthBytes: number,
+    caller: Caller,
+  ): Now<number> {
+    return this.#change(() => copyRange(this.#state, ino, offset, toIno, toOffset, lengthBytes, caller));
   }
 
   opendir(ino: number): Now<number> {
@@ -191,9 +228,9 @@ export class Vfs implements Filesystem {
     return getXattr(this.#state, ino, name);
   }
 
-  setxattr(ino: number, name: string, value: Buffer, flags: number): Now<void> {
+  setxattr(ino: number, name: string, value: Buffer, flags: number, killSgid = false): Now<void> {
     const copy = Buffer.from(value);
-    return this.#change(() => setXattr(this.#state, ino, name, copy, flags));
+    return this.#change(() => setXattr(this.#state, ino, name, copy, flags, killSgid));
   }
 
   listxattr(ino: number): Now<string[]> {

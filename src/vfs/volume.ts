@@ -24,6 +24,8 @@ export interface VolumeParts {
 export interface FileHandle {
   readonly ino: number;
   readonly writes: boolean;
+  /** As open(2) was given them. */
+  readonly flags: number;
   readonly readAhead: ReadAhead;
 }
 
@@ -51,6 +53,8 @@ export interface VfsComponents {
   readonly writable: () => boolean;
   /** What the network can still take; never waits. */
   readonly room: () => Room;
+  /** Reading leaves atime alone. */
+  readonly noAccessTimes?: boolean;
 }
 
 /** State that all operations of one mount work on. */
@@ -63,6 +67,8 @@ export class VolumeState {
   #nextHandle = 1;
   /** Grows with each name that is removed, so that listings know when to look twice. */
   removals = 0;
+  /** Open files that never had a name and may be given one (O_TMPFILE without O_EXCL). */
+  readonly nameless = new Set<number>();
   /** Removals of large files that go on in the background. */
   readonly background = new Set<Promise<void>>();
 
@@ -128,6 +134,7 @@ export class VolumeState {
       return;
     }
     this.#opens.delete(ino);
+    this.nameless.delete(ino);
     const inode = this.tree.inode(ino);
     if (inode !== undefined && inode.nlink === 0 && this.c.writable()) this.remove(inode);
   }

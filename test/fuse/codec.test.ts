@@ -38,6 +38,7 @@ const ATTRIBUTES: Attributes = {
   atimeNs: -1n,
   mtimeNs: 1_700_000_000_999_999_999n,
   ctimeNs: 0n,
+  btimeNs: 1n,
 };
 
 void t.test('a request is read from its bytes', async (t) => {
@@ -162,7 +163,7 @@ void t.test('the handshake takes what is offered and no more', async (t) => {
   t.ok(isSupported(everything));
   t.ok(everything.flags & INIT.WRITEBACK_CACHE);
   t.notOk(everything.flags & INIT.AUTO_INVAL_DATA);
-  t.notOk(everything.flags & (1 << 6), 'the kernel keeps applying the umask');
+  t.ok(everything.flags & INIT.DONT_MASK && everything.flags & INIT.POSIX_ACL, 'the umask gives way to inherited ACLs');
   t.notOk(everything.flags & ((1 << 1) | (1 << 10)), 'locks stay in the kernel');
   t.notOk(negotiate(offer(7, 45, -1, -1), false).flags & INIT.WRITEBACK_CACHE);
   const old = negotiate(offer(7, 31, INIT.ASYNC_READ | INIT.MAX_PAGES), true);

@@ -196,7 +196,24 @@ export class MemoryFilesystem implements Filesystem {
     const handle = this.#nextHandle++;
     this.#handles.set(handle, ino);
     const mischief = [...this.#node(1).entries].some(([name, entry]) => entry.ino === ino && name in MISCHIEF);
-    return { handle, directIo: mischief || this.directIo, keepCache: !mischief };
+    return { handle, directIo: mischief || this.directIo, keepCache: !mischief, accessed: false };
+  }
+
+  tmpfile(): never {
+    throw new XcoreError('ENOSYS');
+  }
+
+  fallocate(): never {
+    // EOPNOTSUPP makes posix_fallocate(3) and cp fall back; ENOSYS would reach programs
+    throw new XcoreError('EOPNOTSUPP');
+  }
+
+  seek(): never {
+    throw new XcoreError('ENOSYS');
+  }
+
+  copyRange(): never {
+    throw new XcoreError('ENOSYS');
   }
 
   read(
@@ -353,7 +370,7 @@ export class MemoryFilesystem implements Filesystem {
     const node: Node = {
       attributes: {
         ino,
-        mode,
+        mode: mode & ~(caller.umask ?? 0),
         nlink: isDirectory ? 2 : 1,
         uid: caller.uid,
         gid: caller.gid,
@@ -363,6 +380,7 @@ export class MemoryFilesystem implements Filesystem {
         atimeNs: time,
         mtimeNs: time,
         ctimeNs: time,
+        btimeNs: time,
       },
       data: Buffer.alloc(0),
       entries: new Map(),

@@ -1,11 +1,16 @@
 // Opcodes that work on open files.
 
 import {
+  COPY_FILE_RANGE_IN,
+  COPY_FILE_RANGE_OUT_BYTES,
   CREATE_IN,
+  FALLOCATE_IN,
   FLUSH_IN,
   FOPEN,
   FSYNC_DATA_ONLY,
   FSYNC_IN,
+  LSEEK_IN,
+  LSEEK_OUT_BYTES,
   MAX_IO_BYTES,
   O,
   OP,
@@ -13,6 +18,7 @@ import {
   OPEN_KILL_SUIDGID,
   READ_IN,
   RELEASE_IN,
+  SEEK,
   WRITE_CACHE,
   WRITE_IN,
   WRITE_KILL_SUIDGID,
@@ -20,6 +26,7 @@ import {
 } from '../abi.ts';
 import { chain, encodeNothing, operation } from '../operation.ts';
 import type { AnyOperation, HandlerContext } from '../operation.ts';
+import { writeU64 } from '../reply.ts';
 import type { ReplyWriter } from '../reply.ts';
 import type { Request } from '../request.ts';
 import { XcoreError } from '../../lib/errors.ts';
@@ -55,26 +62,48 @@ function dropPrivileges({ nodeid, caller }: Request, context: HandlerContext): N
 }
 
 const open = operation<OpenFile>((request, context) => {
+  const { nodeid } = request;
   const flags = request.u32(OPEN_IN.flags);
   const seenFlags = openFlags(flags, context);
   const drops = (request.u32(OPEN_IN.openFlags) & OPEN_KILL_SUIDGID) !== 0 && (flags & O.TRUNC) !== 0;
-  if (!drops) return context.filesystem.open(request.nodeid, seenFlags);
-  return chain(dropPrivileges(request, context), () => context.filesystem.open(request.nodeid, seenFlags));
+  if (drops) return chain(dropPrivileges(request, context), () => context.filesystem.open(nodeid, seenFlags));
+  return chain(context.filesystem.open(nodeid, seenFlags), (file) => {
+    if (file.accessed) context.forgetAttributes(nodeid);
+    return file;
+  });
 }, encodeOpen);
 
-const create = operation<{ attributes: Attributes; file: OpenFile }>(
+interface Created {
+  readonly attributes: Attributes;
+  readonly file: OpenFile;
+}
+
+function encodeCreated(reply: ReplyWriter, { attributes, file }: Created): void {
+  reply.putEntry(attributes);
+  encodeOpen(reply, file);
+}
+
+const create = operation<Created>(
   (request, context) =>
     context.filesystem.create(
       request.nodeid,
       request.name(CREATE_IN.size),
       request.u32(CREATE_IN.mode),
       openFlags(request.u32(CREATE_IN.flags), context),
-      request.caller,
+      request.creator(CREATE_IN.umask, context.unmasked),
     ),
-  (reply, { attributes, file }) => {
-    reply.putEntry(attributes);
-    encodeOpen(reply, file);
-  },
+  encodeCreated,
+);
+
+const tmpfile = operation<Created>(
+  (request, context) =>
+    context.filesystem.tmpfile(
+      request.nodeid,
+      request.u32(CREATE_IN.mode),
+      openFlags(request.u32(CREATE_IN.flags), context),
+      request.creator(CREATE_IN.umask, context.unmasked),
+    ),
+  encodeCreated,
 );
 
 const read = operation<Buffer[]>(
@@ -106,6 +135,8 @@ const write = operation<void>(
     const cached = context.writebackCache && (flags & WRITE_CACHE) !== 0;
     request.limit = request.u32(WRITE_IN.size);
     const borrowed = request.borrow(WRITE_IN.bytes, request.limit);
+    // the kernel does not know that pages of a mapping move the times
+    if ((flags & WRITE_CACHE) !== 0 && !cached) context.forgetAttributes(request.nodeid);
     if ((flags & WRITE_KILL_SUIDGID) === 0) return filesystem.write(request.nodeid, handle, offset, borrowed, cached);
     const dropped = dropPrivileges(request, context);
     if (!(dropped instanceof Promise)) return filesystem.write(request.nodeid, handle, offset, borrowed, cached);
@@ -137,10 +168,45 @@ const release = operation<void>(
   encodeNothing,
 );
 
-const fallocate = operation<never>(() => {
-  // EOPNOTSUPP makes posix_fallocate(3) and cp fall back; ENOSYS would reach programs
-  throw new XcoreError('EOPNOTSUPP');
-}, encodeNothing);
+const fallocate = operation<void>(
+  (request, { filesystem }) =>
+    filesystem.fallocate(
+      request.nodeid,
+      request.u32(FALLOCATE_IN.mode),
+      request.u64(FALLOCATE_IN.offset),
+      request.u64(FALLOCATE_IN.length),
+      request.caller,
+    ),
+  encodeNothing,
+);
+
+const lseek = operation<number>(
+  (request, { filesystem }) => {
+    const whence = request.u32(LSEEK_IN.whence);
+    if (whence !== SEEK.DATA && whence !== SEEK.HOLE) throw new XcoreError('EINVAL');
+    return filesystem.seek(request.nodeid, request.u64(LSEEK_IN.offset), whence === SEEK.HOLE);
+  },
+  (reply, offset) => writeU64(reply.putStruct(LSEEK_OUT_BYTES), 0, offset),
+);
+
+function copyRange(maxBytes: number): AnyOperation {
+  return operation<number>(
+    (request, { filesystem }) => {
+      if (request.u32(COPY_FILE_RANGE_IN.flags) !== 0) throw new XcoreError('EINVAL');
+      const length = request.big(COPY_FILE_RANGE_IN.length);
+      return filesystem.copyRange(
+        request.nodeid,
+        request.u64(COPY_FILE_RANGE_IN.offsetIn),
+        request.u64(COPY_FILE_RANGE_IN.nodeidOut),
+        request.u64(COPY_FILE_RANGE_IN.offsetOut),
+        length > BigInt(maxBytes) ? maxBytes : Number(length),
+        request.caller,
+      );
+    },
+    // the old reply has 32 bits and as many of padding, which is the new one's 64
+    (reply, bytes) => writeU64(reply.putStruct(COPY_FILE_RANGE_OUT_BYTES), 0, bytes),
+  );
+}
 
 /** Opcode → operation, open files. */
 export const FILE_OPERATIONS: [number, AnyOperation][] = [
@@ -151,5 +217,9 @@ export const FILE_OPERATIONS: [number, AnyOperation][] = [
   [OP.FLUSH, flush],
   [OP.FSYNC, fsync],
   [OP.RELEASE, release],
+  [OP.TMPFILE, tmpfile],
   [OP.FALLOCATE, fallocate],
+  [OP.LSEEK, lseek],
+  [OP.COPY_FILE_RANGE, copyRange(0xffff_f000)],
+  [OP.COPY_FILE_RANGE_64, copyRange(2 ** 44)],
 ];

@@ -16,6 +16,11 @@ const getattr = operation<Attributes>(
   (reply, attributes) => reply.putAttributes(attributes),
 );
 
+const statx = operation<Attributes>(
+  (request, { filesystem }) => filesystem.getattr(request.nodeid),
+  (reply, attributes) => reply.putStatx(attributes),
+);
+
 function decodeChanges(request: Request): AttributeChanges {
   const valid = request.u32(SETATTR_IN.valid);
   const changes: AttributeChanges = {};
@@ -63,6 +68,7 @@ const statfs = operation<SpaceInfo>(
 /** Opcode → operation, inodes. */
 export const INODE_OPERATIONS: [number, AnyOperation][] = [
   [OP.GETATTR, getattr],
+  [OP.STATX, statx],
   [OP.SETATTR, setattr],
   [OP.READLINK, readlink],
   [OP.STATFS, statfs],

@@ -26,20 +26,25 @@ const lookup = operation<Attributes | null>(
 );
 
 const mknod = operation<Attributes>(
-  (request, { filesystem }) =>
+  (request, { filesystem, unmasked }) =>
     filesystem.mknod(
       request.nodeid,
       request.name(MKNOD_IN.size),
       request.u32(MKNOD_IN.mode),
       request.u32(MKNOD_IN.rdev),
-      request.caller,
+      request.creator(MKNOD_IN.umask, unmasked),
     ),
   encodeEntry,
 );
 
 const mkdir = operation<Attributes>(
-  (request, { filesystem }) =>
-    filesystem.mkdir(request.nodeid, request.name(MKDIR_IN.size), request.u32(MKDIR_IN.mode), request.caller),
+  (request, { filesystem, unmasked }) =>
+    filesystem.mkdir(
+      request.nodeid,
+      request.name(MKDIR_IN.size),
+      request.u32(MKDIR_IN.mode),
+      request.creator(MKDIR_IN.umask, unmasked),
+    ),
   encodeEntry,
 );
 

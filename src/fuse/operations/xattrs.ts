@@ -1,6 +1,6 @@
 // Opcodes that work on extended attributes.
 
-import { GETXATTR_IN, GETXATTR_OUT_BYTES, OP, SETXATTR_IN } from '../abi.ts';
+import { GETXATTR_IN, GETXATTR_OUT_BYTES, OP, SETXATTR_ACL_KILL_SGID, SETXATTR_IN } from '../abi.ts';
 import { chain, encodeNothing, operation } from '../operation.ts';
 import type { AnyOperation } from '../operation.ts';
 import type { ReplyWriter } from '../reply.ts';
@@ -33,7 +33,8 @@ const setxattr = operation<void>((request, { filesystem, extendedSetxattr }) => 
   const nameStart = extendedSetxattr ? SETXATTR_IN.bytesExtended : SETXATTR_IN.bytes;
   const name = request.name(nameStart);
   const value = request.copy(nameStart + name.length + 1, request.u32(SETXATTR_IN.size));
-  return filesystem.setxattr(request.nodeid, name, value, request.u32(SETXATTR_IN.flags));
+  const killSgid = extendedSetxattr && (request.u32(SETXATTR_IN.extendedFlags) & SETXATTR_ACL_KILL_SGID) !== 0;
+  return filesystem.setxattr(request.nodeid, name, value, request.u32(SETXATTR_IN.flags), killSgid);
 }, encodeNothing);
 
 const removexattr = operation<void>(
