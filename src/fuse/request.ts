@@ -1,5 +1,6 @@
 // Reads one request of the kernel out of the buffer that it was received in. Knows no operation.
 
+import { readFileSync } from 'node:fs';
 import { IN_HEADER } from './abi.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Caller } from '../vfs/filesystem.ts';
@@ -43,7 +44,7 @@ export class Request {
 
   /** The process behind the request; root for pages that the kernel writes back by itself. */
   get caller(): Caller {
-    return { uid: this.uid, gid: this.gid, pid: this.pid };
+    return { uid: this.uid, gid: this.gid, pid: this.pid, groups: () => groupsOf(this.pid) };
   }
 
   /** The process behind a request that makes something, with its umask where the kernel leaves that to us. */
@@ -102,6 +103,16 @@ export class Request {
     const start = IN_HEADER.size + offset;
     if (start + sizeBytes > this.#end) throw new MalformedRequest(`body of ${this.bodyBytes} bytes is too short`);
     return start;
+  }
+}
+
+/** Supplementary groups of a thread; none when the kernel does not show them to us. */
+function groupsOf(pid: number): number[] {
+  try {
+    const line = /^Groups:(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1] ?? '';
+    return line.split(/\s+/).filter(Boolean).map(Number);
+  } catch {
+    return [];
   }
 }
 

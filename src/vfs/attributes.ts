@@ -3,7 +3,7 @@
 import type { Now } from '../lib/now.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Inode } from '../tree/records.ts';
-import type { AttributeChanges, Attributes } from './filesystem.ts';
+import type { AttributeChanges, Attributes, Caller } from './filesystem.ts';
 import { O_NOATIME, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP } from './modes.ts';
 import { dropCapabilities, followMode } from './xattrs.ts';
 import type { VolumeState } from './volume.ts';
@@ -39,11 +39,20 @@ export function attributesOf(inode: Inode): Attributes {
   };
 }
 
-/** Clears setuid, and setgid where the group may execute, as a write or a change of owner does. */
-export function killPrivileges(inode: Inode): void {
+/**
+ * Clears setuid and setgid as a write or a change of owner does. A setgid bit where the group may not
+ * execute stays for root and for members of the group (inode(7)).
+ */
+export function killPrivileges(inode: Inode, caller: Caller): void {
   if ((inode.mode & S_IFMT) === S_IFDIR) return;
   inode.mode &= ~S_ISUID;
-  if ((inode.mode & S_IXGRP) !== 0) inode.mode &= ~S_ISGID;
+  if ((inode.mode & S_ISGID) === 0) return;
+  const keeps = (inode.mode & S_IXGRP) === 0 && (caller.uid === 0 || isMember(caller, inode.gid));
+  if (!keeps) inode.mode &= ~S_ISGID;
+}
+
+function isMember({ gid, groups }: Caller, wanted: number): boolean {
+  return gid === wanted || (groups?.().includes(wanted) ?? false);
 }
 
 /** Sets the size of a file; what lies behind it is freed, what is added reads as zeros. */
@@ -86,7 +95,12 @@ function timeOf(wanted: bigint | 'now', nowNs: bigint): bigint {
 }
 
 /** setattr of the kernel: chmod, chown, truncate and utimens in one. */
-export function setAttributes(state: VolumeState, ino: number, changes: AttributeChanges): Now<Attributes> {
+export function setAttributes(
+  state: VolumeState,
+  ino: number,
+  changes: AttributeChanges,
+  caller: Caller,
+): Now<Attributes> {
   state.assertWritable();
   const inode = state.inode(ino);
   const resized =
@@ -96,7 +110,7 @@ export function setAttributes(state: VolumeState, ino: number, changes: Attribut
   const apply = (current: Inode): Attributes => {
     const nowNs = state.c.clock.nowNs();
     if (changes.killPrivileges === true || changes.uid !== undefined || changes.gid !== undefined) {
-      killPrivileges(current);
+      killPrivileges(current, caller);
     }
     if (changes.uid !== undefined || changes.gid !== undefined) dropCapabilities(state, current);
     if (changes.mode !== undefined) {

@@ -12,6 +12,8 @@ export interface Caller {
   readonly pid: number;
   /** Bits that a new file's mode loses, unless its folder hands down an ACL; absent when they are taken already. */
   readonly umask?: number;
+  /** Its supplementary groups, looked up when somebody asks. */
+  readonly groups?: () => readonly number[];
 }
 
 /** stat(2) of one inode. Inode numbers are below 2^53, the root is 1. */

@@ -19,7 +19,7 @@ function file(state: VolumeState, ino: number): Inode {
 /** Notes a change of content that the kernel leaves the rights and times of to this side. */
 function changed(state: VolumeState, inode: Inode, caller: Caller): void {
   // root keeps the bits (CAP_FSETID)
-  if (caller.uid !== 0) killPrivileges(inode);
+  if (caller.uid !== 0) killPrivileges(inode, caller);
   dropCapabilities(state, inode);
   inode.mtimeNs = inode.ctimeNs = state.c.clock.nowNs();
   state.tree.touch(inode);

@@ -27,6 +27,9 @@ const NAME_MAX_BYTES = 255;
 /** Inode numbers are never used twice; this many are left in any lifetime. */
 const FREE_FILES = 2 ** 32;
 
+/** Who changes what nobody asked for. */
+const KERNEL: Caller = { uid: 0, gid: 0, pid: 0 };
+
 /** One volume as a Filesystem. */
 export class Vfs implements Filesystem {
   readonly #state: VolumeState;
@@ -69,8 +72,8 @@ export class Vfs implements Filesystem {
     return attributesOf(this.#state.inode(ino));
   }
 
-  setattr(ino: number, changes: AttributeChanges): Now<Attributes> {
-    return this.#change(() => setAttributes(this.#state, ino, changes));
+  setattr(ino: number, changes: AttributeChanges, caller: Caller = KERNEL): Now<Attributes> {
+    return this.#change(() => setAttributes(this.#state, ino, changes, caller));
   }
 
   readlink(ino: number): Now<Buffer> {

@@ -14,6 +14,21 @@ const cListxattr = libc.func('int64_t llistxattr(const char *path, _Out_ void *l
 const cRemovexattr = libc.func('int lremovexattr(const char *path, const char *name)');
 const cRenameat2 = libc.func('int renameat2(int from, const char *a, int to, const char *b, unsigned int flags)');
 const cMknod = libc.func('int mknod(const char *path, uint32_t mode, uint64_t dev)');
+const cFallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
+const cCopyFileRange = libc.func(
+  'int64_t copy_file_range(int from, _Inout_ int64_t *fromAt, int to, _Inout_ int64_t *toAt, size_t length, unsigned int flags)',
+);
+const cLinkat = libc.func('int linkat(int dir, const char *path, int newDir, const char *newPath, int flags)');
+const cMmap = libc.func(
+  'uintptr_t mmap(uintptr_t at, size_t length, int protection, int flags, int fd, int64_t offset)',
+);
+const cMunmap = libc.func('int munmap(uintptr_t at, size_t length)');
+const cMsync = libc.func('int msync(uintptr_t at, size_t length, int flags)');
+const cFlock = libc.func('int flock(int fd, int operation)');
+const cFcntl = libc.func('int fcntl(int fd, int command, ...)');
+const cFadvise = libc.func('int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)');
+const cIoctl = libc.func('int ioctl(int fd, unsigned long request, ...)');
+const cSyncfs = libc.func('int syncfs(int fd)');
 const cLseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
 
 const AT_FDCWD = -100;
@@ -25,6 +40,22 @@ export const XATTR_CREATE = 1;
 export const XATTR_REPLACE = 2;
 export const RENAME_NOREPLACE = 1;
 export const RENAME_EXCHANGE = 2;
+/** Modes of fallocate(2). */
+export const FALLOC_KEEP_SIZE = 1;
+export const FALLOC_PUNCH_HOLE = 2;
+export const FALLOC_COLLAPSE_RANGE = 8;
+export const FALLOC_ZERO_RANGE = 16;
+export const FALLOC_INSERT_RANGE = 32;
+/** Whence of lseek(2). */
+export const SEEK_DATA = 3;
+export const SEEK_HOLE = 4;
+/** Flags of open(2) that Node does not name. */
+export const O_TMPFILE = 0o20200000;
+/** Operations of flock(2). */
+export const LOCK_SH = 1;
+export const LOCK_EX = 2;
+export const LOCK_NB = 4;
+export const LOCK_UN = 8;
 
 /** A failed system call, in the shape of Node's own. */
 export class SystemError extends Error {
@@ -87,8 +118,84 @@ export function rename2(from: string, to: string, flags: number): void {
 }
 
 /** mknod(2). */
-export function mknod(path: string, mode: number): void {
-  checked('mknod', cMknod(path, mode, 0));
+export function mknod(path: string, mode: number, device = 0): void {
+  checked('mknod', cMknod(path, mode, device));
+}
+
+/** fallocate(2). */
+export function fallocate(fd: number, mode: number, offset: number, length: number): void {
+  checked('fallocate', cFallocate(fd, mode, offset, length));
+}
+
+/** copy_file_range(2) at given offsets; how many bytes it did. */
+export function copyFileRange(from: number, fromAt: number, to: number, toAt: number, length: number): number {
+  return checked('copy_file_range', Number(cCopyFileRange(from, [fromAt], to, [toAt], length, 0)));
+}
+
+/** Gives an open file a name, also one that has none. */
+export function linkOpen(fd: number, path: string): void {
+  checked('linkat', cLinkat(AT_FDCWD, `/proc/self/fd/${fd}`, AT_FDCWD, path, 0x400));
+}
+
+/** A part of a file in memory. */
+export interface Mapping {
+  readonly bytes: Buffer;
+  /** msync(2) of all of it, waiting. */
+  sync(): void;
+  /** Ends it; `bytes` must not be touched any more. */
+  unmap(): void;
+}
+
+/** mmap(2) for reading and writing, shared or private. */
+export function map(fd: number, offset: number, length: number, isPrivate = false): Mapping {
+  const address = Number(cMmap(0, length, 3, isPrivate ? 2 : 1, fd, offset));
+  if (address > Number.MAX_SAFE_INTEGER) throw new SystemError('mmap');
+  return {
+    bytes: Buffer.from(koffi.view(BigInt(address), length)),
+    sync: () => checked('msync', cMsync(address, length, 4)),
+    unmap: () => checked('munmap', cMunmap(address, length)),
+  };
+}
+
+/** flock(2). */
+export function flock(fd: number, operation: number): void {
+  checked('flock', cFlock(fd, operation));
+}
+
+/** fcntl(2) F_SETLK of a range: 'read', 'write' or 'none'. EAGAIN when another process is in the way. */
+export function lockRange(fd: number, kind: 'read' | 'write' | 'none', offset: number, length: number): void {
+  // struct flock of 64-bit Linux: type, whence, start, length, pid
+  const lock = Buffer.alloc(32);
+  lock.writeInt16LE({ read: 0, write: 1, none: 2 }[kind], 0);
+  lock.writeBigInt64LE(BigInt(offset), 8);
+  lock.writeBigInt64LE(BigInt(length), 16);
+  checked('fcntl', cFcntl(fd, 6, 'void *', lock));
+}
+
+/** Lets the kernel drop the pages of a file that it could read again. */
+export function dropPages(fd: number): void {
+  cFadvise(fd, 0, 0, 4);
+}
+
+/** ioctl(2) with a buffer of 64 bytes. */
+export function ioctl(fd: number, request: number): void {
+  checked('ioctl', cIoctl(fd, request, 'void *', Buffer.alloc(64)));
+}
+
+/** syncfs(2). */
+export function syncfs(fd: number): void {
+  checked('syncfs', cSyncfs(fd));
+}
+
+/** utimensat(2) with UTIME_NOW ('now'), UTIME_OMIT ('omit') or nanoseconds. */
+export function setTimesOr(path: string, atime: bigint | 'now' | 'omit', mtime: bigint | 'now' | 'omit'): void {
+  const special = { now: (1n << 30n) - 1n, omit: (1n << 30n) - 2n };
+  const times = new BigInt64Array(
+    [atime, mtime].flatMap((time) =>
+      typeof time === 'string' ? [0n, special[time]] : [floorDiv(time), time - floorDiv(time) * SECOND],
+    ),
+  );
+  checked('utimensat', cUtimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW));
 }
 
 /** lseek(2). */
