@@ -1,48 +1,45 @@
 // Builds a bridge from its parts, with no network yet.
 
-import type { Clock } from '../lib/clock.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
-import type { Logger } from '../lib/log.ts';
-import type { Metrics } from '../lib/metrics.ts';
-import type { PeerName } from '../net/network.ts';
+import { assembleCare } from './assemble-care.ts';
+import type { Care } from './assemble-care.ts';
 import { DeleteQueue } from './delete-queue.ts';
 import { EntryEffects } from './entry-effects.ts';
 import { HostRegistry } from './host-registry.ts';
 import { Leases } from './lease.ts';
 import { Locator } from './locator.ts';
+import { MirrorIndex } from './mirror-index.ts';
+import { Mirrors } from './mirrors.ts';
+import type { BridgeGround } from './ground.ts';
 import type { BridgeOptions } from './options.ts';
 import { OrderBook } from './order-book.ts';
 import { OrderSigner } from './order-signer.ts';
 import { Placer } from './placer.ts';
 import { Receipts } from './receipts.ts';
+import { RepairQueue } from './repair-queue.ts';
 import { leaseAnswer, Service } from './service.ts';
 import { ShardDirectory } from './shard-directory.ts';
 import { spaceFor } from './space.ts';
-import type { Store } from './store.ts';
 import { Upkeep } from './upkeep.ts';
+import type { UpkeepTask } from './upkeep.ts';
 import { VolumeLog } from './volume-log.ts';
 import { Volumes } from './volumes.ts';
 import { Watchers } from './watchers.ts';
 
-/** What a bridge stands on. */
-export interface BridgeGround {
-  readonly store: Store;
-  /** Ed25519 seed of the bridge's identity, 32 bytes. */
-  readonly seed: Uint8Array;
-  readonly clock: Clock;
-  /** Numbers in [0, 1). */
-  readonly random: () => number;
-  readonly metrics: Metrics;
-  /** The bridge's own peer. */
-  readonly bridge: PeerName;
-  readonly log: Logger;
+/** Up to which the shards to be repaired are counted for a figure. */
+const MAX_SHARDS_COUNTED = 1_000;
+
+/** A bridge whose upkeep does not run yet. */
+export interface AssembledBridge {
+  readonly service: Service;
+  /** Loops that run side by side, to be started and stopped. */
+  readonly upkeep: readonly Upkeep[];
+  readonly care: Care;
+  readonly registry: HostRegistry;
 }
 
 /** Builds the parts of a bridge and reads what is stored; nothing runs yet. */
-export async function assembleBridge(
-  ground: BridgeGround,
-  options: BridgeOptions,
-): Promise<{ service: Service; upkeep: Upkeep; registry: HostRegistry }> {
+export async function assembleBridge(ground: BridgeGround, options: BridgeOptions): Promise<AssembledBridge> {
   const { store, seed, clock, random, metrics, bridge, log } = ground;
   const volumeQueue = new KeyedQueue(options.maxWaitingPerVolume);
   const volumes = new Volumes(store, options);
@@ -51,6 +48,12 @@ export async function assembleBridge(
   await Promise.all([volumes.load(), registry.load(), book.load()]);
 
   const directory = new ShardDirectory(store);
+  const index = new MirrorIndex({ store, registry });
+  await index.load();
+  const queue = new RepairQueue(
+    { store, clock },
+    { retryMs: options.repairRetryMs, maxRetryMs: options.maxRepairRetryMs },
+  );
   const watchers = new Watchers({ maxPerVolume: options.maxWatchersPerVolume });
   const signer = new OrderSigner(
     { seed, clock },
@@ -66,16 +69,19 @@ export async function assembleBridge(
     },
     { ttlMs: options.leaseTtlMs },
   );
-  const parts = { store, volumes, registry, book, directory, signer, volumeQueue, clock };
+  const shared = { store, volumes, registry, book, directory, index, queue, signer, volumeQueue, clock };
+  const mirrors = new Mirrors(shared);
+  const parts = { ...shared, mirrors };
+  const care = await assembleCare({ ...ground, ...parts }, options);
   const service = new Service(
     {
       registry,
       placer: new Placer({ ...parts, random }),
       receipts: new Receipts(parts),
-      locator: new Locator({ ...parts, random }),
+      locator: new Locator({ ...parts, random, onReport: (host, shardId) => care.auditor.recheck(host, shardId) }),
       log: new VolumeLog({
         ...parts,
-        effects: new EntryEffects(parts),
+        effects: new EntryEffects(parts, options),
         onAppend: (volume, head) => watchers.notify(volume, () => ({ case: 'head', value: { ...head } })),
       }),
       leases,
@@ -91,22 +97,28 @@ export async function assembleBridge(
   const hostsOnline = metrics.gauge('bridge_hosts_online', 'Hosts heard of lately');
   const ordersOut = metrics.gauge('bridge_orders_out', 'Store orders without a receipt');
   const volumesKnown = metrics.gauge('bridge_volumes', 'Volumes known');
-  const upkeep = new Upkeep(
-    {
-      tasks: {
-        leases: () => leases.expire(),
-        orders: () => book.sweep(),
-        hosts: () => registry.flush(),
-        figures: async () => {
-          hostsOnline.set(registry.all().filter((host) => host.online).length);
-          ordersOut.set(book.size);
-          volumesKnown.set(volumes.count);
-        },
-      },
-      clock,
-      log,
-    },
-    { intervalMs: options.upkeepMs },
+  const shardsToRepair = metrics.gauge(
+    'bridge_shards_to_repair',
+    'Shards below their number of mirrors, up to a bound',
   );
-  return { service, upkeep, registry };
+  const loop = (tasks: Readonly<Record<string, UpkeepTask>>): Upkeep =>
+    new Upkeep({ tasks, clock, log }, { intervalMs: options.upkeepMs });
+  const upkeep = [
+    loop({
+      leases: () => leases.expire(),
+      orders: () => book.sweep(),
+      hosts: () => registry.flush(),
+      watch: care.watch,
+      figures: async () => {
+        hostsOnline.set(registry.all().filter((host) => host.online).length);
+        ordersOut.set(book.size);
+        volumesKnown.set(volumes.count);
+        shardsToRepair.set(await queue.size(MAX_SHARDS_COUNTED));
+      },
+    }),
+    // Loops of their own: hosts may take long to answer.
+    loop({ audit: care.audit }),
+    loop({ repair: care.repair }),
+  ];
+  return { service, upkeep, care, registry };
 }

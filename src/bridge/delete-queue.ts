@@ -1,10 +1,12 @@
 // Mirrors that hosts are to delete: ordered with each heartbeat until the host reports them deleted,
-// however long it is away. Only an entry of the owner's log puts something in here.
+// however long it is away. What puts something in here: an entry of the owner's log that frees the shard, a mirror
+// too many, one that an audit has proved bad, and one that nobody has known for long.
 
 import type { PeerName } from '../net/network.ts';
 import type { Signed } from '../net/proto/wire_pb.ts';
 import { deleteKey, deletesOf, serialOfDeleteKey } from './keys.ts';
 import type { KeyedQueue } from '../lib/keyed-queue.ts';
+import type { MirrorIndex } from './mirror-index.ts';
 import type { OrderSigner } from './order-signer.ts';
 import type { DeleteRecord } from './proto/records_pb.ts';
 import { deleteRecord, hexOf } from './records.ts';
@@ -17,6 +19,7 @@ const SERIAL_BYTES = 16;
 export interface DeleteQueueComponents {
   readonly store: Store;
   readonly directory: ShardDirectory;
+  readonly index: MirrorIndex;
   readonly signer: OrderSigner;
   readonly volumeQueue: KeyedQueue;
   /** The bridge's own peer, the client of its delete orders. */
@@ -65,18 +68,22 @@ export class DeleteQueue {
   }
 
   async #forget(host: PeerName, deletes: readonly { record: DeleteRecord; key: Uint8Array }[]): Promise<void> {
-    const { store, directory } = this.#components;
+    const { store, directory, index } = this.#components;
     const shards = await directory.load(deletes.map(({ record }) => record.shardId));
     const shares: ShareChanges = new Map();
     const writes: StoreWrite[] = [];
     for (const { record, key } of deletes) {
       writes.push({ key });
       const shard = shards.get(hexOf(record.shardId));
+      if (shard?.deleting.includes(host)) {
+        shard.deleting = shard.deleting.filter((name) => name !== host);
+        writes.push(directory.save(record.shardId, shard));
+      }
       const at = shard?.freed ? shard.mirrors.findIndex((mirror) => mirror.host === host) : -1;
       if (!shard || at < 0) continue;
       shard.mirrors.splice(at, 1);
       shares.set(host, (shares.get(host) ?? 0) - record.sizeBytes);
-      writes.push(directory.save(record.shardId, shard));
+      writes.push(directory.save(record.shardId, shard), index.removed(host, record.shardId, record.sizeBytes));
     }
     const volume = deletes[0]!.record.volume;
     await store.batch([...writes, ...(await directory.saveShares(volume, shares))]);

@@ -1,9 +1,12 @@
 // What the bridge knows of hosts: where they are, their space, when they were last heard of, how fast
-// and how reliable they are. Knows nothing of shards.
+// and how reliable they are. Of shards it knows how many a host is to hold.
 
 import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { PeerName } from '../net/network.ts';
+import type { Standing } from '../net/proto/wire_pb.ts';
+import { auditScore, isDependable, noteAudit, standingOf, takesShards, uptimeOf } from './host-standing.ts';
+import type { StandingView } from './host-standing.ts';
 import { hostKey, ofKind } from './keys.ts';
 import type { Candidate } from './placement.ts';
 import type { HostRecord } from './proto/records_pb.ts';
@@ -20,6 +23,7 @@ const SPEED_WEIGHT = 0.2;
 const MIN_MEASURED_BYTES = 128 * 1024;
 /** No client's word makes a host faster than this. */
 const MAX_BYTES_PER_SECOND = 1_000_000_000;
+const MAX_COUNTED = 1_000_000;
 const MAX_ADDRESSES = 16;
 const MAX_ADDRESS_CHARACTERS = 256;
 
@@ -37,12 +41,26 @@ export interface HostSpace {
   readonly capacityBytes: number;
   readonly usedBytes: number;
   readonly freeBytes: number;
+  readonly paused?: boolean;
+  /** Once true, always true: a host that has asked to leave leaves. */
+  readonly exiting?: boolean;
 }
 
 /** A host as placement, answers and status need it. */
 export interface HostView extends Candidate, HostSpace {
   readonly addresses: readonly string[];
   readonly lastSeenMs: number;
+  readonly standing: StandingView;
+  /** Whether what it holds counts as mirrors. */
+  readonly dependable: boolean;
+  /** Since when its mirrors do not count, because it was away for too long; 0: they do. */
+  readonly lostMs: number;
+  /** Audits in a row without an answer, and when one was last answered. */
+  readonly unanswered: number;
+  readonly answeredMs: number;
+  /** That it is to hold; may be off after a crash. */
+  readonly shards: number;
+  readonly inventoryMs: number;
 }
 
 interface Entry {
@@ -86,6 +104,7 @@ export class HostRegistry {
     host: PeerName,
     addresses: readonly string[],
     space: Pick<HostSpace, 'capacityBytes' | 'usedBytes'>,
+    network = '',
   ): Promise<void> {
     if (addresses.length > MAX_ADDRESSES || addresses.some((address) => !isAddress(address))) {
       throw new XcoreError('PROTOCOL', 'malformed host addresses');
@@ -95,29 +114,90 @@ export class HostRegistry {
       if (this.#hosts.size >= this.#options.maxHosts) {
         throw new XcoreError('REFUSED', 'this bridge takes no further hosts');
       }
-      entry = { record: hostRecord.make({ reliability: FIRST_RELIABILITY }), dirty: true };
+      const firstSeenMs = BigInt(this.#clock.now());
+      entry = { record: hostRecord.make({ reliability: FIRST_RELIABILITY, firstSeenMs }), dirty: true };
       this.#hosts.set(host, entry);
     }
+    if (entry.record.firstSeenMs === 0n) entry.record.firstSeenMs = BigInt(this.#clock.now());
     entry.record.addresses = [...addresses];
+    entry.record.network = network;
     this.heartbeat(host, { ...space, freeBytes: Math.max(0, space.capacityBytes - space.usedBytes) });
     await this.flush();
   }
 
   /** Notes that a host lives and its figures; NOT_FOUND when it has not registered. */
   heartbeat(host: PeerName, space: HostSpace): void {
-    const entry = this.#hosts.get(host);
-    if (!entry) throw new XcoreError('NOT_FOUND', 'this host has not registered');
+    const entry = this.#known(host);
     entry.record.capacityBytes = BigInt(space.capacityBytes);
     entry.record.usedBytes = BigInt(space.usedBytes);
     entry.record.freeBytes = BigInt(Math.min(space.freeBytes, space.capacityBytes));
+    const since = this.#clock.now() - Number(entry.record.lastSeenMs);
+    if (since > 0 && since <= this.#patienceMs) entry.record.onlineMs += BigInt(since);
     entry.record.lastSeenMs = BigInt(this.#clock.now());
+    entry.record.paused = space.paused ?? false;
+    entry.record.exiting ||= space.exiting ?? false;
     entry.dirty = true;
+  }
+
+  /** The host's standing as it is told; NOT_FOUND when it has not registered. */
+  standing(host: PeerName): Omit<Standing, '$typeName'> {
+    const { record } = this.#known(host);
+    return {
+      ...standingOf(record),
+      shards: record.shards,
+      shardBytes: record.shardBytes,
+      auditsPassed: record.auditsPassed,
+      auditsFailed: record.auditsFailed,
+      auditScore: auditScore(record),
+      uptime: uptimeOf(record, this.#clock.now()),
+      reliability: record.reliability,
+      mayLeave: record.exiting && record.shards === 0n,
+    };
+  }
+
+  /** Notes an audit that was answered, rightly or wrongly. */
+  audited(host: PeerName, passed: boolean): void {
+    this.#change(host, (record) => noteAudit(record, passed, this.#clock.now()));
+  }
+
+  /** Notes an audit without an answer. */
+  unanswered(host: PeerName): void {
+    this.#change(host, (record) => {
+      record.unanswered = Math.min(MAX_COUNTED, record.unanswered + 1);
+      if (record.answeredMs === 0n) record.answeredMs = BigInt(this.#clock.now());
+    });
+  }
+
+  /** Notes that the host is to hold more shards, or fewer. */
+  assigned(host: PeerName, shards: number, bytes: number): void {
+    this.#change(host, (record) => {
+      record.shards = atLeastZero(record.shards + BigInt(shards));
+      record.shardBytes = record.shards === 0n ? 0n : atLeastZero(record.shardBytes + BigInt(bytes));
+    });
+  }
+
+  /** Notes a complete inventory, and with it the true number of shards that the host is to hold. */
+  counted(host: PeerName, shards: number): void {
+    this.#change(host, (record) => {
+      record.shards = BigInt(shards);
+      record.inventoryMs = BigInt(this.#clock.now());
+    });
+  }
+
+  /** Notes that the host is lost, its mirrors counting no more, or that it is back. */
+  setLost(host: PeerName, lost: boolean): void {
+    this.#change(host, (record) => (record.lostMs = lost ? BigInt(this.#clock.now()) : 0n));
   }
 
   /** The host as it stands, or undefined. */
   get(host: PeerName): HostView | undefined {
     const entry = this.#hosts.get(host);
     return entry && this.#view(host, entry.record);
+  }
+
+  /** Networks of some hosts, as far as they are known. */
+  networksOf(hosts: readonly PeerName[]): string[] {
+    return hosts.map((host) => this.#hosts.get(host)?.record.network ?? '').filter((network) => network !== '');
   }
 
   /** All hosts. */
@@ -161,6 +241,23 @@ export class HostRegistry {
     entry.record.freeBytes = free > 0n ? free : 0n;
   }
 
+  #known(host: PeerName): Entry {
+    const entry = this.#hosts.get(host);
+    if (!entry) throw new XcoreError('NOT_FOUND', 'this host has not registered');
+    return entry;
+  }
+
+  #change(host: PeerName, change: (record: HostRecord) => void): void {
+    const entry = this.#hosts.get(host);
+    if (!entry) return;
+    change(entry.record);
+    entry.dirty = true;
+  }
+
+  get #patienceMs(): number {
+    return MISSED_HEARTBEATS * this.#options.heartbeatMs;
+  }
+
   #judge(host: PeerName, outcome: 0 | 1): void {
     const entry = this.#hosts.get(host);
     if (!entry) return;
@@ -170,9 +267,10 @@ export class HostRegistry {
 
   #view(host: PeerName, record: HostRecord): HostView {
     const lastSeenMs = Number(record.lastSeenMs);
+    const standing = standingOf(record);
     return {
       host,
-      online: this.#clock.now() - lastSeenMs <= MISSED_HEARTBEATS * this.#options.heartbeatMs,
+      online: this.#clock.now() - lastSeenMs <= this.#patienceMs,
       addresses: record.addresses,
       lastSeenMs,
       capacityBytes: Number(record.capacityBytes),
@@ -180,8 +278,23 @@ export class HostRegistry {
       freeBytes: Number(record.freeBytes),
       bytesPerSecond: record.bytesPerSecond,
       reliability: record.reliability,
+      uptime: uptimeOf(record, this.#clock.now()),
+      takesShards: takesShards(record),
+      vetted: standing.state !== 'vetting',
+      network: record.network,
+      standing,
+      dependable: isDependable(record),
+      lostMs: Number(record.lostMs),
+      unanswered: record.unanswered,
+      answeredMs: Number(record.answeredMs),
+      shards: Number(record.shards),
+      inventoryMs: Number(record.inventoryMs),
     };
   }
+}
+
+function atLeastZero(value: bigint): bigint {
+  return value > 0n ? value : 0n;
 }
 
 function isAddress(address: string): boolean {

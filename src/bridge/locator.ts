@@ -6,6 +6,7 @@ import { MAX_LOCATE_SHARDS } from '../net/protocols.ts';
 import type { Locate, Report } from '../net/proto/wire_pb.ts';
 import type { ResponseInit } from '../net/rpc.ts';
 import type { Owner } from './authenticate.ts';
+import type { PeerName } from '../net/network.ts';
 import type { HostRegistry, HostView } from './host-registry.ts';
 import type { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { OrderBook } from './order-book.ts';
@@ -35,6 +36,8 @@ export interface LocatorComponents {
   readonly signer: OrderSigner;
   readonly volumeQueue: KeyedQueue;
   readonly clock: Clock;
+  /** Called for a mirror that a client says is bad, so that the bridge looks for itself. */
+  readonly onReport: (host: PeerName, shardId: Uint8Array) => void;
   /** Numbers in [0, 1), for sharing readers out over equally good hosts. */
   readonly random: () => number;
 }
@@ -69,11 +72,11 @@ export class Locator {
     return { case: 'locations', value: { locations } };
   }
 
-  /** Notes a bad mirror or host. A client's word lowers its standing and deletes nothing. */
+  /** Notes a bad mirror or host. A client's word moves it back in the order of asking and has it audited; it deletes nothing. */
   async report(owner: Owner, request: Report): Promise<ResponseInit> {
     checkShardId(request.shardId);
     if (NO_FAULT.has(request.code)) return { case: 'done', value: {} };
-    const { volumeQueue, directory, store, book, registry, clock } = this.#components;
+    const { volumeQueue, directory, store, book, registry, clock, onReport } = this.#components;
     await volumeQueue.run(hexOf(owner.volume), async () => {
       const record = (await directory.load([request.shardId])).get(hexOf(request.shardId));
       const mirror = belongsTo(record, owner.volume)
@@ -82,7 +85,10 @@ export class Locator {
       if (record && mirror) {
         if (clock.now() - Number(mirror.lastReportMs) < REPORT_INTERVAL_MS) return;
         mirror.lastReportMs = BigInt(clock.now());
-        if (BAD_MIRROR.has(request.code)) mirror.reports = Math.min(MAX_REPORTS, mirror.reports + 1);
+        if (BAD_MIRROR.has(request.code)) {
+          mirror.reports = Math.min(MAX_REPORTS, mirror.reports + 1);
+          onReport(request.host, request.shardId);
+        }
         await store.batch([directory.save(request.shardId, record)]);
         registry.failed(request.host);
       } else if (book.isOrdered(owner.volume, request.shardId, request.host)) {
@@ -111,6 +117,7 @@ export class Locator {
 /** Sound mirrors first, then by luck, the better hosts more often: the best one alone must not serve everybody. */
 function bestFirst(a: Choice, b: Choice): number {
   return (
+    Number(a.mirror.failed) - Number(b.mirror.failed) ||
     Number(a.mirror.reports > 0) - Number(b.mirror.reports > 0) ||
     Number(b.host.online) - Number(a.host.online) ||
     a.mirror.reports - b.mirror.reports ||

@@ -30,8 +30,25 @@ export interface BridgeOptions {
   readonly maxConnections: number;
   /** Requests a second that one stream may keep up; more are slowed down. */
   readonly maxRequestsPerSecond: number;
-  /** Between rounds of upkeep: expired leases and orders, figures of hosts written down. */
+  /** Between rounds of upkeep: expired leases and orders, figures of hosts, audits, repair. */
   readonly upkeepMs: number;
+  /** A host that does not answer for so long is lost: its mirrors do not count, and are made again elsewhere. */
+  readonly repairAfterMs: number;
+  /** Copies between hosts at once. */
+  readonly parallelRepairs: number;
+  /** Of all copies together; 0: no limit. */
+  readonly repairBytesPerSecond: number;
+  /** Before a shard that could not be repaired is tried again; doubles each time, up to the other one. */
+  readonly repairRetryMs: number;
+  readonly maxRepairRetryMs: number;
+  /** Of each host. 500 a day find a host that lacks 1 % of its shards within a day with 99.3 % probability. */
+  readonly auditsPerDay: number;
+  /** Share of a host's shards that is drawn each day, if that is more than auditsPerDay. */
+  readonly auditShareADay: number;
+  /** At once, over all hosts. */
+  readonly parallelAudits: number;
+  /** Shards of a host that failed an audit that are looked at in each round of upkeep, until all of them were. */
+  readonly verifiedPerRound: number;
 }
 
 /** The defaults. */
@@ -54,4 +71,25 @@ export const BRIDGE_DEFAULTS: BridgeOptions = {
   maxConnections: 4_096,
   maxRequestsPerSecond: 500,
   upkeepMs: 1_000,
+  repairAfterMs: 4 * HOUR_MS,
+  parallelRepairs: 8,
+  repairBytesPerSecond: 50_000_000,
+  repairRetryMs: MINUTE_MS,
+  maxRepairRetryMs: HOUR_MS,
+  auditsPerDay: 500,
+  auditShareADay: 0.002,
+  parallelAudits: 16,
+  verifiedPerRound: 8,
 };
+
+/** Times that follow from how soon a silent host counts as lost: a short grace period needs quick heartbeats and retries. */
+export function timesFor(
+  repairAfterMs: number,
+): Pick<BridgeOptions, 'repairAfterMs' | 'heartbeatMs' | 'repairRetryMs' | 'maxRepairRetryMs'> {
+  return {
+    repairAfterMs,
+    heartbeatMs: Math.max(200, Math.min(BRIDGE_DEFAULTS.heartbeatMs, Math.floor(repairAfterMs / 5))),
+    repairRetryMs: Math.min(BRIDGE_DEFAULTS.repairRetryMs, repairAfterMs),
+    maxRepairRetryMs: Math.min(BRIDGE_DEFAULTS.maxRepairRetryMs, 4 * repairAfterMs),
+  };
+}

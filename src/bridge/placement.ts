@@ -12,6 +12,14 @@ export interface Candidate {
   readonly bytesPerSecond: number;
   /** 0 to 1. */
   readonly reliability: number;
+  /** Share of the time in which it was there, 0 to 1. */
+  readonly uptime: number;
+  /** Neither suspended nor leaving, paused or lost. */
+  readonly takesShards: boolean;
+  /** Has passed its first audits. */
+  readonly vetted: boolean;
+  /** Where it is, as coarse as mirrors are to be kept apart; empty: not known. */
+  readonly network: string;
 }
 
 /** What is to be placed. */
@@ -23,11 +31,16 @@ export interface PlacementRequest {
   readonly exclude: ReadonlySet<PeerName>;
   /** Taken first where fit: they may hold the bytes from an earlier try. */
   readonly prefer?: ReadonlySet<PeerName>;
+  /** Networks that hold a mirror already; others are taken where there are some. */
+  readonly networks?: Iterable<string>;
 }
 
 const MIN_FREE_SHARE = 0.05;
 const MIN_RELIABILITY = 0.05;
+const MIN_UPTIME = 0.1;
 const MAX_SPEED_ADVANTAGE = 4;
+/** How much less often a host gets a shard before it is vetted. */
+const VETTING_WEIGHT = 0.1;
 
 /** Up to `count` distinct hosts, best luck first. `random` gives numbers in [0, 1). */
 export function chooseHosts<C extends Candidate>(
@@ -36,20 +49,34 @@ export function chooseHosts<C extends Candidate>(
   random: () => number,
 ): C[] {
   const fit = [...candidates].filter(
-    (candidate) => candidate.online && candidate.freeBytes >= request.sizeBytes && !request.exclude.has(candidate.host),
+    (candidate) =>
+      candidate.online &&
+      candidate.takesShards &&
+      candidate.freeBytes >= request.sizeBytes &&
+      !request.exclude.has(candidate.host),
   );
   const mostFree = Math.max(1, ...fit.map((candidate) => candidate.freeBytes));
   const usualSpeed = medianSpeed(fit);
   // Weighted sampling without replacement: Efraimidis and Spirakis, 2006, as exponential waiting times.
-  return fit
+  const inOrder = fit
     .map((candidate) => ({
       candidate,
       preferred: request.prefer?.has(candidate.host) ?? false,
       wait: -Math.log(1 - random()) / weightOf(candidate, mostFree, usualSpeed),
     }))
-    .sort((a, b) => Number(b.preferred) - Number(a.preferred) || a.wait - b.wait)
-    .slice(0, Math.max(0, request.count))
-    .map(({ candidate }) => candidate);
+    .sort((a, b) => Number(b.preferred) - Number(a.preferred) || a.wait - b.wait);
+  // Networks apart before luck: whoever shares one with an earlier choice comes last.
+  const networks = new Set(request.networks);
+  const apart: C[] = [];
+  const others: C[] = [];
+  for (const { candidate, preferred } of inOrder) {
+    const shares = candidate.network !== '' && networks.has(candidate.network);
+    if (preferred || (!shares && apart.length < request.count)) {
+      apart.push(candidate);
+      networks.add(candidate.network);
+    } else others.push(candidate);
+  }
+  return [...apart, ...others].slice(0, Math.max(0, request.count));
 }
 
 function weightOf(candidate: Candidate, mostFree: number, usualSpeed: number): number {
@@ -57,7 +84,8 @@ function weightOf(candidate: Candidate, mostFree: number, usualSpeed: number): n
   const advantage = candidate.bytesPerSecond > 0 ? candidate.bytesPerSecond / usualSpeed : 1;
   const speed = Math.min(MAX_SPEED_ADVANTAGE, Math.max(1 / MAX_SPEED_ADVANTAGE, advantage));
   const reliability = Math.max(MIN_RELIABILITY, candidate.reliability);
-  return free * speed * reliability * reliability;
+  const uptime = Math.max(MIN_UPTIME, candidate.uptime);
+  return free * speed * reliability * reliability * uptime * uptime * (candidate.vetted ? 1 : VETTING_WEIGHT);
 }
 
 function medianSpeed(candidates: readonly Candidate[]): number {

@@ -103,7 +103,13 @@ export class Placer {
       .map((host) => this.#lessPromised(host, prefer.has(host.host) ? sizeBytes : 0));
     const chosen = chooseHosts(
       candidates,
-      { sizeBytes, count: policy.mirrors - holders.length, exclude: new Set([...holders, ...excluded]), prefer },
+      {
+        sizeBytes,
+        count: policy.mirrors - holders.length,
+        exclude: new Set([...holders, ...(known?.deleting ?? []), ...excluded]),
+        prefer,
+        networks: registry.networksOf(holders),
+      },
       random,
     );
     if (chosen.length + holders.length === 0) throw noHosts(candidates);

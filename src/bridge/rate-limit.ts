@@ -1,4 +1,4 @@
-// Slows down a stream that asks too much.
+// Slows down who asks or moves too much.
 
 /** A token bucket that holds one second's worth. */
 export class RateLimit {
@@ -12,11 +12,11 @@ export class RateLimit {
     this.#lastMs = nowMs;
   }
 
-  /** Counts one request and returns how long it has to wait, in milliseconds. */
-  take(nowMs: number): number {
+  /** Counts one request, or so many units, and returns how long it has to wait, in milliseconds. */
+  take(nowMs: number, units = 1): number {
     const earned = (Math.max(0, nowMs - this.#lastMs) * this.#perSecond) / 1_000;
     this.#lastMs = nowMs;
-    this.#tokens = Math.min(this.#perSecond, this.#tokens + earned) - 1;
+    this.#tokens = Math.min(this.#perSecond, this.#tokens + earned) - units;
     return this.#tokens >= 0 ? 0 : Math.ceil((-this.#tokens * 1_000) / this.#perSecond);
   }
 }

@@ -2,6 +2,7 @@
 // nobody can make a mirror up.
 
 import { toBinary } from '@bufbuild/protobuf';
+import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { verifyReceipt } from '../net/orders.ts';
 import { MAX_CONFIRM_RECEIPTS } from '../net/protocols.ts';
@@ -14,8 +15,9 @@ import type { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { OrderBook } from './order-book.ts';
 import { policyFor } from './policy.ts';
 import type { VolumeRecord } from './proto/records_pb.ts';
+import type { MirrorIndex } from './mirror-index.ts';
 import { hexOf, mirrorRecord, shardRecord, toNumber } from './records.ts';
-import { belongsTo, isDurable } from './shard-directory.ts';
+import { belongsTo, isDurable, unnamedKeyOf } from './shard-directory.ts';
 import type { LoadedShards, ShardDirectory, ShareChanges } from './shard-directory.ts';
 import type { Store, StoreWrite } from './store.ts';
 import type { Volumes } from './volumes.ts';
@@ -29,7 +31,9 @@ export interface ReceiptsComponents {
   readonly registry: HostRegistry;
   readonly book: OrderBook;
   readonly directory: ShardDirectory;
+  readonly index: MirrorIndex;
   readonly volumeQueue: KeyedQueue;
+  readonly clock: Clock;
 }
 
 interface SignedReceipt {
@@ -101,7 +105,7 @@ export class Receipts {
 
   #countOne(owner: Owner, signed: SignedReceipt, draft: Draft): void {
     const { receipt, bytes } = signed;
-    const { book } = this.#components;
+    const { book, index, clock } = this.#components;
     if (receipt.client !== owner.peer) return;
     const order = book.find(owner.volume, receipt);
     if (!order || order.sizeBytes !== receipt.sizeBytes) return;
@@ -112,8 +116,11 @@ export class Receipts {
         volume: owner.volume,
         sizeBytes: order.sizeBytes,
         minReceipts: order.minReceipts,
+        device: owner.peer,
+        confirmedMs: BigInt(clock.now()),
       });
       draft.shards.set(id, shard);
+      draft.writes.push({ key: unnamedKeyOf(receipt.shardId, shard), value: Uint8Array.of(1) });
       draft.record.usedBytes += BigInt(order.sizeBytes);
     }
     if (!belongsTo(shard, owner.volume)) return;
@@ -121,6 +128,7 @@ export class Receipts {
     draft.counted.push(signed);
     if (shard.mirrors.some((mirror) => mirror.host === receipt.host)) return;
     shard.mirrors.push(mirrorRecord.make({ host: receipt.host, receipt: bytes }));
+    draft.writes.push(index.added(receipt.host, receipt.shardId, receipt.sizeBytes));
     draft.changed.set(id, receipt.shardId);
     draft.shares.set(receipt.host, (draft.shares.get(receipt.host) ?? 0) + receipt.sizeBytes);
   }

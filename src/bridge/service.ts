@@ -62,13 +62,13 @@ export class Service {
     this.#requests = parts.metrics.counter('bridge_requests_total', 'Requests answered', ['request', 'outcome']);
   }
 
-  /** Answers one request; an RpcHandler. */
-  async handle(body: RequestBody, context: RpcContext): Promise<ResponseInit> {
+  /** Answers one request; `network` is the one that it came from, as far as mirrors are to be kept apart. */
+  async handle(body: RequestBody, context: RpcContext, network = ''): Promise<ResponseInit> {
     const session = this.#sessionOf(context.session);
     const waitMs = session.limit.take(this.#parts.clock.monotonicMs());
     if (waitMs > 0) await this.#parts.clock.sleep(waitMs, context.signal);
     try {
-      const answer = await this.#answer(body, context, session);
+      const answer = await this.#answer(body, context, session, network);
       this.#requests.inc({ request: body.case, outcome: 'ok' });
       return answer;
     } catch (error) {
@@ -77,7 +77,7 @@ export class Service {
     }
   }
 
-  async #answer(body: RequestBody, context: RpcContext, session: Session): Promise<ResponseInit> {
+  async #answer(body: RequestBody, context: RpcContext, session: Session, network: string): Promise<ResponseInit> {
     const { placer, receipts, locator, log, leases, space } = this.#parts;
     switch (body.case) {
       case 'authenticate': {
@@ -113,7 +113,7 @@ export class Service {
       case 'watch':
         return this.#watch(ownerOf(session), context.session);
       case 'registerHost':
-        return this.#register(context.remotePeer, body.value);
+        return this.#register(context.remotePeer, body.value, network);
       case 'heartbeat':
         return this.#heartbeat(context.remotePeer, body.value);
       default:
@@ -127,11 +127,9 @@ export class Service {
     return DONE;
   }
 
-  async #register(host: PeerName, request: RegisterHost): Promise<ResponseInit> {
-    await this.#parts.registry.register(host, request.addresses, {
-      capacityBytes: toNumber(request.capacityBytes),
-      usedBytes: toNumber(request.usedBytes),
-    });
+  async #register(host: PeerName, request: RegisterHost, network: string): Promise<ResponseInit> {
+    const space = { capacityBytes: toNumber(request.capacityBytes), usedBytes: toNumber(request.usedBytes) };
+    await this.#parts.registry.register(host, request.addresses, space, network);
     return DONE;
   }
 
@@ -142,11 +140,17 @@ export class Service {
       capacityBytes: toNumber(request.capacityBytes),
       usedBytes: toNumber(request.usedBytes),
       freeBytes: toNumber(request.freeBytes),
+      paused: request.paused,
+      exiting: request.exiting,
     });
     if (request.deleted.length > 0) await deletes.reported(host, request.deleted);
     return {
       case: 'heartbeatReply',
-      value: { deletes: await deletes.ordersFor(host), intervalMs: this.#options.heartbeatMs },
+      value: {
+        deletes: await deletes.ordersFor(host),
+        intervalMs: this.#options.heartbeatMs,
+        standing: registry.standing(host),
+      },
     };
   }
 

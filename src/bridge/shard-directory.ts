@@ -2,7 +2,16 @@
 // the caller's batch. Callers serialise changes to one volume.
 
 import type { PeerName } from '../net/network.ts';
-import { decodeNumber, deleteKey, encodeNumber, hostOfShareKey, shardKey, shareKey, sharesOf } from './keys.ts';
+import {
+  decodeNumber,
+  deleteKey,
+  encodeNumber,
+  hostOfShareKey,
+  shardKey,
+  shareKey,
+  sharesOf,
+  unnamedKey,
+} from './keys.ts';
 import type { ShardRecord } from './proto/records_pb.ts';
 import { newSerial } from './order-signer.ts';
 import { deleteRecord, hexOf, sameBytes, shardRecord } from './records.ts';
@@ -73,4 +82,9 @@ export function queueDelete(host: PeerName, shardId: Uint8Array, sizeBytes: numb
     key: deleteKey(host, newSerial()),
     value: deleteRecord.encode(deleteRecord.make({ shardId, sizeBytes, volume })),
   };
+}
+
+/** The key under which a shard waits for the entry that names it. */
+export function unnamedKeyOf(shardId: Uint8Array, record: ShardRecord): Uint8Array {
+  return unnamedKey(record.volume, record.device, Number(record.confirmedMs), shardId);
 }

@@ -7,7 +7,9 @@ import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/log.ts';
 import { createMetrics } from '../lib/metrics.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import { ConnectedHosts } from '../net/connected-hosts.ts';
 import { addressesOf, createNode, loadOrCreateSeed } from '../net/node.ts';
+import { networkPrefix } from '../net/network-prefix.ts';
 import { BRIDGE_PROTOCOL } from '../net/protocols.ts';
 import { serveRpc } from '../net/rpc.ts';
 import { assembleBridge } from './assemble.ts';
@@ -64,8 +66,9 @@ async function startOn(
   const metrics = createMetrics();
   const node = await createNode({ seed, listen: settings.listen, maxConnections: options.maxConnections });
   const bridge = node.peerId.toString();
+  const hosts = new ConnectedHosts(node);
   const { service, upkeep, registry } = await assembleBridge(
-    { store, seed, clock, random, metrics, bridge, log },
+    { store, seed, clock, random, metrics, bridge, log, calls: hosts },
     options,
   );
 
@@ -74,7 +77,7 @@ async function startOn(
     const served: Promise<void> = serveRpc(
       stream,
       connection.remotePeer.toString(),
-      (body, context) => service.handle(body, context),
+      (body, context) => service.handle(body, context, networkPrefix(connection.remoteAddr.toString())),
       {},
       (error, request) => log.error({ err: error, request }, 'a request failed'),
     ).finally(() => streams.delete(served));
@@ -86,7 +89,7 @@ async function startOn(
     await node.stop();
     throw error;
   }
-  upkeep.start();
+  for (const loop of upkeep) loop.start();
   const addresses = addressesOf(node);
   log.info({ addresses }, 'the bridge listens');
   return {
@@ -94,7 +97,8 @@ async function startOn(
     addresses,
     metrics,
     async stop() {
-      await upkeep.stop();
+      await Promise.all(upkeep.map((loop) => loop.stop()));
+      await hosts.stop();
       await node.stop();
       await Promise.all(streams);
       await registry.flush();

@@ -4,9 +4,12 @@ import type { Clock } from '../lib/clock.ts';
 import { asError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 
+/** One round of something; the signal says that it is to end soon. */
+export type UpkeepTask = (signal: AbortSignal) => Promise<void>;
+
 /** Runs tasks one after another, waits, and starts again, from start() to stop(). A failing task is logged and tried again. */
 export class Upkeep {
-  readonly #tasks: Readonly<Record<string, () => Promise<void>>>;
+  readonly #tasks: Readonly<Record<string, UpkeepTask>>;
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #intervalMs: number;
@@ -15,7 +18,7 @@ export class Upkeep {
 
   constructor(
     components: {
-      readonly tasks: Readonly<Record<string, () => Promise<void>>>;
+      readonly tasks: Readonly<Record<string, UpkeepTask>>;
       readonly clock: Clock;
       readonly log: Logger;
     },
@@ -44,8 +47,9 @@ export class Upkeep {
       if (signal.aborted) return;
       for (const [name, task] of Object.entries(this.#tasks)) {
         try {
-          await task();
+          await task(signal);
         } catch (error) {
+          if (signal.aborted) return;
           this.#log.error({ err: asError(error), task: name }, 'upkeep failed');
         }
       }

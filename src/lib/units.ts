@@ -1,4 +1,4 @@
-// Byte counts as people write them: 100GB is decimal, 10GiB is binary.
+// Byte counts and durations as people write them: 100GB is decimal, 10GiB is binary, 4h is four hours.
 
 import { XcoreError } from './errors.ts';
 
@@ -48,4 +48,16 @@ export function formatBytes(bytes: number): string {
   }
   const digits = step === 0 || value >= 100 ? 0 : 1;
   return `${value.toFixed(digits).replace(/\.0$/, '')} ${STEPS[step]!}`;
+}
+
+const DURATIONS: Record<string, number> = { ms: 1, s: 1e3, m: 60e3, h: 3_600e3, d: 86_400e3 };
+
+/** Parses '15s', '4h', '30m', '7d' or '500ms' to whole milliseconds; USAGE for anything else, zero and more than ten years. */
+export function parseDuration(text: string): number {
+  const match = /^\s*(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h|d)\s*$/i.exec(text);
+  const durationMs = match ? Math.round(Number(match[1]) * DURATIONS[match[2]!.toLowerCase()]!) : 0;
+  if (durationMs < 1 || durationMs > 3_650 * DURATIONS['d']!) {
+    throw new XcoreError('USAGE', `'${text}' is not a duration; write it as in 15s, 30m, 4h or 7d`);
+  }
+  return durationMs;
 }

@@ -5,16 +5,19 @@ import { createHash, randomBytes } from 'node:crypto';
 import { create, toBinary } from '@bufbuild/protobuf';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { assembleBridge } from '../../src/bridge/assemble.ts';
+import type { AssembledBridge } from '../../src/bridge/assemble.ts';
+import type { Care } from '../../src/bridge/assemble-care.ts';
 import { authenticationText } from '../../src/net/authentication.ts';
 import type { HostRegistry } from '../../src/bridge/host-registry.ts';
 import { openLevelStore } from '../../src/bridge/level-store.ts';
 import { BRIDGE_DEFAULTS } from '../../src/bridge/options.ts';
 import type { BridgeOptions } from '../../src/bridge/options.ts';
-import type { Service } from '../../src/bridge/service.ts';
 import type { Store } from '../../src/bridge/store.ts';
 import { publicKeyOf, sign } from '../../src/crypto/sign.ts';
 import { silentLogger } from '../../src/lib/log.ts';
+import { XcoreError } from '../../src/lib/errors.ts';
 import { createMetrics } from '../../src/lib/metrics.ts';
+import type { HostCalls } from '../../src/net/connected-hosts.ts';
 import { readOrder, signReceipt } from '../../src/net/orders.ts';
 import { peerNameOf } from '../../src/net/peer-name.ts';
 import { BridgeRequestSchema, BridgeResponseSchema, EntryHeaderSchema } from '../../src/net/proto/wire_pb.ts';
@@ -43,7 +46,10 @@ export class Harness {
   readonly identity = new Party();
   readonly #dir: string;
   #store: Store;
-  #parts: { service: Service; registry: HostRegistry; upkeep: unknown };
+  #parts: AssembledBridge;
+
+  /** What hosts answer; nobody is there unless a test says otherwise. */
+  calls: HostCalls = { retrieve: nobody, copy: nobody, list: nobody };
 
   private constructor(dir: string, options: BridgeOptions, store: Store) {
     this.#dir = dir;
@@ -58,6 +64,10 @@ export class Harness {
     await harness.#assemble();
     t.teardown(() => harness.#store.close());
     return harness;
+  }
+
+  get care(): Care {
+    return this.#parts.care;
   }
 
   get registry(): HostRegistry {
@@ -114,10 +124,19 @@ export class Harness {
         random: Math.random,
         metrics: createMetrics(),
         log: silentLogger,
+        calls: {
+          retrieve: (...call) => this.calls.retrieve(...call),
+          copy: (...call) => this.calls.copy(...call),
+          list: (...call) => this.calls.list(...call),
+        },
       },
       this.options,
     );
   }
+}
+
+function nobody(): Promise<never> {
+  return Promise.reject(new XcoreError('UNREACHABLE'));
 }
 
 type ResponseValueCase = NonNullable<BridgeResponse['body']['case']>;

@@ -45,6 +45,10 @@ t.test('placement', async (t) => {
     freeBytes: 100 * MIB,
     bytesPerSecond: 0,
     reliability: 1,
+    uptime: 1,
+    takesShards: true,
+    vetted: true,
+    network: '',
     ...fields,
   });
   const choose = (hosts: Candidate[], count: number, exclude: string[] = [], prefer: string[] = []): string[] =>

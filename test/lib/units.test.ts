@@ -3,7 +3,7 @@
 import t from 'tap';
 import { systemClock } from '../../src/lib/clock.ts';
 import { createMetrics } from '../../src/lib/metrics.ts';
-import { formatBytes, parseBytes } from '../../src/lib/units.ts';
+import { formatBytes, parseBytes, parseDuration } from '../../src/lib/units.ts';
 
 await t.test('sizes are parsed as decimal or binary', async (t) => {
   const cases: Record<string, number> = {
@@ -87,4 +87,11 @@ await t.test('a metric is made once however often it is asked for', async (t) =>
   t.match(text, /^xcore_depth\{queue="a"\} 4$/m);
   t.match(text, /^xcore_wait_seconds_bucket\{le="1"\} 1$/m);
   t.notMatch(await createMetrics().text(), /xcore_reads_total/, 'registries are apart');
+});
+
+t.test('durations are read with their unit', async (t) => {
+  t.same(['500ms', '15s', '1.5m', '4h', ' 7 D '].map(parseDuration), [500, 15_000, 90_000, 14_400_000, 604_800_000]);
+  for (const text of ['', '4', 'h', '-1s', '0s', '1y', '99999d']) {
+    t.throws(() => parseDuration(text), { code: 'USAGE' }, text);
+  }
 });

@@ -1,0 +1,137 @@
+// The mirrors of stored shards as they come and go after the upload: which of them count, one that was copied, one that
+// proved bad, one too many. The last mirror of a shard is never given up, whatever is known against it.
+
+import type { Clock } from '../lib/clock.ts';
+import type { KeyedQueue } from '../lib/keyed-queue.ts';
+import type { PeerName } from '../net/network.ts';
+import type { HostRegistry } from './host-registry.ts';
+import type { MirrorIndex } from './mirror-index.ts';
+import type { OrderBook } from './order-book.ts';
+import { policyFor } from './policy.ts';
+import type { MirrorRecord, ShardRecord } from './proto/records_pb.ts';
+import { hexOf, mirrorRecord } from './records.ts';
+import type { RepairQueue } from './repair-queue.ts';
+import { queueDelete } from './shard-directory.ts';
+import type { ShardDirectory, ShareChanges } from './shard-directory.ts';
+import type { Store, StoreWrite } from './store.ts';
+
+/** A network that once had so many hosts is to have them again: repair does not lower its aim to what is left. */
+const USUAL_HOSTS = 3;
+/** Hosts of one shard that are to delete it; the oldest is forgotten beyond. */
+const MAX_DELETING = 16;
+
+/** What mirrors work with. */
+export interface MirrorsComponents {
+  readonly store: Store;
+  readonly registry: HostRegistry;
+  readonly directory: ShardDirectory;
+  readonly index: MirrorIndex;
+  readonly book: OrderBook;
+  readonly queue: RepairQueue;
+  readonly volumeQueue: KeyedQueue;
+  readonly clock: Clock;
+}
+
+/** Changes mirrors, one volume's one after another. */
+export class Mirrors {
+  readonly #components: MirrorsComponents;
+
+  constructor(components: MirrorsComponents) {
+    this.#components = components;
+  }
+
+  /** Mirrors that a shard is to have. */
+  get wanted(): number {
+    return policyFor(0, Math.max(USUAL_HOSTS, this.#components.registry.existing())).mirrors;
+  }
+
+  /** The mirrors that count: not proved bad, and on hosts that are neither lost, disqualified nor leaving. */
+  counted(record: ShardRecord): MirrorRecord[] {
+    const { registry } = this.#components;
+    return record.mirrors.filter(({ host, failed }) => !failed && registry.get(host)?.dependable === true);
+  }
+
+  /** The record of a shard that is there and not freed. */
+  async get(shardId: Uint8Array): Promise<ShardRecord | undefined> {
+    const record = (await this.#components.directory.load([shardId])).get(hexOf(shardId));
+    return record?.freed ? undefined : record;
+  }
+
+  /** Counts a mirror that was copied. A shard that was freed meanwhile is deleted again. */
+  async add(
+    shardId: Uint8Array,
+    volume: Uint8Array,
+    host: PeerName,
+    sizeBytes: number,
+    receipt: Uint8Array,
+  ): Promise<void> {
+    const { book, directory, index } = this.#components;
+    await this.#change(shardId, volume, (record, shares) => {
+      const writes = [book.settle(shardId, host)];
+      if (!record || record.freed) return [...writes, queueDelete(host, shardId, sizeBytes, volume)];
+      if (record.mirrors.some((mirror) => mirror.host === host)) return writes;
+      record.mirrors.push(mirrorRecord.make({ host, receipt }));
+      shares.set(host, sizeBytes);
+      return [...writes, index.added(host, shardId, sizeBytes), directory.save(shardId, record)];
+    });
+  }
+
+  /** Gives up a mirror that an audit has proved bad, and has the shard repaired. While no other one can be reached it is only marked. */
+  async fail(shardId: Uint8Array, volume: Uint8Array, host: PeerName): Promise<void> {
+    const { directory, queue, registry } = this.#components;
+    await this.#change(shardId, volume, (record, shares) => {
+      const mirror = record?.mirrors.find((candidate) => candidate.host === host);
+      if (!record || record.freed || !mirror) return [];
+      const writes: StoreWrite[] = [];
+      const others = this.counted(record).filter((other) => other.host !== host && registry.get(other.host)?.online);
+      if (others.length > 0) writes.push(...this.#drop(shardId, record, host, shares));
+      else mirror.failed = true;
+      return [...writes, directory.save(shardId, record), queue.add(shardId, this.counted(record).length)];
+    });
+  }
+
+  /** Gives up what a shard does not need: `host`'s mirror if enough others count, and those that do not count any more. */
+  async trim(shardId: Uint8Array, volume: Uint8Array, host?: PeerName): Promise<void> {
+    const { directory, registry } = this.#components;
+    await this.#change(shardId, volume, (record, shares) => {
+      if (!record || record.freed) return [];
+      const writes: StoreWrite[] = [];
+      const online = this.counted(record).filter((mirror) => registry.get(mirror.host)?.online);
+      const spare = online.length - this.wanted;
+      if (spare < 0) return [];
+      // A lost host keeps its mirror until it is back: it may be needed by then.
+      const given = record.mirrors.filter((mirror) => {
+        const view = registry.get(mirror.host);
+        return mirror.failed || !view || (!view.dependable && view.lostMs === 0);
+      });
+      if (host !== undefined && spare > 0) given.push(...online.filter((mirror) => mirror.host === host));
+      for (const mirror of given) writes.push(...this.#drop(shardId, record, mirror.host, shares));
+      if (writes.length > 0) writes.push(directory.save(shardId, record));
+      return writes;
+    });
+  }
+
+  #drop(shardId: Uint8Array, record: ShardRecord, host: PeerName, shares: ShareChanges): StoreWrite[] {
+    const { sizeBytes, volume } = record;
+    record.mirrors = record.mirrors.filter((mirror) => mirror.host !== host);
+    record.deleting = [...record.deleting.filter((name) => name !== host), host].slice(-MAX_DELETING);
+    shares.set(host, (shares.get(host) ?? 0) - sizeBytes);
+    return [this.#components.index.removed(host, shardId, sizeBytes), queueDelete(host, shardId, sizeBytes, volume)];
+  }
+
+  async #change(
+    shardId: Uint8Array,
+    volume: Uint8Array,
+    change: (record: ShardRecord | undefined, shares: ShareChanges) => StoreWrite[],
+  ): Promise<void> {
+    const { volumeQueue, directory, store } = this.#components;
+    await volumeQueue.run(hexOf(volume), async () => {
+      const record = (await directory.load([shardId])).get(hexOf(shardId));
+      const shares: ShareChanges = new Map();
+      const writes = change(record, shares);
+      if (writes.length === 0) return;
+      // A mirror is deleted elsewhere on the strength of this one.
+      await store.batch([...writes, ...(await directory.saveShares(volume, shares))], { sync: true });
+    });
+  }
+}

@@ -1,0 +1,272 @@
+import { join } from 'node:path';
+import t from 'tap';
+import { AuditSchedule } from '../../src/bridge/audit-schedule.ts';
+import { MirrorIndex } from '../../src/bridge/mirror-index.ts';
+import { pickSeed, Random } from '../support/random.ts';
+import { Harness, Party } from './harness.ts';
+import type { Client, TestShard } from './harness.ts';
+import { SimulatedHosts } from './simulated-hosts.ts';
+
+const MINUTE_MS = 60_000;
+const DAY_MS = 24 * 60 * MINUTE_MS;
+const STEP_MS = 5_000;
+/** Repair after a minute of silence; audits so rare that none comes by chance. */
+const OPTIONS = { repairAfterMs: MINUTE_MS, repairRetryMs: 10_000, maxRepairRetryMs: MINUTE_MS, auditsPerDay: 0.001 };
+const RARE = { ...OPTIONS, auditShareADay: 0 };
+
+interface World {
+  readonly bridge: Harness;
+  readonly network: SimulatedHosts;
+  readonly client: Client;
+  readonly shards: TestShard[];
+}
+
+async function world(
+  t: { testdir(): string; teardown(action: () => Promise<void>): unknown },
+  hosts: number,
+  shards: number,
+  options: object = RARE,
+): Promise<World> {
+  const dir = t.testdir();
+  const teardown = (end: () => Promise<void>): unknown => t.teardown(end);
+  const bridge = await Harness.start({ testdir: () => join(dir, 'bridge'), teardown }, options);
+  const network = await SimulatedHosts.start({ testdir: () => dir, teardown }, bridge, hosts);
+  const client = await bridge.connect(new Party());
+  const stored: TestShard[] = [];
+  for (let count = 0; count < shards; count += 1) stored.push(await network.upload(client));
+  return { bridge, network, client, shards: stored };
+}
+
+t.test('what a lost host held is copied to others, and given up there when it is back', async (t) => {
+  const { bridge, network, client, shards } = await world(t, 5, 12);
+  const lost = network.hosts[0]!;
+  const held = await lost.count();
+  lost.away = true;
+  await network.pass(11, STEP_MS);
+  t.equal(network.copies.length, 0, 'nothing is copied within the grace period');
+  await network.pass(6, STEP_MS);
+  t.equal(network.copies.length, held, 'each of its shards is copied, once');
+  for (const shard of shards) t.equal((await network.intact(shard)).length, 3);
+
+  lost.away = false;
+  await lost.register();
+  await network.pass(4, STEP_MS);
+  for (const shard of shards) {
+    t.equal((await network.intact(shard)).length, 3, 'a mirror too many is deleted');
+    t.equal((await client.locate(shard.shardId)).length, 3);
+  }
+  t.equal(bridge.registry.get(lost.peer)?.lostMs, 0);
+});
+
+t.test(
+  'a host that is away for less than the grace period loses nothing, nor do hosts while the bridge was away',
+  async (t) => {
+    const { bridge, network } = await world(t, 4, 6);
+    network.hosts[0]!.away = true;
+    await network.pass(10, STEP_MS);
+    network.hosts[0]!.away = false;
+    await network.pass(4, STEP_MS);
+    await bridge.reopen();
+    bridge.clock.advance(DAY_MS);
+    await network.pass(4, STEP_MS);
+    t.equal(network.copies.length, 0);
+  },
+);
+
+t.test(
+  'a silently deleted and a corrupt mirror are noticed by audits, leave the locations and are made again',
+  async (t) => {
+    const { bridge, network, client, shards } = await world(t, 6, 30, { ...OPTIONS, auditsPerDay: DAY_MS / 10_000 });
+    const [deleting, corrupting] = network.hosts;
+    let harmed = 0;
+    for (const shard of shards) {
+      if (await deleting!.holds(shard)) await deleting!.lose(shard);
+      if (await corrupting!.holds(shard)) {
+        await corrupting!.corrupt(shard);
+        harmed += 1;
+      }
+    }
+    t.ok(harmed > 6);
+    await network.pass(30, STEP_MS);
+    for (const shard of shards) {
+      t.equal((await network.intact(shard)).length, 3);
+      const told = await client.locate(shard.shardId);
+      t.notOk(told.includes(deleting!.peer) || told.includes(corrupting!.peer));
+    }
+    t.equal(bridge.registry.get(corrupting!.peer)?.standing.state, 'disqualified');
+    t.match(corrupting!.standing, { state: 'disqualified', reason: /failed \d+ audits/ });
+    t.equal(await corrupting!.count(), 0, 'what is bad is deleted');
+    t.equal(network.hosts[2]!.standing?.auditsFailed, 0n);
+  },
+);
+
+t.test('a report has the bridge look for itself: a false one changes nothing, a true one repairs', async (t) => {
+  const { network, client, shards } = await world(t, 4, 3);
+  const report = (host: string): Promise<unknown> =>
+    client.call({ case: 'report', value: { host, shardId: shards[0]!.shardId, code: 'CORRUPT_SHARD' } }, 'done');
+  const [first, second] = await client.locate(shards[0]!.shardId);
+  await report(first!);
+  await network.pass(2, STEP_MS);
+  t.ok((await client.locate(shards[0]!.shardId)).includes(first!));
+  t.equal(network.of(first!).standing?.auditsFailed, 0n);
+  await network.of(second!).corrupt(shards[0]!);
+  await report(second!);
+  await network.pass(2, STEP_MS);
+  t.notOk((await client.locate(shards[0]!.shardId)).includes(second!));
+  t.equal((await network.intact(shards[0]!)).length, 3);
+});
+
+t.test('the last mirror is never given up, and a shard waits for a host that has it', async (t) => {
+  const { network, client, shards } = await world(t, 4, 1);
+  const [shard] = shards;
+  const holders = await network.intact(shard!);
+  for (const host of holders.slice(1)) host.away = true;
+  await network.pass(4, STEP_MS);
+  await holders[0]!.corrupt(shard!);
+  for (let round = 0; round < 3; round += 1) {
+    const value = { host: holders[0]!.peer, shardId: shard!.shardId, code: 'CORRUPT_SHARD' };
+    await client.call({ case: 'report', value }, 'done');
+    await network.pass(14, STEP_MS);
+  }
+  t.ok((await client.locate(shard!.shardId)).includes(holders[0]!.peer));
+  t.ok(await holders[0]!.holds(shard!), 'it is not deleted either');
+  holders[1]!.away = false;
+  await network.pass(8, STEP_MS);
+  t.equal((await network.intact(shard!)).length, 2, 'as many as there are sound hosts');
+  holders[2]!.away = false;
+  await network.pass(16, STEP_MS);
+  t.equal((await network.intact(shard!)).length, 3);
+});
+
+t.test(
+  'three of ten hosts fail at once: all shards come back, the most endangered first, over restarts of the bridge',
+  async (t) => {
+    const { bridge, network, shards } = await world(t, 10, 60, { ...RARE, parallelRepairs: 1 });
+    const failing = network.hosts.slice(0, 3);
+    const left = new Map<string, number>();
+    for (const shard of shards) {
+      let count = 0;
+      for (const host of network.hosts) if (!failing.includes(host) && (await host.holds(shard))) count += 1;
+      left.set(Buffer.from(shard.shardId).toString('hex'), count);
+    }
+    for (const host of failing) host.away = true;
+    const alive = shards.filter((shard) => left.get(Buffer.from(shard.shardId).toString('hex'))! > 0);
+    await network.pass(15, STEP_MS);
+    t.equal(network.copies.length, 0);
+    const stopping = new AbortController();
+    bridge.clock.advance(STEP_MS);
+    for (const host of network.hosts) if (!host.away) await host.beat();
+    await bridge.care.watch(stopping.signal);
+    const copy = network.copy.bind(network);
+    network.copy = async (...call) => {
+      const receipt = await copy(...call);
+      if (network.copies.length === 5) stopping.abort();
+      return receipt;
+    };
+    await bridge.care.repair(stopping.signal);
+    t.ok(network.copies.length < 10, 'interrupted');
+    await bridge.reopen();
+    for (const host of network.hosts) if (!host.away) await host.register();
+    await bridge.care.repair(new AbortController().signal);
+    for (const shard of alive) t.equal((await network.intact(shard)).length, 4);
+    const order = network.copies.map((id) => left.get(id)!);
+    t.same(
+      order,
+      [...order].sort((a, b) => a - b),
+      'fewest mirrors first',
+    );
+  },
+);
+
+t.test('a host that leaves keeps serving until all it holds is elsewhere, and then may go', async (t) => {
+  const { network, client, shards } = await world(t, 5, 12);
+  const leaving = network.hosts[0]!;
+  leaving.exiting = true;
+  await network.pass(1, STEP_MS);
+  t.match(leaving.standing, { state: 'leaving' });
+  await network.pass(5, STEP_MS);
+  t.match(leaving.standing, { mayLeave: true, shards: 0n });
+  t.equal(await leaving.count(), 0);
+  for (const shard of shards) t.equal((await network.intact(shard)).length, 3);
+  const next = await network.upload(client);
+  t.notOk((await client.locate(next.shardId)).includes(leaving.peer), 'it gets nothing new');
+});
+
+t.test('a shard that is freed while it is copied is deleted again', async (t) => {
+  const { bridge, network, client, shards } = await world(t, 4, 1);
+  const [shard] = shards;
+  const { epoch } = await client.lease();
+  const head = await client.append({ seq: 1n, epoch, shardsAdded: [shard!], shardsFreed: [] });
+  const [lost] = await network.intact(shard!);
+  lost!.away = true;
+  const copy = network.copy.bind(network);
+  network.copy = async (...call) => {
+    const receipt = await copy(...call);
+    const { epoch: now } = await client.lease();
+    await client.append({ seq: 2n, epoch: now, prevHash: head.hash, shardsAdded: [], shardsFreed: [shard!.shardId] });
+    return receipt;
+  };
+  await network.pass(19, STEP_MS);
+  t.equal(network.copies.length, 1);
+  t.equal((await network.intact(shard!)).length, 0);
+  lost!.away = false;
+  await lost!.register();
+  await lost!.beat();
+  t.notOk(await lost!.holds(shard!), 'also on the host that was away');
+  await lost!.beat();
+  t.equal(bridge.registry.get(lost!.peer)?.shards, 0);
+});
+
+t.test('audits', async (t) => {
+  const seed = pickSeed();
+  t.comment(`seed ${seed}`);
+  const source = new Random(seed);
+  const random = (): number => source.below(2 ** 30) / 2 ** 30;
+
+  t.test(
+    'come as often as they are to, more often for hosts that hold more, none for those that hold nothing',
+    async (t) => {
+      const schedule = new AuditSchedule({ auditsPerDay: 500, auditShareADay: 0.002 }, random);
+      const counts = { small: 0, large: 0, empty: 0 };
+      const hosts = [
+        { host: 'small', shards: 10 },
+        { host: 'large', shards: 1_000_000 },
+        { host: 'empty', shards: 0 },
+      ];
+      for (let now = 0; now < DAY_MS; now += 1_000) {
+        for (const host of schedule.due(hosts, now)) counts[host as keyof typeof counts] += 1;
+      }
+      t.ok(Math.abs(counts.small - 500) < 50, `${counts.small}`);
+      t.ok(Math.abs(counts.large - 2_000) < 100, `${counts.large}`);
+      t.equal(counts.empty, 0);
+      t.ok(schedule.due(hosts, 30 * DAY_MS).length <= 128, 'what was missed is not made up for');
+    },
+  );
+
+  t.test('draw each shard of a host about as often as any other, from as few reads as there are draws', async (t) => {
+    const bridge = await Harness.start(t);
+    const [host] = await bridge.join(1);
+    const index = new MirrorIndex({ store: bridge.store, registry: bridge.registry });
+    const ids = Array.from({ length: 2_000 }, () => source.bytes(32));
+    await bridge.store.batch(ids.map((id) => index.added(host!.peer, id, 1)));
+    // Those in the narrowest gaps would be found least often.
+    const sorted = ids.map((id) => Buffer.from(id)).sort((a, b) => Buffer.compare(a, b));
+    const gaps = sorted.map((id, at) => ({
+      id: id.toString('hex'),
+      gap: at === 0 ? 2 ** 48 : id.readUIntBE(0, 6) - sorted[at - 1]!.readUIntBE(0, 6),
+    }));
+    const missing = new Set(
+      gaps
+        .sort((a, b) => a.gap - b.gap)
+        .slice(0, 200)
+        .map(({ id }) => id),
+    );
+    let found = 0;
+    for (let draw = 0; draw < 1_000; draw += 1) {
+      const id = await index.draw(host!.peer, random);
+      if (missing.has(Buffer.from(id!).toString('hex'))) found += 1;
+    }
+    t.ok(found > 55 && found < 150, `10 % that were chosen to be missed were drawn ${found} times of 1,000`);
+    t.equal(await index.draw('nobody', random), undefined);
+  });
+});
