@@ -168,5 +168,6 @@ void t.test('random work on one file equals an array of bytes', async (t) => {
   check('after a remount', fs.readFileSync(path), content);
   check('the other file after a remount', fs.readFileSync(otherPath), other);
   t.comment(`${done} operations`);
+  t.strictSame(await volume.finish(), []);
   t.ok(done > 100);
 });

@@ -49,5 +49,6 @@ void t.test(
     t.comment(`${sum('sequences')} sequences, ${sum('operations')} operations`);
     for (const { differences } of results) t.strictSame(differences, []);
     t.ok(sum('sequences') >= WORKERS);
+    t.strictSame(await volume.finish(), [], 'the index is whole');
   },
 );

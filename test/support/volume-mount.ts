@@ -2,8 +2,11 @@
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { TreeCheck } from '../../src/tree/check-tree.ts';
+import { Findings } from '../../src/tree/findings.ts';
 import { Run, ROOT, until } from './run.ts';
 import type { Scope } from './run.ts';
+import { NAME_KEY, openVolume } from './volume.ts';
 
 const READY_MS = 60_000;
 
@@ -16,6 +19,8 @@ export interface VolumeMount {
   readonly pid: number;
   /** Unmounts and mounts again: what comes back was kept on disk, not in a cache. */
   remount(): Promise<void>;
+  /** Unmounts; what a check of the index that is left finds. */
+  finish(): Promise<string[]>;
 }
 
 /** Mounts an empty volume; ends with the test `t`. */
@@ -41,6 +46,11 @@ export async function mountVolume(t: Scope, options: { allowOther?: boolean } = 
     return { pid: child.pid ?? 0, ended };
   };
   let server = await start();
+  const unmount = async (): Promise<void> => {
+    if (process.geteuid?.() === 0) await run.must('umount', [dir]);
+    else await run.must('fusermount3', ['-u', dir]);
+    await server.ended;
+  };
   return {
     run,
     dir,
@@ -48,10 +58,20 @@ export async function mountVolume(t: Scope, options: { allowOther?: boolean } = 
       return server.pid;
     },
     remount: async () => {
-      if (process.geteuid?.() === 0) await run.must('umount', [dir]);
-      else await run.must('fusermount3', ['-u', dir]);
-      await server.ended;
+      await unmount();
       server = await start();
+    },
+    finish: async () => {
+      await unmount();
+      const volume = await openVolume(join(run.dir, 'volume'));
+      try {
+        await volume.store.commit();
+        const findings = new Findings();
+        await new TreeCheck(volume.store, NAME_KEY, findings).run();
+        return findings.list.map(({ message }) => message);
+      } finally {
+        await volume.close();
+      }
     },
   };
 }
