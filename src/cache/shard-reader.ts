@@ -105,6 +105,9 @@ export class ShardReader {
       if (bytes === undefined) return this.#load(shard, first, last, offset, lengthBytes, whole, signal);
       leaves.push(bytes);
     }
+    // of a shard whose end was lost, the last leaf that is left is short: what is behind it is an error
+    const end = last * LEAF_SIZE_BYTES + (leaves.at(-1)?.length ?? 0);
+    if (offset + lengthBytes > end) return this.#load(shard, first, last, offset, lengthBytes, whole, signal);
     return cutOut(leaves, offset - first * LEAF_SIZE_BYTES, lengthBytes);
   }
 

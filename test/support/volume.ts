@@ -96,6 +96,8 @@ export interface VolumeOptions {
   readonly seal?: SegmentOptions;
   readonly writable?: () => boolean;
   readonly disk?: Disk;
+  /** Of the caller, who ends it. */
+  readonly hasher?: Hasher;
   readonly guard?: IndexGuard;
   readonly onHealth?: (failure: Error | null) => void;
   /** Who owns the root of a new volume. */
@@ -149,7 +151,8 @@ async function openParts(
 ): Promise<OpenVolume> {
   const tree = new Tree(store, NAME_KEY);
   const files = await ShardFiles.open(join(dir, 'cache'), options.capBytes ?? 4 * 2 ** 30, silentLogger, options.disk);
-  const hasher = new Hasher();
+  const hasher = options.hasher ?? new Hasher();
+  const stopHasher = (): Promise<void> => (options.hasher === undefined ? hasher.stop() : Promise.resolve());
   const sealed: number[] = [];
   const lost: number[] = [];
   const damaged: { shard: number; lost: boolean }[] = [];
@@ -207,7 +210,7 @@ async function openParts(
   };
   const close = async (): Promise<void> => {
     await vfs.settled();
-    const steps = [() => segments.stop(), () => reader.stop(), () => store.close(), () => hasher.stop()];
+    const steps = [() => segments.stop(), () => reader.stop(), () => store.close(), stopHasher];
     const failures: Error[] = [];
     for (const step of steps) await step().catch((error: Error) => failures.push(error));
     if (failures[0] !== undefined) throw failures[0];
