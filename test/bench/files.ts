@@ -1,23 +1,53 @@
-// Makes, lists with attributes, or removes many empty files, and prints how long it took in
-// milliseconds. A program of its own, so that nothing else runs in its event loop.
+// Makes, lists, renames or removes many small files, and prints how long it took in milliseconds.
+// A program of its own, so that nothing else runs in its event loop.
 
-import { closeSync, mkdirSync, openSync, readdirSync, rmdirSync, statSync, unlinkSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 
-const [what, dir, count] = process.argv.slice(2);
-if (!what || !dir || !count) throw new TypeError('usage: files.ts create|stat|unlink DIR COUNT');
+const [what, dir, count, folders] = process.argv.slice(2);
+if (!what || !dir || !count) throw new TypeError('usage: files.ts create|stat|rename|unlink DIR COUNT [FOLDERS]');
 
-const names = Array.from({ length: Number(count) }, (_, n) => `file-${n}`);
-const started = performance.now();
+const CONTENT = Buffer.alloc(4096, 'x');
+const spread = Number(folders ?? 0);
+const folderOf = (n: number): string => (spread > 0 ? join(dir, `folder-${n % spread}`) : dir);
+const paths = Array.from({ length: Number(count) }, (_, n) => join(folderOf(n), `file-${n}`));
 if (what === 'create') {
   mkdirSync(dir);
-  for (const name of names) closeSync(openSync(join(dir, name), 'wx'));
-} else if (what === 'stat') {
-  const found = readdirSync(dir);
-  if (found.length !== names.length) throw new Error(`${found.length} entries instead of ${names.length}`);
-  for (const name of found) statSync(join(dir, name));
-} else {
-  for (const name of names) unlinkSync(join(dir, name));
-  rmdirSync(dir);
+  for (let n = 0; n < spread; n++) mkdirSync(folderOf(n));
 }
-process.stdout.write(String(performance.now() - started));
+const started = performance.now();
+if (what === 'create') {
+  for (const path of paths) {
+    const fd = openSync(path, 'wx');
+    writeSync(fd, CONTENT);
+    closeSync(fd);
+  }
+} else if (what === 'stat') {
+  let found = 0;
+  for (const folder of new Set(paths.map((_, n) => folderOf(n)))) {
+    for (const name of readdirSync(folder)) {
+      statSync(join(folder, name));
+      found++;
+    }
+  }
+  if (found !== paths.length) throw new Error(`${found} entries instead of ${paths.length}`);
+} else if (what === 'rename') {
+  for (const path of paths) renameSync(path, `${path}.renamed`);
+  // what comes next finds the same names
+  for (const path of paths) renameSync(`${path}.renamed`, path);
+} else {
+  for (const path of paths) unlinkSync(path);
+}
+const took = performance.now() - started;
+if (what === 'unlink') rmSync(dir, { recursive: true });
+process.stdout.write(String(took));

@@ -1,23 +1,25 @@
-// `npm run bench`: figures of a real mount (a bridge and three hosts as processes on loopback) beside
-// those of the folder below it without FUSE. No thresholds: it prints what it measured.
+// `npm run bench`: the same work on a real mount (a bridge and hosts as processes on loopback), on the
+// plain folder below it and, with --peers, on other filesystems, by turns. No thresholds: it prints
+// what it measured.
 
-import { mkdirSync, readFileSync, statfsSync } from 'node:fs';
+import { mkdirSync, statfsSync, writeFileSync } from 'node:fs';
 import { cpus, release, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { withNetwork } from '../support/network.ts';
-import type { Scope } from '../support/run.ts';
+import { ROOT } from '../support/run.ts';
+import type { Run, Scope } from '../support/run.ts';
+import { PEER_PACKAGES, Peers } from './peers.ts';
+import { drawingOf, median, tableOf } from './report.ts';
+import type { Cell, Report, Row } from './report.ts';
+import type { Target } from './target.ts';
+import { cpuSeconds, peakMib, resetPeak } from './usage.ts';
 import { WORKLOADS } from './workloads.ts';
-import type { Amounts, Target } from './workloads.ts';
+import type { Amounts, Workload } from './workloads.ts';
+import { startXcore } from './xcore-target.ts';
 
-interface Figure {
-  readonly workload: string;
-  readonly unit: string;
-  /** Median and all rounds of each target. */
-  readonly mount: { median: number; rounds: number[] };
-  readonly plain: { median: number; rounds: number[] };
-}
+const ARCHIVED = ['eslint', '@typescript-eslint', 'prettier', '@libp2p', '@tapjs', 'typescript-eslint'];
 
 const teardowns: (() => unknown)[] = [];
 let finished = false;
@@ -28,84 +30,115 @@ const scope: Scope = {
   passing: () => finished,
 };
 
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  const [low, high] = [sorted[Math.ceil(sorted.length / 2) - 1] ?? NaN, sorted[middle] ?? NaN];
-  return (low + high) / 2;
+interface Options {
+  readonly rounds: number;
+  readonly hosts: number;
+  readonly peers: readonly string[];
+  readonly only: string;
+  readonly amounts: Amounts;
 }
 
-function peakMib(pid: number): number {
-  const line = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
-  return Math.round(Number(line?.[1] ?? NaN) / 1024);
-}
-
-async function bench(rounds: number, amounts: Amounts): Promise<{ figures: Figure[]; peakMemoryMib: number }> {
-  const net = await withNetwork(scope, { hosts: 3 });
-  const fio = await net.run.exec('fio', ['--version']);
-  if (fio.code !== 0) throw new Error('fio is missing; install it with: apt-get install fio');
-  const client = await net.newClient('a');
-  const plain = join(net.run.dir, 'plain');
+async function startTargets(run: Run, xcore: () => Promise<Target>, names: readonly string[]): Promise<Target[]> {
+  const plain = join(run.dir, 'plain');
   mkdirSync(plain);
-  const targets: Record<'mount' | 'plain', Target> = {
-    plain: { name: 'plain', dir: plain, settle: async () => {} },
-    mount: { name: 'mount', dir: await client.mount(), settle: async () => await client.flush() },
-  };
-  const results = WORKLOADS.map(() => ({ mount: [] as number[], plain: [] as number[] }));
+  const targets: Target[] = [{ name: 'plain', dir: plain, pids: () => [], settle: async () => {} }];
+  const peers = new Peers(run);
+  teardowns.push(() => peers.stop());
+  for (const name of names) {
+    const target = await peers.start(name);
+    if (target) targets.push(target);
+    else console.error(`${name} is left out; install it with: apt-get install ${PEER_PACKAGES[name]?.join(' ')}`);
+  }
+  return [...targets, await xcore()];
+}
+
+/** All rounds of one workload, the targets by turns and a different one first in each round. */
+async function measureRow(
+  run: Run,
+  workload: Workload,
+  targets: readonly Target[],
+  archive: string,
+  { rounds, amounts }: Options,
+): Promise<Row> {
+  const seen = new Map(targets.map(({ name }) => [name, { rounds: [] as number[], cpu: [] as number[], peak: 0 }]));
   for (let round = 1; round <= rounds; round++) {
-    for (const name of ['plain', 'mount'] as const) {
-      for (const [n, workload] of WORKLOADS.entries()) {
-        const value = await workload.measure(net.run, targets[name], amounts);
-        results[n]?.[name].push(value);
-        console.error(`round ${round}/${rounds} ${name}: ${workload.name}: ${Math.round(value)} ${workload.unit}`);
+    const turn = (round - 1) % targets.length;
+    for (const target of [...targets.slice(turn), ...targets.slice(0, turn)]) {
+      if (workload.remote && !target.forget) continue;
+      const what = `${workload.name}: round ${round}/${rounds} ${target.name}`;
+      const cell = seen.get(target.name);
+      try {
+        const occasion = { run, target, amounts, round, archive };
+        await workload.prepare?.(occasion);
+        resetPeak(target.pids());
+        const before = cpuSeconds(target.pids());
+        const value = await workload.measure(occasion);
+        cell?.rounds.push(value);
+        cell?.cpu.push(cpuSeconds(target.pids()) - before);
+        if (cell) cell.peak = Math.max(cell.peak, peakMib(target.pids()));
+        console.error(`${what}: ${value.toFixed(2)} ${workload.unit}`);
+      } catch (error) {
+        // what another filesystem cannot do is a result; what ours cannot do is a fault
+        if (!(target.name in PEER_PACKAGES)) throw error;
+        console.error(`${what}: failed: ${String(error)}`);
       }
-      await targets[name].settle();
     }
   }
-  const figures = WORKLOADS.map(({ name, unit }, n) => {
-    const { mount, plain: below } = results[n] ?? { mount: [], plain: [] };
-    return {
-      workload: name,
-      unit,
-      mount: { median: median(mount), rounds: mount },
-      plain: { median: median(below), rounds: below },
-    };
-  });
-  const peakMemoryMib = peakMib(await client.daemonPid());
-  await client.umount();
-  return { figures, peakMemoryMib };
-}
-
-function print(figures: readonly Figure[], peakMemoryMib: number, machine: string): void {
-  const width = Math.max(...figures.map((figure) => figure.workload.length));
-  const cell = (text: string): string => text.padStart(12);
-  console.log(`${machine}\n`);
-  console.log(`${''.padEnd(width)}${cell('mount')}${cell('no FUSE')}${cell('share')}`);
-  for (const { workload, unit, mount, plain } of figures) {
-    const share = `${Math.round((mount.median / plain.median) * 100)} %`;
-    const [above, below] = [mount, plain].map(({ median: value }) => cell(Math.round(value).toLocaleString('en')));
-    console.log(`${workload.padEnd(width)}${above}${below}${cell(share)}  ${unit}`);
+  const cells: Record<string, Cell> = {};
+  for (const [name, { rounds: values, cpu, peak }] of seen) {
+    if (values.length === 0) continue;
+    cells[name] = { rounds: values, median: median(values), cpuSeconds: median(cpu), peakMib: peak };
   }
-  console.log(`\nlargest resident size of the daemon: ${peakMemoryMib} MiB`);
+  return { workload: workload.name, unit: workload.unit, cells };
 }
 
-const options = yargs(hideBin(process.argv))
+async function bench(options: Options, machine: string): Promise<Report> {
+  const net = await withNetwork(scope, { hosts: options.hosts });
+  const { run } = net;
+  for (const tool of ['fio', 'git', 'sqlite3', 'tar']) {
+    const { code } = await run.exec(tool, ['--version']);
+    if (code !== 0) throw new Error(`${tool} is missing; install it with: apt-get install ${tool}`);
+  }
+  const archive = join(run.dir, 'tree.tar');
+  // without links, which rclone does not have
+  const args = ['-cf', archive, '--exclude=node_modules', '-C', join(ROOT, 'node_modules'), ...ARCHIVED];
+  await run.must('tar', args, { timeoutMs: 120_000 });
+  const targets = await startTargets(run, async () => await startXcore(net), options.peers);
+  const rows: Row[] = [];
+  for (const workload of WORKLOADS) {
+    if (!workload.name.includes(options.only)) continue;
+    rows.push(await measureRow(run, workload, targets, archive, options));
+  }
+  return { machine, rounds: options.rounds, targets: targets.map(({ name }) => name), rows };
+}
+
+const args = yargs(hideBin(process.argv))
   .usage('npm run bench -- [options]')
   .option('rounds', { type: 'number', default: 3, describe: 'rounds; the table shows medians' })
-  .option('size', { type: 'number', default: 1024, describe: 'size of the file, MiB' })
-  .option('files', { type: 'number', default: 10_000, describe: 'files to create, stat and unlink' })
+  .option('size', { type: 'number', default: 1024, describe: 'size of the big file, MiB' })
+  .option('files', { type: 'number', default: 10_000, describe: 'small files to create, stat, rename and unlink' })
+  .option('hosts', { type: 'number', default: 4, describe: 'hosts of the network' })
+  .option('peers', {
+    type: 'string',
+    coerce: (names?: string) => (names === '' ? Object.keys(PEER_PACKAGES) : (names?.split(',') ?? [])),
+    describe: `compare with ${Object.keys(PEER_PACKAGES).join(', ')}; some of them after a =`,
+  })
+  .option('only', { type: 'string', default: '', describe: 'only workloads whose names contain this text' })
   .option('json', { type: 'boolean', default: false, describe: 'print JSON with every round' })
+  .option('svg', { type: 'string', describe: 'draw the result into this file' })
   .strict()
   .parseSync();
 
 try {
-  const { figures, peakMemoryMib } = await bench(options.rounds, { sizeMib: options.size, files: options.files });
   const processor = `${cpus().length} × ${cpus()[0]?.model.trim() ?? 'unknown processor'}`;
   const memory = `${Math.round(totalmem() / 2 ** 30)} GiB`;
   const filesystem = `filesystem type 0x${statfsSync(process.env['XCORE_TEST_TMP'] ?? tmpdir()).type.toString(16)}`;
   const machine = `${processor}, ${memory}, Linux ${release()}, Node ${process.version}, ${filesystem}`;
-  if (options.json) console.log(JSON.stringify({ machine, options, figures, peakMemoryMib }, null, 2));
-  else print(figures, peakMemoryMib, machine);
+  const { rounds, hosts, peers, only } = args;
+  const amounts = { sizeMib: args.size, files: args.files };
+  const report = await bench({ rounds, hosts, peers: peers ?? [], only, amounts }, machine);
+  console.log(args.json ? JSON.stringify(report, null, 2) : tableOf(report));
+  if (args.svg) writeFileSync(args.svg, drawingOf(report));
   finished = true;
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);

@@ -1,19 +1,16 @@
-// What `npm run bench` measures on one folder, be it a mount or not.
+// What the benchmark measures on one folder, be it a mount or not.
 
-import { writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ROOT } from '../support/run.ts';
 import type { Run } from '../support/run.ts';
+import type { Target } from './target.ts';
 
 const MINUTES = 60_000;
-
-/** A folder to measure. */
-export interface Target {
-  readonly name: string;
-  readonly dir: string;
-  /** Waits until nothing goes on in the background that would disturb the next measurement. */
-  settle(): Promise<void>;
-}
+const FOLDERS = 100;
+const TRANSACTIONS = 500;
+const SYNCED_WRITES = 500;
+const RANDOM_SECONDS = 5;
 
 /** How much to move. */
 export interface Amounts {
@@ -21,17 +18,43 @@ export interface Amounts {
   readonly files: number;
 }
 
-/** One thing to measure; the rounds run all workloads in this order. */
+/** One measurement. */
+export interface Occasion {
+  readonly run: Run;
+  readonly target: Target;
+  readonly amounts: Amounts;
+  /** From 1. */
+  readonly round: number;
+  /** An archive of a source tree, on a plain disk. */
+  readonly archive: string;
+}
+
+/** One thing to measure. The benchmark runs them in this order: later ones use what earlier ones left. */
 export interface Workload {
   readonly name: string;
-  readonly unit: string;
-  measure(run: Run, target: Target, amounts: Amounts): Promise<number>;
+  readonly unit: 'MB/s' | 'op/s' | 's';
+  /** Only where contents lie elsewhere, too. */
+  readonly remote?: true;
+  /** Brings the target into the state to measure from; not counted. */
+  prepare?(occasion: Occasion): Promise<void>;
+  measure(occasion: Occasion): Promise<number>;
 }
 
 /** Writes back and forgets the page cache, the kernel's names and attributes included; root only. */
-async function dropCaches(run: Run): Promise<void> {
+async function dropCaches({ run }: Occasion): Promise<void> {
   await run.exec('sync', [], { timeoutMs: 5 * MINUTES });
   if (process.getuid?.() === 0) writeFileSync('/proc/sys/vm/drop_caches', '3');
+}
+
+async function settleAndDropCaches(occasion: Occasion): Promise<void> {
+  await occasion.target.settle();
+  await dropCaches(occasion);
+}
+
+async function forget(occasion: Occasion): Promise<void> {
+  await occasion.target.settle();
+  await occasion.target.forget?.();
+  await dropCaches(occasion);
 }
 
 interface FioOutput {
@@ -43,86 +66,182 @@ interface FioSide {
   readonly total_ios: number;
 }
 
-/** Runs one fio job on a file of the target; bytes and operations per second over its whole time, fsync included. */
-async function fio(run: Run, target: Target, args: readonly string[]): Promise<{ bytes: number; operations: number }> {
-  const common = ['--name=xcore', '--ioengine=psync', '--fallocate=none', '--output-format=json'];
-  const output = await run.must('fio', [...common, `--filename=${join(target.dir, 'fio.bin')}`, ...args], {
-    timeoutMs: 20 * MINUTES,
-  });
+/** Runs fio on a file of the target; bytes and operations per second over its whole time, fsync included. */
+async function fio(
+  { run, target, amounts }: Occasion,
+  args: readonly string[],
+): Promise<{ bytes: number; operations: number }> {
+  const common = ['--name=xcore', '--ioengine=psync', '--fallocate=none', '--output-format=json', '--group_reporting'];
+  const file = [`--filename=${join(target.dir, 'fio.bin')}`, `--size=${amounts.sizeMib}M`, '--randrepeat=0'];
+  const output = await run.must('fio', [...common, ...file, ...args], { timeoutMs: 20 * MINUTES });
   // fio may say something before its JSON.
   const { jobs } = JSON.parse(output.slice(output.indexOf('{'))) as FioOutput;
   const [job] = jobs;
   if (!job) throw new Error('fio reported no job');
-  const seconds = job.job_runtime / 1000;
+  const threads = Number(args.find((arg) => arg.startsWith('--numjobs='))?.slice('--numjobs='.length) ?? 1);
+  // fio sums the running times of the jobs of a group
+  const seconds = job.job_runtime / 1000 / threads;
   return {
     bytes: (job.read.io_bytes + job.write.io_bytes) / seconds,
     operations: (job.read.total_ios + job.write.total_ios) / seconds,
   };
 }
 
-async function manyFiles(run: Run, target: Target, what: string, count: number): Promise<number> {
-  const args = [join(ROOT, 'test/bench/files.ts'), what, join(target.dir, 'files'), String(count)];
-  const ms = Number(await run.must(process.execPath, args, { timeoutMs: 20 * MINUTES }));
-  return count / (ms / 1000);
+function randomRead(depth: number): (occasion: Occasion) => Promise<number> {
+  const timed = ['--rw=randread', '--bs=4k', '--time_based', `--runtime=${RANDOM_SECONDS}`];
+  return async (occasion) => (await fio(occasion, [...timed, '--thread', `--numjobs=${depth}`])).operations;
+}
+
+async function readAll(occasion: Occasion): Promise<number> {
+  return (await fio(occasion, ['--rw=read', '--bs=1M'])).bytes / 1e6;
+}
+
+function manyFiles(what: string, folders: number): (occasion: Occasion) => Promise<number> {
+  return async ({ run, target, amounts, round }) => {
+    const dir = join(target.dir, `files-${folders}-${round}`);
+    const args = [join(ROOT, 'test/bench/files.ts'), what, dir, String(amounts.files), String(folders)];
+    const ms = Number(await run.must(process.execPath, args, { timeoutMs: 20 * MINUTES }));
+    return (what === 'rename' ? 2 : 1) * (amounts.files / (ms / 1000));
+  };
+}
+
+/** Seconds that a program takes; its folder is the source tree of this round unless told. */
+async function timed(occasion: Occasion, command: string, args: readonly string[], dir?: string): Promise<number> {
+  const { run } = occasion;
+  const env = { HOME: run.dir, GIT_CONFIG_NOSYSTEM: '1' };
+  const started = performance.now();
+  await run.must(command, args, { cwd: dir ?? treeOf(occasion), env, timeoutMs: 20 * MINUTES });
+  return (performance.now() - started) / 1000;
+}
+
+function treeOf({ target, round }: Occasion): string {
+  return join(target.dir, `tree-${round}`);
+}
+
+const GIT = ['-c', 'user.name=bench', '-c', 'user.email=bench@localhost', '-c', 'gc.auto=0'];
+
+async function sqlite(occasion: Occasion): Promise<number> {
+  const { run, target } = occasion;
+  const database = join(target.dir, 'bench.sqlite');
+  rmSync(database, { force: true });
+  const inserts = Array.from({ length: TRANSACTIONS }, (_, n) => `INSERT INTO t VALUES (${n}, 'a row of some bytes');`);
+  const started = performance.now();
+  await run.must('sqlite3', [database], {
+    input: `CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT);\n${inserts.join('\n')}\n`,
+    timeoutMs: 10 * MINUTES,
+  });
+  return TRANSACTIONS / ((performance.now() - started) / 1000);
+}
+
+/** Writes a file of half the size and waits until none of it is on this machine only. */
+async function upload(occasion: Occasion): Promise<number> {
+  const { run, target, amounts, round } = occasion;
+  const path = join(target.dir, `upload-${round}`);
+  const mib = Math.max(1, Math.floor(amounts.sizeMib / 2));
+  const source = join(run.dir, 'random');
+  if (!existsSync(source)) await run.must('dd', ['if=/dev/urandom', `of=${source}`, 'bs=1M', `count=${mib}`]);
+  const started = performance.now();
+  await run.must('cp', [source, path], { timeoutMs: 20 * MINUTES });
+  await target.settle();
+  return (mib * 2 ** 20) / 1e6 / ((performance.now() - started) / 1000);
 }
 
 /** All workloads. */
 export const WORKLOADS: readonly Workload[] = [
   {
-    name: 'sequential write, 1 MiB, fsync at the end',
+    name: 'sequential write, fsync at the end',
     unit: 'MB/s',
-    measure: async (run, target, { sizeMib }) => {
-      const { bytes } = await fio(run, target, ['--rw=write', '--bs=1M', `--size=${sizeMib}M`, '--end_fsync=1']);
-      return bytes / 1e6;
+    prepare: async ({ target }) => await target.settle(),
+    measure: async (occasion) => (await fio(occasion, ['--rw=write', '--bs=1M', '--end_fsync=1'])).bytes / 1e6,
+  },
+  { name: 'sequential read, cold page cache', unit: 'MB/s', prepare: settleAndDropCaches, measure: readAll },
+  { name: 'random read 4 KiB, 1 reader, cold page cache', unit: 'op/s', prepare: dropCaches, measure: randomRead(1) },
+  {
+    name: 'random read 4 KiB, 16 readers, cold page cache',
+    unit: 'op/s',
+    prepare: dropCaches,
+    measure: randomRead(16),
+  },
+  {
+    name: 'random write 4 KiB, fsync at the end',
+    unit: 'op/s',
+    measure: async (occasion) => {
+      const bytes = `--io_size=${Math.max(1, Math.floor(occasion.amounts.sizeMib / 16))}M`;
+      return (await fio(occasion, ['--rw=randwrite', '--bs=4k', bytes, '--end_fsync=1'])).operations;
     },
   },
   {
-    name: 'sequential read, 1 MiB, cold page cache',
+    name: 'random write 4 KiB, fsync each',
+    unit: 'op/s',
+    measure: async (occasion) =>
+      (await fio(occasion, ['--rw=randwrite', '--bs=4k', `--io_size=${SYNCED_WRITES * 4}K`, '--fsync=1'])).operations,
+  },
+  { name: 'sequential read from the network', unit: 'MB/s', remote: true, prepare: forget, measure: readAll },
+  { name: 'random read 4 KiB from the network', unit: 'op/s', remote: true, prepare: forget, measure: randomRead(1) },
+  ...[0, FOLDERS].flatMap((folders): Workload[] => {
+    const where = folders === 0 ? 'one folder' : `${folders} folders`;
+    const row = (what: string, name: string, prepare?: Workload['prepare']): Workload => ({
+      name: `${name}, ${where}`,
+      unit: 'op/s',
+      prepare,
+      measure: manyFiles(what, folders),
+    });
+    return [
+      row('create', 'create 4 KiB files', async ({ target }) => await target.settle()),
+      row('stat', 'list and stat, cold caches', settleAndDropCaches),
+      row('stat', 'list and stat again'),
+      row('rename', 'rename'),
+      row('unlink', 'unlink'),
+    ];
+  }),
+  {
+    name: 'untar a source tree',
+    unit: 's',
+    prepare: async (occasion) => {
+      await occasion.target.settle();
+      mkdirSync(treeOf(occasion));
+    },
+    measure: async (occasion) => await timed(occasion, 'tar', ['-xf', occasion.archive]),
+  },
+  {
+    name: 'git add and commit of it',
+    unit: 's',
+    prepare: async (occasion) => {
+      await timed(occasion, 'git', ['init', '-q']);
+    },
+    measure: async (occasion) =>
+      (await timed(occasion, 'git', [...GIT, 'add', '.'])) +
+      (await timed(occasion, 'git', [...GIT, 'commit', '-qm', 'all'])),
+  },
+  {
+    name: 'git status, cold caches',
+    unit: 's',
+    prepare: settleAndDropCaches,
+    measure: async (occasion) => await timed(occasion, 'git', ['status', '--porcelain']),
+  },
+  {
+    name: 'git checkout of all files',
+    unit: 's',
+    prepare: async (occasion) => {
+      const tree = treeOf(occasion);
+      await occasion.run.must('sh', ['-c', 'find . -mindepth 1 -maxdepth 1 ! -name .git -exec rm -rf {} +'], {
+        cwd: tree,
+        timeoutMs: 10 * MINUTES,
+      });
+    },
+    measure: async (occasion) => await timed(occasion, 'git', ['checkout', '-q', '--', '.']),
+  },
+  {
+    name: 'rm -rf of it',
+    unit: 's',
+    measure: async (occasion) => await timed(occasion, 'rm', ['-rf', treeOf(occasion)], '/'),
+  },
+  { name: 'sqlite, a transaction per row', unit: 'op/s', measure: sqlite },
+  {
+    name: 'write and upload until durable',
     unit: 'MB/s',
-    measure: async (run, target, { sizeMib }) => {
-      await target.settle();
-      await dropCaches(run);
-      const { bytes } = await fio(run, target, ['--rw=read', '--bs=1M', `--size=${sizeMib}M`]);
-      return bytes / 1e6;
-    },
-  },
-  {
-    name: 'random read, 4 KiB, cold page cache',
-    unit: 'op/s',
-    measure: async (run, target, { sizeMib }) => {
-      await dropCaches(run);
-      const args = ['--rw=randread', '--bs=4k', `--size=${sizeMib}M`, '--time_based', '--runtime=5', '--randrepeat=0'];
-      return (await fio(run, target, args)).operations;
-    },
-  },
-  {
-    name: 'random write, 4 KiB, fsync at the end',
-    unit: 'op/s',
-    measure: async (run, target, { sizeMib }) => {
-      const ioSize = `--io_size=${Math.max(1, Math.floor(sizeMib / 16))}M`;
-      const args = ['--rw=randwrite', '--bs=4k', `--size=${sizeMib}M`, ioSize, '--end_fsync=1', '--randrepeat=0'];
-      return (await fio(run, target, args)).operations;
-    },
-  },
-  {
-    name: 'create, empty files',
-    unit: 'op/s',
-    measure: async (run, target, { files }) => {
-      await target.settle();
-      return await manyFiles(run, target, 'create', files);
-    },
-  },
-  {
-    name: 'list and stat, cold caches',
-    unit: 'op/s',
-    measure: async (run, target, { files }) => {
-      await dropCaches(run);
-      return await manyFiles(run, target, 'stat', files);
-    },
-  },
-  {
-    name: 'unlink',
-    unit: 'op/s',
-    measure: async (run, target, { files }) => await manyFiles(run, target, 'unlink', files),
+    remote: true,
+    prepare: async ({ target }) => await target.settle(),
+    measure: upload,
   },
 ];

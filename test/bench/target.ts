@@ -1,0 +1,17 @@
+// What the benchmark measures on: a folder, the processes that serve it, and how to make it cold.
+
+/** A folder to measure. */
+export interface Target {
+  readonly name: string;
+  /** Where the work is done. */
+  readonly dir: string;
+  /** Processes that serve it on this machine, as its user sees them; their time and memory are counted. */
+  pids(): number[];
+  /** Waits until nothing goes on in the background that would disturb the next measurement. */
+  settle(): Promise<void>;
+  /** Forgets every copy of file contents on this machine; undefined where there is no other place for them. */
+  readonly forget?: () => Promise<void>;
+}
+
+/** Makes a target in an empty folder of its own. */
+export type StartTarget = () => Promise<Target>;
