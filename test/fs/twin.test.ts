@@ -31,7 +31,7 @@ void t.test(
     const local = mkdtempSync(join(TMPFS, 'xc-'));
     t.teardown(() => rmSync(local, { recursive: true, force: true }));
     // other users pass through these
-    for (const path of [volume.run.dir, volume.dir, local]) chmodSync(path, 0o755);
+    if (isRoot) for (const path of [volume.run.dir, volume.dir, local]) chmodSync(path, 0o755);
     const endMs = Date.now() + MAX_MS;
     const work = Array.from({ length: WORKERS }, async (_, n): Promise<TwinResult> => {
       const roots = [join(volume.dir, `w${n}`), join(local, `w${n}`)] as const;
