@@ -97,6 +97,14 @@ function snapshot(root: string, path = '.'): unknown[] {
   return [found, ...names.flatMap((name) => snapshot(root, join(path, name)))];
 }
 
+/** Lets its owner into every folder, so that all of it can be removed. */
+function unlock(path: string): void {
+  fs.chmodSync(path, 0o700);
+  for (const entry of fs.readdirSync(path, { withFileTypes: true })) {
+    if (entry.isDirectory()) unlock(join(path, entry.name));
+  }
+}
+
 class Sequence {
   readonly #roots: readonly [string, string];
   readonly #files: [number, number][] = [];
@@ -128,7 +136,10 @@ class Sequence {
     }
     if (differences.length === 0) this.#compare('at the end', (root) => snapshot(root));
     for (const pair of this.#files) for (const fd of pair) fs.closeSync(fd);
-    for (const root of this.#roots) fs.rmSync(root, { recursive: true, force: true });
+    for (const root of this.#roots) {
+      unlock(root);
+      fs.rmSync(root, { recursive: true, force: true });
+    }
   }
 
   #compare(what: string, call: Call): string {
