@@ -112,7 +112,7 @@ export class Segment {
     if (this.#written >= upTo && (!sync || this.#synced >= upTo)) return;
     if (this.#isDoubtful) await this.#writeAgain();
     // whatever lies there under this number was never committed; what this segment wrote must stay
-    this.#file ??= await this.#disk.open(await this.#prepare(), this.#written === 0 ? 'w' : 'r+', 0o600);
+    this.#file ??= await this.#disk.open(await this.#prepare(), this.#written === 0 ? 'w+' : 'r+', 0o600);
     while (this.#written < upTo) {
       const part = this.#bytes.subarray(this.#written, upTo);
       const { bytesWritten } = await this.#file.write(part, 0, part.length, this.#written);

@@ -30,7 +30,7 @@ const seed = pickSeed();
 t.comment(`XCORE_TEST_SEED=${seed}`);
 
 /** Memory where there is some: the copies are many. */
-const root = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'xc-'));
+const root = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'xc-crash-'));
 t.teardown(() => rmSync(root, { recursive: true, force: true }));
 const hasher = new Hasher();
 t.teardown(() => hasher.stop());

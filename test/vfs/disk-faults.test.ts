@@ -1,0 +1,171 @@
+// A local disk that fails at any call: the caller is told, what was acknowledged stays, and the volume
+// goes on once the disk does.
+
+import { constants, tmpdir } from 'node:os';
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { Hasher } from '../../src/cache/hasher.ts';
+import { errnoOf } from '../../src/lib/errors.ts';
+import { TreeCheck } from '../../src/tree/check-tree.ts';
+import { Findings } from '../../src/tree/findings.ts';
+import { pickSeed, Random } from '../support/random.ts';
+import { CALLER, NAME_KEY, openVolume, readAll } from '../support/volume.ts';
+import type { OpenVolume } from '../support/volume.ts';
+import { WatchedDisk } from '../support/watched-disk.ts';
+import type { Point } from '../support/watched-disk.ts';
+
+const isLong = process.env['XCORE_TEST_LONG'] === '1';
+const ROUNDS = isLong ? 60 : 7;
+const FILES = 14;
+type Code = 'ENOSPC' | 'EIO' | 'EROFS';
+
+t.setTimeout(isLong ? 3_600_000 : 240_000);
+const seed = pickSeed();
+t.comment(`XCORE_TEST_SEED=${seed}`);
+const random = new Random(seed);
+const root = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'xc-faults-'));
+t.teardown(() => rmSync(root, { recursive: true, force: true }));
+const hasher = new Hasher();
+t.teardown(() => hasher.stop());
+
+function failure(code: Code): Error {
+  return Object.assign(new Error(`${code}: injected`), { code, errno: -constants.errno[code] });
+}
+
+/** A volume on a disk that can fail, and what was acknowledged on it. */
+class Bench {
+  readonly dir: string;
+  readonly watched: WatchedDisk;
+  readonly acknowledged = new Map<string, Buffer>();
+  readonly told: (Error | null)[] = [];
+  readonly errnos = new Set<number>();
+  volume!: OpenVolume;
+  #made = 0;
+
+  constructor(name: string) {
+    this.dir = join(root, name);
+    mkdirSync(this.dir);
+    this.watched = new WatchedDisk(this.dir);
+  }
+
+  async open(): Promise<void> {
+    const { disk, guard } = this.watched;
+    this.volume = await openVolume(this.dir, { disk, guard, hasher, onHealth: (error) => this.told.push(error) });
+    this.volume.segments.setSize(48 * 1024);
+  }
+
+  /** Writes a file; whether its close() or fsync() succeeded. */
+  async write(synced: boolean): Promise<boolean> {
+    const { vfs } = this.volume;
+    const name = `f${this.#made++}`;
+    const content = random.bytes(random.between(100, 20_000));
+    try {
+      const { attributes, file } = await vfs.create(1, name, 0o100644, 2, CALLER);
+      try {
+        await vfs.write(attributes.ino, file.handle, 0, content, false);
+        if (synced) await vfs.fsync();
+        else await vfs.flush(attributes.ino, file.handle);
+        this.acknowledged.set(name, content);
+        return true;
+      } finally {
+        await vfs.release(attributes.ino, file.handle);
+      }
+    } catch (error) {
+      this.errnos.add(errnoOf(error));
+      return false;
+    }
+  }
+
+  /** Names of acknowledged files that are not as they should be. */
+  async wrong(): Promise<string[]> {
+    const wrong: string[] = [];
+    for (const [name, content] of this.acknowledged) {
+      const found = await this.volume.vfs.lookup(1, name);
+      if (found === null) wrong.push(`${name} is gone`);
+      else if (!(await readAll(this.volume.vfs, found.ino)).equals(content)) wrong.push(`${name} differs`);
+    }
+    return wrong;
+  }
+
+  /** As wrong(), after a restart, with what a check of the index finds. */
+  async wrongAfterRestart(): Promise<string[]> {
+    await this.volume.close();
+    this.volume = await openVolume(this.dir, { hasher });
+    const found = new Findings();
+    await new TreeCheck(this.volume.store, NAME_KEY, found).run();
+    const wrong = [...(await this.wrong()), ...found.list.map(({ message }) => message)];
+    if (this.volume.lost.length > 0) wrong.push('bytes were lost');
+    await this.volume.close();
+    rmSync(this.dir, { recursive: true });
+    return wrong;
+  }
+}
+
+/** Points of a run in which nothing fails. */
+async function countPoints(): Promise<number> {
+  const bench = new Bench('count');
+  await bench.open();
+  for (let n = 0; n < FILES; n++) await bench.write(n % 4 === 3);
+  const { points } = bench.watched;
+  t.strictSame(await bench.wrongAfterRestart(), []);
+  return points;
+}
+
+const points = await countPoints();
+const isSync = ({ call }: Point): boolean => call.endsWith('sync');
+
+for (const code of ['ENOSPC', 'EIO', 'EROFS'] as const) {
+  await t.test(`${code} at one call is told to somebody or heals, and nothing acknowledged is lost`, async (t) => {
+    for (let round = 0; round < ROUNDS; round++) {
+      const bench = new Bench(`${code}-${round}`);
+      const at = random.between(4, points);
+      await bench.open();
+      let failed = '';
+      bench.watched.onPoint = ({ number, call }) => {
+        if (number !== at) return;
+        failed = call;
+        throw failure(code);
+      };
+      for (let n = 0; n < FILES; n++) await bench.write(n % 4 === 3);
+      const what = `point ${at}, ${failed}`;
+      await bench.volume.store.commit(true).catch(() => undefined);
+      await bench.volume.store.commit(true);
+      t.ok(
+        [...bench.errnos].every((errno) => errno === constants.errno[code]),
+        `${what}: the errno`,
+      );
+      t.strictSame(await bench.wrong(), [], `${what}: what was acknowledged`);
+      t.ok(await bench.write(true), `${what}: the volume goes on`);
+      t.strictSame(await bench.wrongAfterRestart(), [], `${what}: after a restart`);
+    }
+  });
+
+  await t.test(`${code} from a call on: changes fail with it, reads go on, and all is well when it ends`, async (t) => {
+    for (let round = 0; round < ROUNDS; round++) {
+      const bench = new Bench(`${code}-on-${round}`);
+      const at = random.between(4, points);
+      // of every other disk only the syncs fail
+      const syncsOnly = round % 2 === 1;
+      await bench.open();
+      let isFailing = false;
+      bench.watched.onPoint = (point) => {
+        isFailing ||= point.number >= at;
+        if (isFailing && (!syncsOnly || isSync(point))) throw failure(code);
+      };
+      for (let n = 0; n < FILES; n++) await bench.write(n % 4 === 3);
+      const what = `from point ${at}${syncsOnly ? ', syncs' : ''}`;
+      t.notOk(await bench.write(true), `${what}: fsync fails`);
+      if (!syncsOnly) t.notOk(await bench.write(false), `${what}: close fails`);
+      t.strictSame([...bench.errnos], [constants.errno[code]], `${what}: with the errno`);
+      t.equal(errnoOf(bench.told.at(-1)), constants.errno[code], `${what}: it is told`);
+      t.strictSame(await bench.wrong(), [], `${what}: what was acknowledged can be read`);
+      bench.watched.onPoint = () => undefined;
+      await bench.volume.store.commit();
+      t.equal(bench.told.at(-1), null, `${what}: that it is over is told`);
+      t.ok(await bench.write(true), `${what}: the volume goes on`);
+      t.strictSame(await bench.wrong(), [], `${what}: nothing went meanwhile`);
+      t.strictSame(await bench.wrongAfterRestart(), [], `${what}: after a restart`);
+    }
+  });
+}
