@@ -9,15 +9,15 @@ import { identify } from '@libp2p/identify';
 import type { Libp2p } from '@libp2p/interface';
 import { noise } from '@libp2p/noise';
 import { ping } from '@libp2p/ping';
-import { tcp } from '@libp2p/tcp';
-import { tls } from '@libp2p/tls';
 import { yamux } from '@libp2p/yamux';
 import { multiaddr } from '@multiformats/multiaddr';
 import type { Multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p } from 'libp2p';
 import { XcoreError } from '../lib/errors.ts';
+import { nativeTls } from './native-tls.ts';
 import type { PeerName } from './network.ts';
 import { peerNameIn } from './peer-name.ts';
+import { tcp } from './tcp-transport.ts';
 
 /** Connections of one node, both ways; more are refused. */
 export const MAX_CONNECTIONS = 512;
@@ -37,6 +37,8 @@ export const MAX_READ_BUFFER_BYTES = MAX_STREAM_WINDOW_BYTES + 1024 * 1024;
 export const MAX_WRITE_BUFFER_BYTES = 8 * 1024 * 1024;
 /** Deadline of one dial, connection upgrade included. */
 export const DIAL_TIMEOUT_MS = 5_000;
+/** A connection from outside is authenticated and ready for streams after so long, or ended. */
+export const HANDSHAKE_TIMEOUT_MS = 10_000;
 
 /** What a node is made of. */
 export interface NodeOptions {
@@ -47,6 +49,8 @@ export interface NodeOptions {
   readonly maxConnections?: number;
   readonly maxInboundStreams?: number;
   readonly maxOutboundStreams?: number;
+  readonly maxPendingConnections?: number;
+  readonly handshakeTimeoutMs?: number;
 }
 
 /** Starts a libp2p node; the caller stops it. */
@@ -58,9 +62,9 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
     privateKey: await generateKeyPairFromSeed('Ed25519', options.seed),
     addresses: { listen: [...options.listen] },
     nodeInfo: { name: 'xcore', version: '1' },
-    transports: [tcp({ dialOpts: { noDelay: true }, listenOpts: { noDelay: true } })],
+    transports: [tcp()],
     // In this order: TLS is done natively by Node and is the faster one.
-    connectionEncrypters: [tls(), noise()],
+    connectionEncrypters: [nativeTls(), noise()],
     streamMuxers: [
       yamux({
         maxInboundStreams,
@@ -74,7 +78,8 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
     ],
     connectionManager: {
       maxConnections: options.maxConnections ?? MAX_CONNECTIONS,
-      maxIncomingPendingConnections: MAX_PENDING_CONNECTIONS,
+      maxIncomingPendingConnections: options.maxPendingConnections ?? MAX_PENDING_CONNECTIONS,
+      inboundUpgradeTimeout: options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS,
       inboundConnectionThreshold: MAX_NEW_CONNECTIONS_PER_SECOND,
       dialTimeout: DIAL_TIMEOUT_MS,
       addressDialTimeout: DIAL_TIMEOUT_MS,

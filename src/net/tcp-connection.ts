@@ -1,0 +1,146 @@
+// One TCP connection as libp2p sees it, which can turn itself into a TLS connection: Node's TLS then
+// works on the socket itself, without a stream of ours in between. Checks no certificate.
+
+import type { Socket } from 'node:net';
+import { connect, TLSSocket } from 'node:tls';
+import type { TLSSocketOptions } from 'node:tls';
+import { AbortError, TimeoutError } from '@libp2p/interface';
+import type { AbortOptions } from '@libp2p/interface';
+import { AbstractMultiaddrConnection } from '@libp2p/utils';
+import type { AbstractMultiaddrConnectionInit, SendResult } from '@libp2p/utils';
+
+/** A connection on which nothing moved for so long is ended. */
+export const IDLE_CONNECTION_MS = 2 * 60_000;
+/** Bytes given to TLS and not yet sent, beyond which streams wait. */
+export const MAX_UNSENT_TLS_BYTES = 512 * 1024;
+
+/** What a connection is made of. */
+export interface TcpConnectionInit extends Pick<
+  AbstractMultiaddrConnectionInit,
+  'direction' | 'remoteAddr' | 'localAddr' | 'log'
+> {
+  /** Connected, and nobody else's. */
+  readonly socket: Socket;
+}
+
+/** A connected socket; plain until startTls(). */
+export class TcpConnection extends AbstractMultiaddrConnection {
+  /** The TCP socket itself, for as long as the connection lives. */
+  readonly #raw: Socket;
+  /** What bytes go through: the TCP socket, later TLS. */
+  #socket: Socket;
+  readonly #onBytes = (bytes: Uint8Array): void => this.onData(bytes);
+  readonly #onDrain = (): void => void this.safeDispatchEvent('drain');
+  readonly #onEnd = (): void => this.onTransportClosed();
+  readonly #onError = (error: Error): void => this.abort(error);
+
+  constructor({ socket, ...init }: TcpConnectionInit) {
+    super(init);
+    this.#raw = socket;
+    this.#socket = socket;
+    socket.setTimeout(IDLE_CONNECTION_MS, () => this.abort(new TimeoutError('the connection was idle')));
+    socket.on('error', this.#onError);
+    socket.once('close', this.#onEnd);
+    this.#use(socket);
+  }
+
+  /**
+   * Starts TLS, with what was received and not yet read as its first bytes. Resolves after the handshake, with nothing
+   * read: the caller checks the peer, then calls useTls(). Whatever fails, and an abort of `signal`, ends the connection.
+   */
+  async startTls(options: TLSSocketOptions, signal?: AbortSignal): Promise<TLSSocket> {
+    if (this.#socket !== this.#raw) throw new TypeError('TLS has been started');
+    this.#release();
+    // What is still on its way out goes before the handshake.
+    if (this.#raw.writableLength > 0) await new Promise((resolve) => this.#raw.write('', resolve));
+    if (this.readBuffer.byteLength > 0) {
+      this.#raw.unshift(this.readBuffer.slice());
+      this.readBuffer.consume(this.readBuffer.byteLength);
+    }
+    const settled = Promise.withResolvers<void>();
+    const onAbort = (): void => settled.reject(new AbortError('the handshake took too long'));
+    const onClose = (): void => settled.reject(new AbortError('the connection ended in the handshake'));
+    if (this.#raw.destroyed) onClose();
+    if (signal?.aborted) onAbort();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    const socketOptions = { ...options, highWaterMark: MAX_UNSENT_TLS_BYTES };
+    const socket =
+      this.direction === 'inbound'
+        ? new TLSSocket(this.#raw, { ...socketOptions, isServer: true })
+        : connect({ ...socketOptions, socket: this.#raw });
+    this.#socket = socket;
+    socket.on('error', this.#onError);
+    socket.once('error', settled.reject);
+    socket.once('close', onClose);
+    socket.once('secure', settled.resolve);
+    try {
+      await settled.promise;
+    } catch (error) {
+      this.abort(error as Error);
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+      socket.off('error', settled.reject);
+      socket.off('close', onClose);
+    }
+    return socket;
+  }
+
+  /** From now on, bytes go through TLS. */
+  useTls(): void {
+    if (this.#socket === this.#raw) throw new TypeError('TLS has not been started');
+    this.#use(this.#socket);
+  }
+
+  override sendData(data: Iterable<Uint8Array> & { readonly byteLength: number }): SendResult {
+    const sentBytes = data.byteLength;
+    // A header and what follows it leave together.
+    this.#socket.cork();
+    let canSendMore = true;
+    for (const part of data) canSendMore = this.#socket.write(part);
+    this.#socket.uncork();
+    return { sentBytes, canSendMore };
+  }
+
+  override async sendClose(options?: AbortOptions): Promise<void> {
+    if (this.#raw.destroyed) return;
+    const closed = Promise.withResolvers<void>();
+    const onAbort = (): void => closed.reject(new AbortError('the connection did not close in time'));
+    this.#raw.once('close', closed.resolve);
+    options?.signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      this.#socket.destroySoon();
+      await closed.promise;
+    } finally {
+      this.#raw.off('close', closed.resolve);
+      options?.signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  override sendReset(): void {
+    // TLS holds on to the TCP handle, which must not be reset or closed under it; and a half-closed one cannot be reset.
+    if (this.#socket !== this.#raw || this.#raw.writableEnded) this.#socket.destroy();
+    else this.#raw.resetAndDestroy();
+  }
+
+  override sendPause(): void {
+    this.#socket.pause();
+  }
+
+  override sendResume(): void {
+    this.#socket.resume();
+  }
+
+  #use(socket: Socket): void {
+    socket.on('data', this.#onBytes);
+    socket.on('drain', this.#onDrain);
+    socket.once('end', this.#onEnd);
+  }
+
+  #release(): void {
+    this.#raw.pause();
+    this.#raw.off('data', this.#onBytes);
+    this.#raw.off('drain', this.#onDrain);
+    this.#raw.off('end', this.#onEnd);
+  }
+}
