@@ -7,6 +7,7 @@ import { HostJobs } from './host-jobs.ts';
 import type { JobProgress } from './host-jobs.ts';
 import type { HostRegistry } from './host-registry.ts';
 import { HostWatch } from './host-watch.ts';
+import { Inventory } from './inventory.ts';
 import type { MirrorIndex } from './mirror-index.ts';
 import type { Mirrors } from './mirrors.ts';
 import type { BridgeOptions } from './options.ts';
@@ -34,6 +35,7 @@ export interface Care {
   readonly watch: UpkeepTask;
   readonly audit: UpkeepTask;
   readonly repair: UpkeepTask;
+  readonly inventory: UpkeepTask;
   readonly auditor: Auditor;
 }
 
@@ -46,8 +48,13 @@ export async function assembleCare(components: CareComponents, options: BridgeOp
   const auditor = new Auditor({ ...components, onFailure: (host) => failing.add(host) }, options);
   const watch = new HostWatch(
     { ...components, jobs },
-    { repairAfterMs: options.repairAfterMs, evacuateAgainMs: options.maxRepairRetryMs },
+    {
+      repairAfterMs: options.repairAfterMs,
+      evacuateAgainMs: 10 * options.repairRetryMs,
+      inventoryMs: options.inventoryMs,
+    },
   );
+  const inventory = new Inventory({ ...components, auditor }, options);
   const repairer = new Repairer({ ...components, auditor }, options);
   const verifySome = async (host: string, after: Uint8Array, signal: AbortSignal): Promise<JobProgress> => {
     const view = components.registry.get(host);
@@ -60,6 +67,9 @@ export async function assembleCare(components: CareComponents, options: BridgeOp
     auditor,
     watch: (signal) => watch.round(signal),
     repair: (signal) => repairer.round(signal),
+    inventory: async (signal) => {
+      await jobs.round('inventory', (...step) => inventory.step(...step), signal);
+    },
     audit: async (signal) => {
       await auditor.round(signal);
       await jobs.round('verify', (...step) => verifySome(...step), signal);

@@ -119,6 +119,7 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
     // Loops of their own: hosts may take long to answer.
     loop({ audit: care.audit }),
     loop({ repair: care.repair }),
+    loop({ inventory: care.inventory }),
   ];
   return { service, upkeep, care, registry };
 }

@@ -98,10 +98,15 @@ export class Auditor {
   async audit(host: PeerName, shardId: Uint8Array, what: 'leaf' | 'whole', signal: AbortSignal): Promise<AuditOutcome> {
     const { mirrors, registry, log, onFailure } = this.#components;
     const record = await mirrors.get(shardId);
-    if (!record?.mirrors.some((mirror) => mirror.host === host)) return 'skipped';
-    const outcome = await this.#limiter.run(() => this.#ask(host, shardId, record, what, signal));
+    const mirror = record?.mirrors.find((candidate) => candidate.host === host);
+    if (!record || !mirror) return 'skipped';
+    // A last mirror that is known to be bad is held against its host once; that it is good again must be seen as a whole.
+    const doubted = mirror.failed;
+    const outcome = await this.#limiter.run(() => this.#ask(host, shardId, record, doubted ? 'whole' : what, signal));
     if (signal.aborted) return 'skipped';
     this.#audits.inc({ outcome });
+    if (doubted && outcome === 'failed') return outcome;
+    if (doubted && outcome === 'passed') await mirrors.restore(shardId, record.volume, host);
     if (outcome === 'unanswered') registry.unanswered(host);
     else if (outcome !== 'skipped') registry.audited(host, outcome === 'passed');
     if (outcome === 'failed') {

@@ -6,6 +6,7 @@ import { XcoreError } from '../lib/errors.ts';
 import type { EntryHeader, ShardRef } from '../net/proto/wire_pb.ts';
 import type { Owner } from './authenticate.ts';
 import type { HostRegistry } from './host-registry.ts';
+import { decodeNumber, encodeNumber, shardAtEndOf, unnamedOfOthers } from './keys.ts';
 import type { Mirrors } from './mirrors.ts';
 import type { OrderBook } from './order-book.ts';
 import { policyFor } from './policy.ts';
@@ -14,7 +15,7 @@ import { hexOf, sameBytes } from './records.ts';
 import type { RepairQueue } from './repair-queue.ts';
 import { belongsTo, isDurable, queueDelete, unnamedKeyOf } from './shard-directory.ts';
 import type { LoadedShards, ShardDirectory } from './shard-directory.ts';
-import type { StoreWrite } from './store.ts';
+import type { Store, StoreWrite } from './store.ts';
 import type { Volumes } from './volumes.ts';
 
 /** What effects work with. */
@@ -22,6 +23,7 @@ export interface EntryEffectsComponents {
   readonly volumes: Volumes;
   readonly registry: HostRegistry;
   readonly book: OrderBook;
+  readonly store: Store;
   readonly directory: ShardDirectory;
   readonly mirrors: Mirrors;
   readonly queue: RepairQueue;
@@ -32,7 +34,14 @@ export interface EntryEffectsComponents {
 export interface EntryEffectsOptions {
   /** A shard with too few mirrors is left to its client for so long. */
   readonly repairAfterMs: number;
+  /** A shard that no entry names is freed so long after another device began to write. */
+  readonly unnamedAfterMs: number;
 }
+
+/** Entries of which one looks for shards that nobody will name. */
+const UNNAMED_EVERY = 16n;
+/** Such shards that one entry looks at, twice. */
+const MAX_UNNAMED = 512;
 
 /** Derives an entry's effects. */
 export class EntryEffects {
@@ -56,8 +65,37 @@ export class EntryEffects {
     for (const shard of header.shardsAdded) this.#add(owner, shard, header.seq, shards, writes);
     for (const id of header.shardsFreed) checkOwned(owner, id, shards);
     for (const id of header.shardsFreed) this.#free(owner, id, shards, record, writes);
+    if (header.seq % UNNAMED_EVERY === 0n) await this.#freeUnnamed(owner, shards, ids, record, writes);
     for (const [id, shard] of shards) writes.push(directory.save(ids.get(id)!, shard));
     return writes;
+  }
+
+  // What another device stored and has not published it cannot publish any more, now that this one writes. It keeps
+  // such work aside, and gets time to look at it.
+  async #freeUnnamed(
+    owner: Owner,
+    shards: LoadedShards,
+    ids: Map<string, Uint8Array>,
+    record: VolumeRecord,
+    writes: StoreWrite[],
+  ): Promise<void> {
+    const { store, directory, clock } = this.#components;
+    const now = clock.now();
+    const freed: Uint8Array[] = [];
+    for (const range of unnamedOfOthers(owner.volume, owner.peer, MAX_UNNAMED)) {
+      for await (const [key, value] of store.range(range)) {
+        const shardId = shardAtEndOf(key);
+        if (ids.has(hexOf(shardId))) continue;
+        if (value.length < 8) writes.push({ key, value: encodeNumber(BigInt(now)) });
+        else if (now - Number(decodeNumber(value)) >= this.#options.unnamedAfterMs) freed.push(shardId);
+      }
+    }
+    for (const [id, shard] of await directory.load(freed)) {
+      const shardId = Buffer.from(id, 'hex');
+      shards.set(id, shard);
+      ids.set(id, shardId);
+      this.#free(owner, shardId, shards, record, writes);
+    }
   }
 
   #add(owner: Owner, { shardId, sizeBytes }: ShardRef, seq: bigint, shards: LoadedShards, writes: StoreWrite[]): void {

@@ -176,10 +176,10 @@ export class HostRegistry {
     });
   }
 
-  /** Notes a complete inventory, and with it the true number of shards that the host is to hold. */
-  counted(host: PeerName, shards: number): void {
+  /** Notes a complete inventory, and with it, if known, the true number of shards that the host is to hold. */
+  inventoried(host: PeerName, shards: number | undefined): void {
     this.#change(host, (record) => {
-      record.shards = BigInt(shards);
+      if (shards !== undefined) record.shards = BigInt(shards);
       record.inventoryMs = BigInt(this.#clock.now());
     });
   }

@@ -34,6 +34,8 @@ export interface HostWatchOptions {
   readonly repairAfterMs: number;
   /** A disqualified or leaving host that still holds shards is gone through again after so long. */
   readonly evacuateAgainMs: number;
+  /** Between two inventories of a host. */
+  readonly inventoryMs: number;
 }
 
 /** Watches over all hosts. */
@@ -73,6 +75,7 @@ export class HostWatch {
         registry.setLost(host, false);
         await jobs.end('lost', host);
         await jobs.start('back', host);
+        await jobs.start('inventory', host);
         queue.wake();
       }
     } else {
@@ -85,6 +88,8 @@ export class HostWatch {
         await jobs.start('lost', host);
       }
     }
+    const inventoryDue = clock.now() - view.inventoryMs >= this.#options.inventoryMs;
+    if (view.online && inventoryDue && !jobs.has('inventory', host)) await jobs.start('inventory', host);
     if (view.standing.state === 'disqualified' || view.standing.state === 'leaving') await this.#evacuate(view, now);
   }
 

@@ -107,7 +107,7 @@ export function straysOf(host: PeerName, limit: number, from: Uint8Array, to?: U
   return { from: strayKey(host, from), to: to ? strayKey(host, to) : Buffer.from(`x${host}\x01`), limit };
 }
 
-/** A shard that no entry names yet, by the device that stored it and the time of its first receipt. */
+/** A shard that no entry names yet, by the device that stored it and the time of its first receipt. The value says since when another device writes, 8 bytes, or is one byte. */
 export function unnamedKey(volume: Uint8Array, device: PeerName, confirmedMs: number, shardId: Uint8Array): Uint8Array {
   return Buffer.concat([
     Buffer.from('p'),
@@ -118,13 +118,15 @@ export function unnamedKey(volume: Uint8Array, device: PeerName, confirmedMs: nu
   ]);
 }
 
-/** Shards of a device that were stored before `untilMs` and that no entry names. */
-export function unnamedBefore(volume: Uint8Array, device: PeerName, untilMs: number, limit: number): StoreRange {
-  return {
-    from: Buffer.concat([Buffer.from('p'), volume, Buffer.from(`${device}\0`)]),
-    to: unnamedKey(volume, device, untilMs, new Uint8Array()),
-    limit,
-  };
+/** Unnamed shards of all devices of a volume but one; keys as of unnamedKey(). */
+export function unnamedOfOthers(volume: Uint8Array, device: PeerName, limit: number): [StoreRange, StoreRange] {
+  const from = Buffer.concat([Buffer.from('p'), volume]);
+  const own = Buffer.concat([from, Buffer.from(`${device}\0`)]);
+  const afterOwn = Buffer.concat([from, Buffer.from(`${device}\x01`)]);
+  return [
+    { from, to: own, limit },
+    { from: afterOwn, to: Buffer.concat([from, Buffer.from([0xff])]), limit },
+  ];
 }
 
 /** The shard at the end of any key that ends with one. */

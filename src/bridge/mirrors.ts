@@ -19,6 +19,7 @@ import type { Store, StoreWrite } from './store.ts';
 const USUAL_HOSTS = 3;
 /** Hosts of one shard that are to delete it; the oldest is forgotten beyond. */
 const MAX_DELETING = 16;
+const VOLUME_BYTES = 32;
 
 /** What mirrors work with. */
 export interface MirrorsComponents {
@@ -87,6 +88,30 @@ export class Mirrors {
       if (others.length > 0) writes.push(...this.#drop(shardId, record, host, shares));
       else mirror.failed = true;
       return [...writes, directory.save(shardId, record), queue.add(shardId, this.counted(record).length)];
+    });
+  }
+
+  /** Has a host delete a shard that it is not to hold, unless it is by now. */
+  async deleteStray(shardId: Uint8Array, host: PeerName): Promise<void> {
+    const { directory } = this.#components;
+    const volume = (await this.get(shardId))?.volume ?? new Uint8Array(VOLUME_BYTES);
+    await this.#change(shardId, volume, (record) => {
+      if (record?.mirrors.some((mirror) => mirror.host === host)) return [];
+      const writes = [queueDelete(host, shardId, record?.sizeBytes ?? 0, volume)];
+      if (!record || record.deleting.includes(host)) return writes;
+      record.deleting = [...record.deleting, host].slice(-MAX_DELETING);
+      return [...writes, directory.save(shardId, record)];
+    });
+  }
+
+  /** Counts a mirror again that was marked as bad. */
+  async restore(shardId: Uint8Array, volume: Uint8Array, host: PeerName): Promise<void> {
+    const { directory, queue } = this.#components;
+    await this.#change(shardId, volume, (record) => {
+      const mirror = record?.mirrors.find((candidate) => candidate.host === host);
+      if (!record || record.freed || !mirror) return [];
+      mirror.failed = false;
+      return [directory.save(shardId, record), queue.add(shardId, this.counted(record).length)];
     });
   }
 

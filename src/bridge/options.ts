@@ -49,6 +49,12 @@ export interface BridgeOptions {
   readonly parallelAudits: number;
   /** Shards of a host that failed an audit that are looked at in each round of upkeep, until all of them were. */
   readonly verifiedPerRound: number;
+  /** Between two comparisons of what a host holds with what it is to hold. */
+  readonly inventoryMs: number;
+  /** A shard on a host that the bridge does not know is deleted after so long: the bridge may have been restored from a backup. */
+  readonly strayAfterMs: number;
+  /** A shard that no entry names is freed so long after another device than the one that stored it began to write. */
+  readonly unnamedAfterMs: number;
 }
 
 /** The defaults. */
@@ -75,11 +81,14 @@ export const BRIDGE_DEFAULTS: BridgeOptions = {
   parallelRepairs: 8,
   repairBytesPerSecond: 50_000_000,
   repairRetryMs: MINUTE_MS,
-  maxRepairRetryMs: HOUR_MS,
+  maxRepairRetryMs: 6 * HOUR_MS,
   auditsPerDay: 500,
   auditShareADay: 0.002,
   parallelAudits: 16,
   verifiedPerRound: 8,
+  inventoryMs: 24 * HOUR_MS,
+  strayAfterMs: 7 * 24 * HOUR_MS,
+  unnamedAfterMs: 90 * 24 * HOUR_MS,
 };
 
 /** Times that follow from how soon a silent host counts as lost: a short grace period needs quick heartbeats and retries. */

@@ -3,7 +3,7 @@ import t from 'tap';
 import { AuditSchedule } from '../../src/bridge/audit-schedule.ts';
 import { MirrorIndex } from '../../src/bridge/mirror-index.ts';
 import { pickSeed, Random } from '../support/random.ts';
-import { Harness, Party } from './harness.ts';
+import { Harness, Party, someShard } from './harness.ts';
 import type { Client, TestShard } from './harness.ts';
 import { SimulatedHosts } from './simulated-hosts.ts';
 
@@ -215,6 +215,68 @@ t.test('a shard that is freed while it is copied is deleted again', async (t) =>
   t.notOk(await lost!.holds(shard!), 'also on the host that was away');
   await lost!.beat();
   t.equal(bridge.registry.get(lost!.peer)?.shards, 0);
+});
+
+t.test('inventories find what is missing at once, and delete what nobody knows only after a week', async (t) => {
+  const inventoryMs = 10 * MINUTE_MS;
+  const { bridge, network, client, shards } = await world(t, 5, 12, { ...RARE, inventoryMs });
+  const [forgetful] = network.hosts;
+  const stray = someShard(1_000);
+  await forgetful!.plant(stray);
+  const lost = [];
+  for (const shard of shards) if ((await forgetful!.holds(shard)) && lost.push(shard) < 4) await forgetful!.lose(shard);
+  await network.pass(6, (2 * MINUTE_MS) / 8);
+  await network.pass(40, 14_000);
+  for (const shard of shards) {
+    t.equal((await network.intact(shard)).length, 3);
+    const told = await client.locate(shard.shardId);
+    if (lost.slice(0, 3).includes(shard)) t.notOk(told.includes(forgetful!.peer) && !(await forgetful!.holds(shard)));
+  }
+  t.equal(bridge.registry.get(forgetful!.peer)?.shards, (await forgetful!.count()) - 1, 'the stray does not count');
+
+  for (let day = 0; day < 6; day += 1) {
+    bridge.clock.advance(DAY_MS - MINUTE_MS);
+    await network.pass(3, STEP_MS);
+  }
+  t.ok(await forgetful!.holds(stray));
+  bridge.clock.advance(1.5 * DAY_MS);
+  await network.pass(4, STEP_MS);
+  t.notOk(await forgetful!.holds(stray));
+  for (const shard of shards) t.equal((await network.intact(shard)).length, 3);
+});
+
+t.test('a shard that no entry names is freed long after another device took over, and only then', async (t) => {
+  const { bridge, network, client, shards } = await world(t, 3, 2);
+  const [orphan, published] = shards;
+  let device = client;
+  let seq = 0n;
+  let prevHash = new Uint8Array(32);
+  const write = async (count: number, added: TestShard[] = []): Promise<void> => {
+    const { epoch } = await device.lease(true);
+    for (let entry = 0; entry < count; entry += 1) {
+      seq += 1n;
+      const shardsAdded = entry === 0 ? added : [];
+      const head = await device.append({ seq, epoch, prevHash, shardsAdded, shardsFreed: [] });
+      prevHash = new Uint8Array(head.hash);
+    }
+  };
+  await write(1, [published!]);
+  bridge.clock.advance(400 * DAY_MS);
+  await write(40);
+  await network.pass(1, STEP_MS);
+  t.equal((await client.locate(orphan!.shardId)).length, 3, 'its own device may name it yet, however late');
+  device = await bridge.connect(client.owner);
+  await write(20);
+  bridge.clock.advance(89 * DAY_MS);
+  await write(20);
+  t.equal((await device.locate(orphan!.shardId)).length, 3);
+  bridge.clock.advance(2 * DAY_MS);
+  await write(20);
+  t.equal((await device.locate(orphan!.shardId)).length, 0);
+  t.equal((await device.space()).usedBytes, BigInt(published!.sizeBytes));
+  await network.pass(3, STEP_MS);
+  t.equal((await network.intact(orphan!)).length, 0);
+  t.equal((await network.intact(published!)).length, 3);
 });
 
 t.test('audits', async (t) => {

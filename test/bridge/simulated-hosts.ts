@@ -3,7 +3,7 @@
 
 import { rm, writeFile } from 'node:fs/promises';
 import * as promises from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { randomBytes } from 'node:crypto';
 import { leafHashes, shardIdOf } from '../../src/crypto/merkle.ts';
 import { Deletions } from '../../src/host/deletions.ts';
@@ -102,6 +102,13 @@ export class SimulatedHost extends Party {
     await rm(this.pathOf(shard), { force: true });
   }
 
+  /** Holds a shard that nobody gave it. */
+  async plant({ shardId, sizeBytes }: TestShard): Promise<void> {
+    const path = this.pathOf({ shardId, sizeBytes });
+    await promises.mkdir(dirname(path), { recursive: true });
+    await writeFile(path, randomBytes(sizeBytes));
+  }
+
   /** Changes every byte of a shard. */
   async corrupt(shard: TestShard): Promise<void> {
     await writeFile(this.pathOf(shard), randomBytes(shard.sizeBytes));
@@ -169,8 +176,9 @@ export class SimulatedHosts implements HostCalls {
       this.bridge.clock.advance(stepMs);
       for (const host of this.hosts) if (!host.away) await host.beat();
       const { signal } = new AbortController();
-      const { watch, audit, repair } = this.bridge.care;
+      const { watch, audit, repair, inventory } = this.bridge.care;
       await watch(signal);
+      await inventory(signal);
       await audit(signal);
       await repair(signal);
     }

@@ -1,7 +1,8 @@
 // What a host has on its disk, seen from outside.
 
-import { closeSync, fstatSync, openSync, readSync, readdirSync, writeSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, fstatSync, openSync, readFileSync, readSync, readdirSync, writeSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { verifyShard } from '../../src/crypto/merkle.ts';
 
 const LEAF_BYTES = 16_384;
 
@@ -22,6 +23,18 @@ export function filesBelow(dir: string): string[] {
 /** Paths of the shards that a host keeps below `dir`: files named by a shard id, 64 hex digits. */
 export function shardFiles(dir: string): string[] {
   return filesBelow(dir).filter((path) => /(^|\/)[0-9a-f]{64}$/.test(path));
+}
+
+/** Ids (hex) of the shards below `dir` whose bytes are theirs. */
+export function intactShards(dir: string): string[] {
+  return shardFiles(dir).flatMap((path) => {
+    const name = basename(path);
+    try {
+      return verifyShard(Buffer.from(name, 'hex'), readFileSync(path)) ? [name] : [];
+    } catch {
+      return []; // deleted in the meantime
+    }
+  });
 }
 
 /** Flips one bit in every leaf of every shard below `dir`, in place; returns how many shards. */

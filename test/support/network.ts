@@ -96,10 +96,13 @@ export interface TestNetwork {
   recovered(name: string, words: string): Promise<Client>;
 }
 
-/** Starts a bridge and `hosts` hosts, of `space` each; ends with the test `t`. */
-export async function withNetwork(t: Scope, options: { hosts: number; space?: string }): Promise<TestNetwork> {
+/** Starts a bridge, with arguments of its own, and `hosts` hosts, of `space` each; ends with the test `t`. */
+export async function withNetwork(
+  t: Scope,
+  options: { hosts: number; space?: string; bridge?: readonly string[] },
+): Promise<TestNetwork> {
   const run = new Run(t);
-  const bridge = new Server(run, 'bridge', ['bridge']);
+  const bridge = new Server(run, 'bridge', ['bridge', ...(options.bridge ?? [])]);
   await bridge.start();
   const hosts: Server[] = [];
   for (let n = 1; n <= options.hosts; n++) {
