@@ -31,6 +31,10 @@ export interface DaemonOptions {
   readonly allowOther: boolean;
   readonly cacheBytes: number;
   readonly takeOver: boolean;
+  /** Reading moves atime (relatime). */
+  readonly accessTimes: boolean;
+  /** Programs of the mount may not be run. */
+  readonly noExec: boolean;
   /** Multiaddr with /p2p/, or null for the embedded network. */
   readonly bridge: string | null;
   /** 24 words. */
@@ -158,7 +162,7 @@ class MountDaemon implements Daemon {
   }
 
   async #openVolume(): Promise<void> {
-    const { readOnly, takeOver, cacheBytes } = this.#options;
+    const { readOnly, takeOver, cacheBytes, accessTimes } = this.#options;
     this.#mounted = await MountedVolume.open(
       {
         network: this.#network,
@@ -172,6 +176,7 @@ class MountDaemon implements Daemon {
       {
         dir: this.#components.paths.volume,
         cacheBytes,
+        accessTimes,
         readOnly,
         takeOver,
         owner: { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
@@ -199,13 +204,14 @@ class MountDaemon implements Daemon {
   }
 
   async #mount(): Promise<void> {
-    const { mountPoint, readOnly, allowOther } = this.#options;
+    const { mountPoint, readOnly, allowOther, noExec } = this.#options;
     this.#session = await mountKernel(
       this.#mounted.filesystem,
       {
         mountPoint,
         readOnly,
         allowOther,
+        noExec,
         writebackCache: false,
         entryTimeoutMs: KERNEL_CACHE_MS,
         attributeTimeoutMs: KERNEL_CACHE_MS,

@@ -46,6 +46,8 @@ export interface MountedVolumeOptions extends SyncOptions, PublisherOptions {
   /** Folder of all that belongs to the volume. */
   readonly dir: string;
   readonly cacheBytes: number;
+  /** Reading moves atime (relatime); yes unless told. */
+  readonly accessTimes?: boolean;
   readonly seal?: SegmentOptions;
 }
 
@@ -89,7 +91,8 @@ export class MountedVolume {
     }
     this.#uploader = this.#newUploader();
     const writable = (): boolean => this.sync.writer;
-    this.#vfs = new Vfs(this.#volume, { clock, log, writable, room: () => this.#room() });
+    const noAccessTimes = this.#options.accessTimes === false;
+    this.#vfs = new Vfs(this.#volume, { clock, log, writable, room: () => this.#room(), noAccessTimes });
     this.#filesystem = this.#gate.guard(this.#vfs);
   }
 

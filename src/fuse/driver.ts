@@ -10,6 +10,8 @@ export interface MountOptions {
   readonly readOnly: boolean;
   /** Users other than the one who mounts may enter; permissions still apply. */
   readonly allowOther: boolean;
+  /** Programs of the mount may not be run. */
+  readonly noExec?: boolean;
   /** Writes stay in the kernel's page cache and arrive later, merged. */
   readonly writebackCache: boolean;
   /** How long the kernel trusts a name it looked up. */

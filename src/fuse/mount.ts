@@ -13,6 +13,7 @@ const DEVICE = '/dev/fuse';
 const MS_RDONLY = 1;
 const MS_NOSUID = 2;
 const MS_NODEV = 4;
+const MS_NOEXEC = 8;
 const EPERM = 1;
 
 /** Refuses a mount point that is missing, no directory, taken or not empty. `place` is its real path. */
@@ -43,7 +44,7 @@ async function mountAsRoot(place: string, options: MountOptions): Promise<number
     `max_read=${MAX_IO_BYTES}`,
     ...(options.allowOther ? ['allow_other'] : []),
   ];
-  const flags = MS_NOSUID | MS_NODEV | (options.readOnly ? MS_RDONLY : 0);
+  const flags = MS_NOSUID | MS_NODEV | (options.readOnly ? MS_RDONLY : 0) | (options.noExec === true ? MS_NOEXEC : 0);
   const result = await mount(options.fsName, place, MOUNT_TYPE, flags, settings.join(','));
   if (result === 0) return fd;
   closeSync(fd);
@@ -85,6 +86,7 @@ async function mountAsUser(place: string, options: MountOptions): Promise<number
       options.readOnly ? 'ro' : 'rw',
       'nosuid',
       'nodev',
+      ...(options.noExec === true ? ['noexec'] : []),
       `fsname=${options.fsName}`,
       'subtype=xcore',
       'default_permissions',

@@ -11,6 +11,7 @@ import { parseBytes } from '../../lib/units.ts';
 import { currentPaths } from '../context.ts';
 import { receivePassphrase, startDaemonProcess, tellStarter } from '../daemon-process.ts';
 import { requireFuse } from '../fuse-checks.ts';
+import { parseMountOptions, type ListedOptions } from '../mount-options.ts';
 import { mountPointPath, prepareMountPoint, removeMountPoint } from '../mount-point.ts';
 import { note, print, printJson } from '../output.ts';
 import { askPassphrase } from '../prompt.ts';
@@ -25,6 +26,7 @@ interface MountArguments {
   'allow-other': boolean;
   'cache-size': string;
   'take-over': boolean;
+  options: string;
   json: boolean;
   daemon: boolean;
 }
@@ -50,15 +52,32 @@ export const mountCommand: CommandModule<object, MountArguments> = {
         default: false,
         describe: 'become the writer even if another device is; it keeps what it had not stored',
       })
+      .option('options', {
+        alias: 'o',
+        type: 'string',
+        requiresArg: true,
+        default: '',
+        describe: 'as in fstab: ro,allow_other,noatime,noexec,take-over,cache-size=SIZE,home=DIR',
+      })
       .option('json', { type: 'boolean', default: false, describe: 'print JSON' })
       .option('daemon', { type: 'boolean', default: false, hidden: true })
       .example('$0 mount ~/XCloud', 'the folder is there until xcore umount ~/XCloud')
       .example('$0 mount ~/XCloud --cache-size 50GB', 'keep more on this disk'),
   handler: async (args) => {
+    withListed(args, parseMountOptions(args.options));
     if (args.daemon) await serveMount(args);
     else await mount(args);
   },
 };
+
+/** Lets a list of options say what flags of their own could. */
+function withListed(args: MountArguments, listed: ListedOptions): void {
+  args['read-only'] ||= listed.readOnly === true;
+  args['allow-other'] ||= listed.allowOther === true;
+  args['take-over'] ||= listed.takeOver === true;
+  args['cache-size'] = listed.cacheSize ?? args['cache-size'];
+  if (listed.home !== undefined) process.env['XCORE_HOME'] = listed.home;
+}
 
 async function mount(args: MountArguments): Promise<void> {
   parseBytes(args['cache-size']);
@@ -90,10 +109,11 @@ async function mountInBackground(args: MountArguments, dir: string, paths: Paths
   // A wrong passphrase is better told here than by the daemon.
   if (passphrase !== null) await loadIdentity(paths, () => Promise.resolve(passphrase));
   const flags = (['read-only', 'allow-other', 'take-over'] as const).filter((flag) => args[flag]);
+  const list = args.options === '' ? [] : ['--options', args.options];
   const controller = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => controller.abort());
   const ready = await startDaemonProcess(
-    ['mount', dir, '--foreground', '--cache-size', args['cache-size'], ...flags.map((flag) => `--${flag}`)],
+    ['mount', dir, '--foreground', '--cache-size', args['cache-size'], ...list, ...flags.map((flag) => `--${flag}`)],
     { paths, passphrase, signal: controller.signal },
   );
   tellReady(args, dir, ready.notes, ready.pid);
@@ -116,6 +136,7 @@ async function serveMount(args: MountArguments): Promise<void> {
     ? createLogger({ level: logLevel(process.env, 'info'), file: paths.daemonLog })
     : createLogger({ level: logLevel(process.env, 'warn') });
   const trim = new MemoryTrim(log);
+  const { accessTimes = true, noExec = false } = parseMountOptions(args.options);
   try {
     trim.start();
     const identity = await loadIdentity(paths, args.daemon ? receivePassphrase : () => askPassphrase());
@@ -128,6 +149,8 @@ async function serveMount(args: MountArguments): Promise<void> {
         allowOther: args['allow-other'],
         cacheBytes: parseBytes(args['cache-size']),
         takeOver: args['take-over'],
+        accessTimes,
+        noExec,
         bridge: config.bridge,
         phrase: identity.phrase,
         deviceSeed: identity.deviceSeed,
