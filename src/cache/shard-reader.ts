@@ -236,7 +236,7 @@ export class ShardReader {
     }
     const { file, leaves } = await opened;
     const start = first * LEAF_SIZE_BYTES;
-    const bytes = Buffer.allocUnsafe(Math.min((last + 1) * LEAF_SIZE_BYTES, entry.sizeBytes) - start);
+    const bytes = Buffer.allocUnsafeSlow(Math.min((last + 1) * LEAF_SIZE_BYTES, entry.sizeBytes) - start);
     await readFully(file, bytes, start);
     for (let leaf = first; leaf <= last; leaf++) {
       const at = (leaf - first) * LEAF_SIZE_BYTES;
