@@ -8,7 +8,7 @@ import { isSupported, isTooNew, negotiate, putAgreement } from './handshake.ts';
 import { Notifier } from './notifier.ts';
 import type { AnyOperation, HandlerContext } from './operation.ts';
 import { OPERATIONS } from './operations/table.ts';
-import { WaitingReads } from './interrupts.ts';
+import { WaitingRequests } from './interrupts.ts';
 import { ReplyWriter, validity } from './reply.ts';
 import { RequestLoop } from './request-loop.ts';
 import { MalformedRequest, Request } from './request.ts';
@@ -43,8 +43,8 @@ export class KernelSession implements Session {
   readonly #context: { -readonly [Key in keyof HandlerContext]: HandlerContext[Key] };
   readonly #handshake = Promise.withResolvers<void>();
   readonly #end = Promise.withResolvers<void>();
-  readonly #waitingReads = new WaitingReads();
-  /** Kept for the next read as long as reads are answered at once. */
+  readonly #waiting = new WaitingRequests();
+  /** Kept for the next request as long as they are answered at once. */
   #spareAbort = new AbortController();
   #inFlight = 0;
   #isOpen = true;
@@ -150,16 +150,16 @@ export class KernelSession implements Session {
   }
 
   #answerLater(request: Request, operation: AnyOperation, result: Promise<unknown>): void {
-    const isRead = request.opcode === OP.READ;
-    if (isRead) {
-      this.#waitingReads.add(request.unique, request.pid, this.#spareAbort);
+    const canEnd = request.opcode === OP.READ || request.opcode === OP.WRITE;
+    if (canEnd) {
+      this.#waiting.add(request.unique, request.pid, this.#spareAbort);
       this.#spareAbort = new AbortController();
     }
     if (++this.#inFlight === MAX_IN_FLIGHT) this.#loop.pause();
     const settle = (): boolean => {
       if (this.#inFlight-- === MAX_IN_FLIGHT) this.#loop.resume();
-      // a read that is gone from here was interrupted and is answered already
-      return !isRead || this.#waitingReads.remove(request.unique);
+      // one that is gone from here was interrupted and is answered already
+      return !canEnd || this.#waiting.remove(request.unique);
     };
     result.then(
       (value) => {
@@ -196,12 +196,12 @@ export class KernelSession implements Session {
 
   #interrupt(request: Request): void {
     const unique = request.u64(INTERRUPT_IN.unique);
-    const reason = new XcoreError('EINTR', 'the reader was interrupted');
-    const verdict = this.#waitingReads.interrupt(unique, reason, () => {
+    const reason = new XcoreError('EINTR', 'the caller was interrupted');
+    const verdict = this.#waiting.interrupt(unique, reason, () => {
       // EAGAIN to an interrupt makes the kernel send it again
       if (this.#isOpen) this.#check(this.#reply.sendError(request.unique, ERRNO.EAGAIN), OP.INTERRUPT);
     });
-    if (verdict === 'ended') this.#check(this.#reply.sendError(unique, ERRNO.EINTR), OP.READ);
+    if (verdict === 'ended') this.#check(this.#reply.sendError(unique, ERRNO.EINTR), OP.INTERRUPT);
   }
 
   #init(request: Request): void {
@@ -235,7 +235,7 @@ export class KernelSession implements Session {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     if (errno !== ENODEV) this.#log.error({ errno }, 'reading requests failed, the mount ends');
-    this.#waitingReads.abortAll(new XcoreError('CLOSED', 'the mount has ended'));
+    this.#waiting.abortAll(new XcoreError('CLOSED', 'the mount has ended'));
     this.#handshake.reject(new XcoreError('FUSE_MISSING', 'the mount ended before it was usable'));
     void this.#notifier.stop().finally(() => {
       closeSync(this.#components.fd);

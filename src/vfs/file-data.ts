@@ -12,8 +12,19 @@ const ZEROS = Buffer.alloc(1024 * 1024);
 /** Shards fetched ahead of one another at once, over all readers. */
 const MAX_PREFETCHES = 4;
 
-/** Takes a write: encrypted and in the tree when this returns, or when its promise resolves. */
-export function write(state: VolumeState, ino: number, offset: number, data: Buffer, cached: boolean): Now<void> {
+/**
+ * Takes a write: encrypted and in the tree when this returns, or when its promise resolves. One that waits
+ * for room is given up when `signal` aborts (EINTR).
+ */
+export function write(
+  state: VolumeState,
+  ino: number,
+  offset: number,
+  data: Buffer,
+  cached: boolean,
+  signal?: AbortSignal,
+): Now<void> {
+  assertGoesOn(signal);
   state.assertWritable();
   if (offset + data.length > MAX_FILE_SIZE_BYTES) throw new XcoreError('EFBIG');
   if (data.length === 0) return;
@@ -21,9 +32,14 @@ export function write(state: VolumeState, ino: number, offset: number, data: Buf
   if (!(admitted instanceof Promise)) return store(state, ino, offset, data, cached);
   const copy = Buffer.from(data);
   return admitted.then(() => {
+    assertGoesOn(signal);
     state.assertWritable(); // which may have changed while this waited
     store(state, ino, offset, copy, cached);
   });
+}
+
+function assertGoesOn(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw new XcoreError('EINTR', 'the write was interrupted before it began');
 }
 
 function store(state: VolumeState, ino: number, offset: number, data: Buffer, cached: boolean): void {

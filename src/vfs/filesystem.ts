@@ -120,9 +120,9 @@ export interface Filesystem {
   /**
    * Takes all of `data` or fails. `data` is borrowed: it is valid only until write() returns (its
    * promise, if any, may be pending). `cached`: these are pages written back by the kernel, which
-   * keeps times and privileges itself.
+   * keeps times and privileges itself. What still waits when `signal` aborts is not done.
    */
-  write(ino: number, handle: number, offset: number, data: Buffer, cached: boolean): Now<void>;
+  write(ino: number, handle: number, offset: number, data: Buffer, cached: boolean, signal?: AbortSignal): Now<void>;
   /** Every close(2) of a descriptor. */
   flush(ino: number, handle: number): Now<void>;
   fsync(ino: number, handle: number, dataOnly: boolean): Now<void>;

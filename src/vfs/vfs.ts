@@ -161,8 +161,8 @@ export class Vfs implements Filesystem {
     return read(this.#state, ino, handle, offset, sizeBytes, signal);
   }
 
-  write(ino: number, _handle: number, offset: number, data: Buffer, cached: boolean): Now<void> {
-    return write(this.#state, ino, offset, data, cached);
+  write(ino: number, _handle: number, offset: number, data: Buffer, cached: boolean, signal?: AbortSignal): Now<void> {
+    return write(this.#state, ino, offset, data, cached, signal);
   }
 
   flush(_ino: number, handle: number): Now<void> {

@@ -36,6 +36,8 @@ export const MISCHIEF = {
   hangs: 'hangs',
   /** reading hangs for ever, also when aborted. */
   deaf: 'deaf',
+  /** writing waits until it is aborted. */
+  full: 'full',
   /** reading gives more bytes than asked for. */
   generous: 'generous',
 } as const;
@@ -238,7 +240,17 @@ export class MemoryFilesystem implements Filesystem {
     return parts;
   }
 
-  write(ino: number, handle: number, offset: number, data: Buffer, cached: boolean): void {
+  write(
+    ino: number,
+    handle: number,
+    offset: number,
+    data: Buffer,
+    cached: boolean,
+    signal?: AbortSignal,
+  ): void | Promise<void> {
+    if (this.#node(1).entries.get(MISCHIEF.full)?.ino === ino) {
+      return new Promise((_resolve, reject) => signal?.addEventListener('abort', () => reject(signal.reason as Error)));
+    }
     const node = this.#opened(ino, handle);
     if (offset + data.length > node.attributes.sizeBytes) this.#resize(node, offset + data.length);
     data.copy(node.data, offset);

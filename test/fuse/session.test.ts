@@ -86,6 +86,22 @@ print('read came back', flush=True)`;
   t.same(mounted.logs, []);
 });
 
+void t.test('a signal that ends its writer ends a write that waits for room', async (t) => {
+  const mounted = await startMount({ writebackCache: false });
+  t.teardown(() => mounted.stop());
+  const path = join(mounted.directory, MISCHIEF.full);
+  fs.writeFileSync(path, '');
+  for (const signal of ['SIGINT', 'SIGKILL'] as const) {
+    const child = spawn('dd', ['if=/dev/zero', `of=${path}`, 'bs=1000', 'count=1'], { stdio: 'ignore' });
+    t.teardown(() => child.kill('SIGKILL'));
+    const exit = new Promise((resolve) => child.once('exit', (_code, by) => resolve(by)));
+    await delay(300);
+    child.kill(signal);
+    t.equal(await exit, signal);
+  }
+  t.equal(fs.readdirSync(mounted.directory).length, 1, 'the mount lives on');
+});
+
 void t.test('more requests than may wait at once are all answered', async (t) => {
   const mounted = await startMount({ slow: true, directIo: true, entryTimeoutMs: 0, attributeTimeoutMs: 0 });
   t.teardown(() => mounted.stop());

@@ -137,11 +137,13 @@ const write = operation<void>(
     const borrowed = request.borrow(WRITE_IN.bytes, request.limit);
     // the kernel does not know that pages of a mapping move the times
     if ((flags & WRITE_CACHE) !== 0 && !cached) context.forgetAttributes(request.nodeid);
-    if ((flags & WRITE_KILL_SUIDGID) === 0) return filesystem.write(request.nodeid, handle, offset, borrowed, cached);
+    const signal = context.interruptSignal(request);
+    const put = (data: Buffer): Now<void> => filesystem.write(request.nodeid, handle, offset, data, cached, signal);
+    if ((flags & WRITE_KILL_SUIDGID) === 0) return put(borrowed);
     const dropped = dropPrivileges(request, context);
-    if (!(dropped instanceof Promise)) return filesystem.write(request.nodeid, handle, offset, borrowed, cached);
+    if (!(dropped instanceof Promise)) return put(borrowed);
     const copy = Buffer.from(borrowed);
-    return dropped.then(() => filesystem.write(request.nodeid, handle, offset, copy, cached));
+    return dropped.then(() => put(copy));
   },
   (reply, _result, request) => {
     reply.putStruct(WRITE_OUT_BYTES).writeUInt32LE(request.limit, 0);
