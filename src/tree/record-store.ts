@@ -179,6 +179,11 @@ export class RecordStore {
     }, delayMs);
   }
 
+  /** Whether the last commit succeeded. */
+  get isHealthy(): boolean {
+    return !this.#closed && this.#failure === null;
+  }
+
   /** Throws what the last commit failed with, if it failed: nothing new is taken until one succeeds. */
   assertHealthy(): void {
     if (this.#closed) throw new XcoreError('CLOSED', 'the index is closed');
@@ -332,12 +337,13 @@ export class RecordStore {
   /** Commits what is left and closes the database. */
   async close(): Promise<void> {
     if (this.#closed) return;
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = null;
     try {
       await this.commit(true);
     } finally {
       this.#closed = true;
+      // also the next try of what failed just now, which would open the database again
+      if (this.#timer !== null) clearTimeout(this.#timer);
+      this.#timer = null;
       await this.#running;
       await this.#index.close(this.#failure === null);
     }

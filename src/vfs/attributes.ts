@@ -78,7 +78,8 @@ export function truncate(state: VolumeState, inode: Inode, sizeBytes: number): N
  * may say that it must not. True when it moved.
  */
 export function noteAccess(state: VolumeState, inode: Inode, flags: number): boolean {
-  if ((flags & O_NOATIME) !== 0 || state.c.noAccessTimes === true || !state.c.writable()) return false;
+  if ((flags & O_NOATIME) !== 0 || state.c.noAccessTimes === true) return false;
+  if (!state.c.writable() || !state.tree.store.isHealthy) return false;
   const nowNs = state.c.clock.nowNs();
   const isDue =
     inode.atimeNs <= inode.mtimeNs || inode.atimeNs <= inode.ctimeNs || nowNs - inode.atimeNs >= ATIME_AGE_NS;
