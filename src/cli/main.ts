@@ -13,6 +13,7 @@ const COMMANDS: Record<string, () => Promise<unknown>> = {
   umount: async () => (await import('./commands/umount.ts')).umountCommand,
   status: async () => (await import('./commands/status.ts')).statusCommand,
   flush: async () => (await import('./commands/flush.ts')).flushCommand,
+  fsck: async () => (await import('./commands/fsck.ts')).fsckCommand,
   serve: async () => (await import('./commands/serve.ts')).serveCommand,
   bridge: async () => (await import('./commands/bridge.ts')).bridgeCommand,
   doctor: async () => (await import('./commands/doctor.ts')).doctorCommand,

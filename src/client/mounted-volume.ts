@@ -75,7 +75,13 @@ export class MountedVolume {
   /** Opens what is on this disk; nothing runs yet. Errors as those of openLocalVolume(). */
   static async open(components: MountedVolumeComponents, options: MountedVolumeOptions): Promise<MountedVolume> {
     const mounted = new MountedVolume(components, options);
-    await mounted.#begin();
+    try {
+      await mounted.#begin();
+    } catch (error) {
+      // a damaged index is found while it is looked at
+      await mounted.#volume?.close().catch(() => undefined);
+      throw error;
+    }
     return mounted;
   }
 

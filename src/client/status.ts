@@ -55,7 +55,7 @@ export function statusOf(s: StatusSources): MountStatus {
   const aside = s.setAside.map(({ path, timeMs }) => ({
     timeMs,
     code: 'LEASE_LOST',
-    message: `work that was never published, because another device wrote the volume, is kept in ${path}`,
+    message: `work that could not be published is kept in ${path}`,
     advice: 'nothing reads it by itself; remove the folder once you do not need it',
   }));
   return {

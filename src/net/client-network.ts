@@ -163,6 +163,10 @@ export class ClientNetwork implements Network {
     return this.#running().fetcher.fetchLeaves(id, sizeBytes, firstLeaf, leafCount, signal);
   }
 
+  async mirrors(id: Uint8Array): Promise<number> {
+    return (await this.#running().bridge.locate(id)).length;
+  }
+
   async append(entry: WireEntry): Promise<Head> {
     return this.#running().bridge.append(entry);
   }

@@ -145,6 +145,9 @@ export interface Network {
     signal?: AbortSignal,
   ): Promise<Uint8Array>;
 
+  /** How many mirrors of a shard the bridge knows. */
+  mirrors(id: Uint8Array): Promise<number>;
+
   /** Appends by compare-and-swap; STALE_HEAD or LEASE_LOST when it is not the next one. */
   append(entry: WireEntry): Promise<Head>;
   readLog(fromSeq: number, maxBytes: number, headersOnly?: boolean): Promise<{ entries: WireEntry[]; head: Head }>;

@@ -131,6 +131,10 @@ export class WorkerNetwork implements Network {
     return (await this.#call('fetchLeaves', [id, sizeBytes, firstLeaf, leafCount], signal)) as Uint8Array;
   }
 
+  async mirrors(id: Uint8Array): Promise<number> {
+    return (await this.#call('mirrors', [id])) as number;
+  }
+
   async append({ header, signature, body }: WireEntry): Promise<Head> {
     return (await this.#call('append', [{ header, signature, body }])) as Head;
   }

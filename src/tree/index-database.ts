@@ -53,14 +53,14 @@ export class IndexDatabase {
 
   /** Opens or creates a database. HOME_LOCKED when another process has it open, CORRUPT_RECORD when it is damaged. */
   static async open(dir: string, guard?: IndexGuard): Promise<IndexDatabase> {
+    // LevelDB would take it for a new one, and remove what is there; it opens by itself once it is made
+    if (isHeadless(dir)) throw damagedIndex('its file CURRENT is gone');
     const database = new IndexDatabase(dir, guard);
     await database.#open();
     return database;
   }
 
   async #open(): Promise<void> {
-    // LevelDB would take it for a new one, and remove what is there
-    if (isHeadless(this.#dir)) throw damagedIndex('its file CURRENT is gone');
     try {
       await this.#db.open();
     } catch (error) {
@@ -125,7 +125,9 @@ export class IndexDatabase {
     const iterator = this.#db.iterator(range);
     try {
       for (;;) {
-        const entries = await iterator.nextv(batch);
+        const entries = await iterator.nextv(batch).catch((error: unknown) => {
+          throw damagedIndex('a part of it cannot be read', error);
+        });
         if (entries.length === 0) return;
         yield entries;
       }

@@ -1,0 +1,234 @@
+// Bits that change on the local disk: never a wrong byte to a reader, found by a check, and repaired from
+// the log and the hosts, with what only this machine had.
+
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { fsck } from '../../src/client/fsck/fsck.ts';
+import type { FsckReport } from '../../src/client/fsck/fsck.ts';
+import { systemClock } from '../../src/lib/clock.ts';
+import { hasCode } from '../../src/lib/errors.ts';
+import { silentLogger } from '../../src/lib/log.ts';
+import { ClientNetwork } from '../../src/net/client-network.ts';
+import { pickSeed, Random } from '../support/random.ts';
+import { until, World } from './device.ts';
+import type { Device, Volume } from './device.ts';
+
+const isLong = process.env['XCORE_TEST_LONG'] === '1';
+const INDEX_ROUNDS = isLong ? 200 : 12;
+
+t.setTimeout(isLong ? 3_600_000 : 240_000);
+const seed = pickSeed();
+t.comment(`XCORE_TEST_SEED=${seed}`);
+const random = new Random(seed);
+
+/** Runs a check as the command does. */
+async function check(device: Device, repair: boolean, online = true): Promise<FsckReport> {
+  const { keys, world } = device.volume;
+  const network = new ClientNetwork({ bridge: world.address, deviceSeed: device.seed, ownerSeed: keys.ownerSeed });
+  let connected = false;
+  network.on('connection', (up) => (connected = up));
+  if (online) {
+    await network.start();
+    await until('the bridge answers', () => connected);
+  }
+  try {
+    return await fsck(
+      { network: online ? network : null, keys, clock: systemClock, log: silentLogger, progress: () => undefined },
+      { dir: device.dir, repair },
+    );
+  } finally {
+    await network.stop();
+  }
+}
+
+/** Published files, and files that only this device has. */
+interface Files {
+  readonly published: Map<string, Buffer>;
+  readonly staged: Map<string, Buffer>;
+}
+
+async function fill(device: Device): Promise<Files> {
+  const files: Files = { published: new Map(), staged: new Map() };
+  for (let n = 0; n < 12; n++) files.published.set(`published ${n}`, random.bytes(random.between(1, 60_000)));
+  files.published.set('large', random.bytes(3_000_000));
+  for (const [name, content] of files.published) await device.write(name, content);
+  await device.flush();
+  for (let n = 0; n < 6; n++) files.staged.set(`staged ${n}`, random.bytes(random.between(1, 60_000)));
+  for (const [name, content] of files.staged) await device.write(name, content);
+  return files;
+}
+
+function flip(path: string, flips = 1): void {
+  const bytes = readFileSync(path);
+  for (let n = 0; n < flips; n++) {
+    const at = random.below(bytes.length);
+    bytes[at] = bytes[at]! ^ (1 << random.below(8));
+  }
+  writeFileSync(path, bytes);
+}
+
+/** Names of files that are not there, cannot be read, or, in `wrong`, hold other bytes. */
+async function compare(
+  device: Device,
+  files: ReadonlyMap<string, Buffer>,
+): Promise<{ missing: string[]; failed: string[]; wrong: string[] }> {
+  const result = { missing: [] as string[], failed: [] as string[], wrong: [] as string[] };
+  for (const [name, content] of files) {
+    try {
+      const found = await device.read(name);
+      if (found === undefined) result.missing.push(name);
+      else if (!found.equals(content)) result.wrong.push(name);
+    } catch (error) {
+      if (!hasCode(error, 'CORRUPT_RECORD', 'CORRUPT_SHARD', 'EIO', 'NO_MIRROR', 'BAD_FORMAT', 'ENOENT')) throw error;
+      result.failed.push(name);
+    }
+  }
+  return result;
+}
+
+const NOTHING = { missing: [], failed: [], wrong: [] };
+
+function shardFilesOf(device: Device): string[] {
+  const cache = join(device.dir, 'current/cache');
+  return readdirSync(cache, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.includes('/'))
+    .map((name) => join(cache, name));
+}
+
+const world = await World.start(t, 2);
+
+/** A device with files, off. */
+async function prepared(volume: Volume): Promise<{ device: Device; files: Files }> {
+  const device = await volume.device(t).on();
+  await device.becomesWriter();
+  const files = await fill(device);
+  await device.off();
+  return { device, files };
+}
+
+await t.test('a sound volume is clean, with what is staged, and a repair leaves it alone', async (t) => {
+  const { device, files } = await prepared(await world.volume());
+  const report = await check(device, true);
+  t.strictSame(report.findings, []);
+  t.equal(report.state, 'clean');
+  t.strictSame(report.repairs, []);
+  t.ok(report.checked!.logEntries > 0 && report.checked!.unpublished > 0 && report.checked!.localFiles > 0);
+  const offline = await check(device, false, false);
+  t.equal(offline.state, 'clean');
+  t.equal(offline.notChecked.length, 1, 'what was not looked at is said');
+  await device.on();
+  t.strictSame(await compare(device, new Map([...files.published, ...files.staged])), NOTHING);
+  await t.rejects(check(device, false), { code: 'HOME_LOCKED' }, 'not while it is mounted');
+  await device.off();
+});
+
+await t.test('flips in cached shards reach no reader: another mirror is used, or it is EIO and said', async (t) => {
+  const { device, files } = await prepared(await world.volume());
+  const all = new Map([...files.published, ...files.staged]);
+  const sound = device.copy();
+  for (let round = 0; round < 3; round++) {
+    for (const path of shardFilesOf(device)) flip(path, 3);
+    const found = await check(device, false);
+    t.equal(found.state, 'damaged');
+    t.ok(found.findings.some(({ area, remedy }) => area === 'files' && remedy === 'refetch'));
+    t.ok(found.lostFiles.length > 0 && found.lostFiles.every((name) => files.staged.has(name.slice(1))));
+    await device.on();
+    const read = await compare(device, all);
+    t.strictSame([read.wrong, read.missing], [[], []], 'no wrong byte');
+    t.ok(
+      read.failed.every((name) => files.staged.has(name)),
+      'what hosts have is whole',
+    );
+    t.ok(read.failed.length > 0, 'what only this disk had is an error');
+    t.match(device.problem('CORRUPT_SHARD'), /damaged/, 'which the status names');
+    await device.off();
+    rmSync(device.dir, { recursive: true });
+    cpSync(sound, device.dir, { recursive: true });
+  }
+  for (const path of shardFilesOf(device).slice(0, 1)) flip(path, 3);
+  const repaired = await check(device, true);
+  t.equal(repaired.state, 'repaired', repaired.left.map(({ message }) => message).join());
+  await device.on();
+  t.strictSame(await compare(device, all), NOTHING);
+  await device.off();
+});
+
+await t.test('flips in the files of the index are found and repaired, with what was staged', async (t) => {
+  const { device, files } = await prepared(await world.volume());
+  const all = new Map([...files.published, ...files.staged]);
+  // from its log into a table
+  t.equal((await check(device, false, false)).state, 'clean');
+  const sound = device.copy();
+  const counts = { refused: 0, harmless: 0, repaired: 0, setAside: 0 };
+  for (let round = 0; round < INDEX_ROUNDS; round++) {
+    const index = join(device.dir, 'current/index');
+    const kinds = [/\.ldb$/, /\.log$/, /^MANIFEST/, /^CURRENT$/].filter((kind) =>
+      readdirSync(index).some((name) => kind.test(name) && readFileSync(join(index, name)).length > 0),
+    );
+    const kind = kinds[round % kinds.length]!;
+    const name = random.pick(
+      readdirSync(index).filter((each) => kind.test(each) && readFileSync(join(index, each)).length > 0),
+    );
+    const how = random.below(4);
+    if (how === 0) rmSync(join(index, name));
+    else flip(join(index, name), [1, 1, 8, 64][how]);
+    const what = `round ${round}: ${name}, ${how === 0 ? 'removed' : `${[1, 1, 8, 64][how]} flips`}`;
+
+    const damaged = device.copy();
+    // what it published would be news to the next round's copy
+    const readOnly = true;
+    try {
+      await device.on({ readOnly });
+      const read = await compare(device, all);
+      t.strictSame(read.wrong, [], `${what}: no wrong byte`);
+    } catch (error) {
+      counts.refused++;
+      const message = (error as Error).message;
+      t.ok(hasCode(error, 'CORRUPT_RECORD') && /xcore fsck --repair/.test(message), `${what}: ${message}`);
+    }
+    await device.off();
+    rmSync(device.dir, { recursive: true });
+    cpSync(damaged, device.dir, { recursive: true });
+    rmSync(damaged, { recursive: true });
+
+    const report = await check(device, true);
+    t.not(report.state, 'damaged', `${what}: ${report.left.map(({ message }) => message).join('; ')}`);
+    if (report.state === 'clean') counts.harmless++;
+    else counts.repaired++;
+    if (report.setAside !== null) {
+      counts.setAside++;
+      t.ok(existsSync(join(report.setAside, 'index')), `${what}: the old state is kept`);
+    }
+    await device.on({ readOnly });
+    t.strictSame(await compare(device, files.published), NOTHING, `${what}: what was published is there`);
+    const staged = await compare(device, files.staged);
+    t.strictSame(staged.wrong, []);
+    if (report.setAside === null) t.strictSame(staged, NOTHING, `${what}: what was staged is there, or set aside`);
+    await device.off();
+    rmSync(device.dir, { recursive: true });
+    cpSync(sound, device.dir, { recursive: true });
+  }
+  t.comment(JSON.stringify(counts));
+  t.ok(counts.repaired > counts.setAside, 'staged work can be carried over');
+});
+
+await t.test('what a repair carried over is published, and reaches another device', async (t) => {
+  const volume = await world.volume();
+  const { device, files } = await prepared(volume);
+  writeFileSync(join(device.dir, 'current/index/CURRENT'), 'nonsense');
+  t.equal((await check(device, false)).state, 'damaged');
+  await t.rejects(check(device, true, false), { code: 'UNREACHABLE' }, 'a repair needs the log');
+  const report = await check(device, true);
+  t.equal(report.state, 'repaired');
+  await device.on();
+  await device.becomesWriter();
+  await device.write('after', 'the repair');
+  await device.flush();
+  const other = await volume.device(t).on();
+  t.equal(report.setAside, null);
+  t.strictSame(await compare(other, new Map([...files.published, ...files.staged])), NOTHING);
+  t.equal(await other.text('after'), 'the repair');
+  await other.off();
+  await device.off();
+});
