@@ -19,7 +19,7 @@ import { readCheckpoint } from '../src/client/checkpoint.ts';
 import type { CheckpointComponents } from '../src/client/checkpoint.ts';
 import { EntryCodec } from '../src/client/log-entry.ts';
 import { signAuthentication } from '../src/net/authentication.ts';
-import { encodeFrame, FrameDecoder } from '../src/net/frames.ts';
+import { encodeFrame, FrameDecoder } from '../src/net/frame-codec.ts';
 import { checkOrder, signOrder, signReceipt, verifyOrder, verifyReceipt } from '../src/net/orders.ts';
 import { peerNameOf } from '../src/net/peer-name.ts';
 import { BRIDGE_FRAME_BYTES } from '../src/net/protocols.ts';

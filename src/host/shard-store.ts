@@ -11,6 +11,7 @@ import {
   shardIdOf,
 } from '../crypto/merkle.ts';
 import { XcoreError } from '../lib/errors.ts';
+import { markTemporary } from '../lib/free-buffer.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { Logger } from '../lib/log.ts';
 import type { HostFs } from './host-fs.ts';
@@ -118,7 +119,7 @@ export class ShardStore {
     }
   }
 
-  /** The bytes of a whole shard, unchecked: who reads it checks it. NOT_FOUND. */
+  /** The bytes of a whole shard, unchecked: who reads it checks it. The parts are the caller's, to free as well. NOT_FOUND. */
   async read(id: Uint8Array, sizeBytes: number): Promise<AsyncIterable<Buffer>> {
     await this.#checkStored(id, sizeBytes);
     return this.#readParts(id, sizeBytes);
@@ -176,7 +177,9 @@ export class ShardStore {
     const file = await this.#open(id);
     try {
       for (let at = 0; at < sizeBytes; at += READ_BYTES) {
-        yield await readExactly(file, at, Math.min(READ_BYTES, sizeBytes - at));
+        const part = await readExactly(file, at, Math.min(READ_BYTES, sizeBytes - at));
+        markTemporary(part);
+        yield part;
       }
     } finally {
       await file.close();
@@ -233,28 +236,32 @@ class LeafHasher {
     for (let at = 0; at < part.length;) {
       const inLeaf = this.#receivedBytes % LEAF_SIZE_BYTES;
       const taken = part.subarray(at, at + LEAF_SIZE_BYTES - inLeaf);
-      this.#leaf.set(taken, inLeaf);
       this.#receivedBytes += taken.length;
       at += taken.length;
-      if (this.#receivedBytes % LEAF_SIZE_BYTES === 0) this.#close(LEAF_SIZE_BYTES);
+      if (taken.length === LEAF_SIZE_BYTES) {
+        this.#close(taken);
+        continue;
+      }
+      this.#leaf.set(taken, inLeaf);
+      if (this.#receivedBytes % LEAF_SIZE_BYTES === 0) this.#close(this.#leaf);
     }
   }
 
   finish(): Buffer {
     if (this.#receivedBytes !== this.#sizeBytes) throw new XcoreError('PROTOCOL', 'fewer bytes than announced');
     const rest = this.#sizeBytes % LEAF_SIZE_BYTES;
-    if (rest > 0) this.#close(rest);
+    if (rest > 0) this.#close(this.#leaf.subarray(0, rest));
     return this.#hashes;
   }
 
-  #close(length: number): void {
+  #close(leaf: Uint8Array): void {
     const index = Math.ceil(this.#receivedBytes / LEAF_SIZE_BYTES) - 1;
-    this.#hashes.set(leafHash(this.#leaf.subarray(0, length)), index * HASH_SIZE_BYTES);
+    this.#hashes.set(leafHash(leaf), index * HASH_SIZE_BYTES);
   }
 }
 
 async function readExactly(file: Awaited<ReturnType<HostFs['open']>>, offset: number, length: number): Promise<Buffer> {
-  const bytes = Buffer.allocUnsafe(length);
+  const bytes = Buffer.allocUnsafeSlow(length);
   for (let done = 0; done < length;) {
     const { bytesRead } = await file.read(bytes, done, length - done, offset + done);
     if (bytesRead === 0) throw new XcoreError('CORRUPT_SHARD', 'the stored shard is too short');

@@ -5,3 +5,15 @@
 export function freeBuffer({ buffer, byteLength }: Uint8Array): void {
   if (buffer instanceof ArrayBuffer && buffer.byteLength === byteLength) buffer.transfer(0);
 }
+
+const temporary = new WeakSet<ArrayBufferLike>();
+
+/** Says that whoever uses this buffer last may free it; it owns all of its memory. */
+export function markTemporary({ buffer }: Uint8Array): void {
+  temporary.add(buffer);
+}
+
+/** Frees the memory below this part of a buffer, if that was marked as temporary; all its parts have no bytes afterwards. */
+export function freeTemporary({ buffer }: Uint8Array): void {
+  if (temporary.delete(buffer) && buffer instanceof ArrayBuffer) buffer.transfer(0);
+}

@@ -1,119 +1,29 @@
-// Length-prefixed frames over a libp2p stream: an unsigned LEB128 length, then so many bytes.
+// Frames over a libp2p stream.
 // Knows nothing of what is inside a frame.
 
 import type { Stream } from '@libp2p/interface';
+import { Uint8ArrayList } from 'uint8arraylist';
 import { asError, XcoreError } from '../lib/errors.ts';
+import { freeTemporary } from '../lib/free-buffer.ts';
 import { toNetworkError } from './failure.ts';
+import {
+  encodeFrame,
+  encodePrefix,
+  FrameDecoder,
+  joinParts,
+  MAX_COPIED_BYTES,
+  MAX_PREFIX_BYTES,
+} from './frame-codec.ts';
 
-const MAX_PREFIX_BYTES = 4;
 /** Bytes received and not yet read, beyond which the sender is made to wait; at least one frame. */
 const READ_AHEAD_BYTES = 1024 * 1024;
-/** Frames up to this length are copied out of the network's buffers. */
-const MAX_COPIED_BYTES = 64 * 1024;
 /** Bytes that wait for the connection, beyond which write() waits too. */
 const MAX_UNSENT_BYTES = 512 * 1024;
 /** How long an ended stream may linger until the other side has ended it too. */
 const CLOSE_GRACE_MS = 2_000;
 
-/** One frame, ready to be sent; empty ones do not exist. */
-export function encodeFrame(payload: Uint8Array): Buffer {
-  if (payload.length === 0) throw new RangeError('empty frame');
-  let prefixBytes = 1;
-  for (let rest = payload.length >>> 7; rest > 0; rest >>>= 7) prefixBytes += 1;
-  if (prefixBytes > MAX_PREFIX_BYTES) throw new RangeError('frame too long');
-  const frame = Buffer.allocUnsafe(prefixBytes + payload.length);
-  let rest = payload.length;
-  for (let at = 0; at < prefixBytes; at++) {
-    frame[at] = (rest & 0x7f) | (at < prefixBytes - 1 ? 0x80 : 0);
-    rest >>>= 7;
-  }
-  frame.set(payload, prefixBytes);
-  return frame;
-}
-
-/** Cuts a byte stream into frames, one at a time and only when asked. */
-export class FrameDecoder {
-  readonly #maxFrameBytes: number;
-  #parts: Uint8Array[] = [];
-  #pendingBytes = 0;
-  /** Length of the frame that comes next, or -1 while its prefix is incomplete. */
-  #length = -1;
-
-  constructor(maxFrameBytes: number) {
-    this.#maxFrameBytes = maxFrameBytes;
-  }
-
-  /** Bytes pushed and not yet returned in a frame. */
-  get pendingBytes(): number {
-    return this.#pendingBytes + (this.#length >= 0 ? 1 : 0);
-  }
-
-  /** Adds bytes, which are kept, not copied. */
-  push(data: Uint8Array): void {
-    if (data.length === 0) return;
-    this.#parts.push(data);
-    this.#pendingBytes += data.length;
-  }
-
-  /** The next whole frame, which may share memory with what was pushed, or null. PROTOCOL for a malformed length or an empty frame, TOO_LARGE for one over the limit. */
-  next(): Buffer | null {
-    if (this.#length < 0 && !this.#takePrefix()) return null;
-    if (this.#pendingBytes < this.#length) return null;
-    const frame = this.#take(this.#length);
-    this.#length = -1;
-    return frame;
-  }
-
-  #takePrefix(): boolean {
-    let length = 0;
-    let at = 0;
-    for (const part of this.#parts) {
-      for (const byte of part.subarray(0, MAX_PREFIX_BYTES)) {
-        length |= (byte & 0x7f) << (7 * at);
-        at += 1;
-        if (byte < 0x80) {
-          if (byte === 0) throw new XcoreError('PROTOCOL', 'malformed frame length');
-          if (length > this.#maxFrameBytes) {
-            throw new XcoreError('TOO_LARGE', `a frame of ${length} bytes is over the limit of ${this.#maxFrameBytes}`);
-          }
-          this.#take(at);
-          this.#length = length;
-          return true;
-        }
-        if (at === MAX_PREFIX_BYTES) throw new XcoreError('PROTOCOL', 'malformed frame length');
-      }
-    }
-    return false;
-  }
-
-  #take(sizeBytes: number): Buffer {
-    const taken: Uint8Array[] = [];
-    let missing = sizeBytes;
-    let used = 0;
-    while (missing > 0) {
-      const part = this.#parts[used] as Uint8Array;
-      if (part.length <= missing) {
-        taken.push(part);
-        used += 1;
-      } else {
-        taken.push(part.subarray(0, missing));
-        this.#parts[used] = part.subarray(missing);
-      }
-      missing -= taken[taken.length - 1]?.length ?? 0;
-    }
-    this.#parts.splice(0, used);
-    this.#pendingBytes -= sizeBytes;
-    const [only] = taken;
-    // A small frame is copied: who keeps a part of it must not keep a whole network buffer alive.
-    if (only && taken.length === 1 && sizeBytes > MAX_COPIED_BYTES) {
-      return Buffer.from(only.buffer, only.byteOffset, only.byteLength);
-    }
-    return Buffer.concat(taken, sizeBytes);
-  }
-}
-
 interface Reader {
-  resolve: (frame: Buffer | null) => void;
+  resolve: (frame: Uint8Array[] | null) => void;
   reject: (error: Error) => void;
 }
 
@@ -163,21 +73,26 @@ export class FrameStream {
 
   /** The next frame, or null when the other side has ended cleanly. */
   async read(): Promise<Buffer | null> {
-    if (this.#reader) throw new TypeError('a frame stream has one reader');
-    if (this.#failure) throw this.#failure;
-    let frame = this.#cut();
-    if (this.#paused && this.#decoder.pendingBytes <= this.#readAheadBytes / 2) {
-      this.#resume();
-      frame ??= this.#cut();
-    }
-    if (frame) return frame;
-    if (this.#ended) return this.#finish();
-    const waiting = Promise.withResolvers<Buffer | null>();
-    this.#reader = waiting;
-    return waiting.promise;
+    const parts = await this.#readParts();
+    return parts && joinParts(parts);
   }
 
-  /** Sends one frame and resolves when the connection takes more. TOO_LARGE, before anything is sent, for one over the limit. */
+  /** Reads the next frame into `target` and returns its length, or null as read(). PROTOCOL for a frame that is longer. */
+  async readInto(target: Uint8Array): Promise<number | null> {
+    const parts = await this.#readParts();
+    if (!parts) return null;
+    let at = 0;
+    for (const part of parts) {
+      if (at + part.length > target.length) throw new XcoreError('PROTOCOL', 'more bytes than announced');
+      target.set(part, at);
+      at += part.length;
+      // Nobody else has a part of such a buffer.
+      if (part.byteLength === part.buffer.byteLength) freeTemporary(part);
+    }
+    return at;
+  }
+
+  /** Sends one frame and resolves when the connection takes more. One over 64 KiB is not copied: its bytes must not change until the other side has answered or the stream is of no more use. TOO_LARGE, before anything is sent, for one over the limit. */
   async write(payload: Uint8Array): Promise<void> {
     if (payload.length > this.#maxFrameBytes) {
       throw new XcoreError('TOO_LARGE', `a frame has at most ${this.#maxFrameBytes} bytes`);
@@ -204,10 +119,29 @@ export class FrameStream {
     this.#stream.abort(error);
   }
 
+  async #readParts(): Promise<Uint8Array[] | null> {
+    if (this.#reader) throw new TypeError('a frame stream has one reader');
+    if (this.#failure) throw this.#failure;
+    let frame = this.#cut();
+    if (this.#paused && this.#decoder.pendingBytes <= this.#readAheadBytes / 2) {
+      this.#resume();
+      frame ??= this.#cut();
+    }
+    if (frame) return frame;
+    if (this.#ended) return this.#finish();
+    const waiting = Promise.withResolvers<Uint8Array[] | null>();
+    this.#reader = waiting;
+    return waiting.promise;
+  }
+
   async #send(payload: Uint8Array): Promise<void> {
     if (this.#failure) throw this.#failure;
     try {
-      this.#stream.send(encodeFrame(payload));
+      this.#stream.send(
+        payload.length > MAX_COPIED_BYTES
+          ? new Uint8ArrayList(encodePrefix(payload.length), payload)
+          : encodeFrame(payload),
+      );
       while (this.#stream.writeBufferLength > MAX_UNSENT_BYTES) await this.#drain();
     } catch (error) {
       // Part of a frame may be queued: the stream is of no more use.
@@ -250,9 +184,9 @@ export class FrameStream {
   }
 
   /** The next frame that is already here; a malformed one ends the stream. */
-  #cut(): Buffer | null {
+  #cut(): Uint8Array[] | null {
     try {
-      return this.#decoder.next();
+      return this.#decoder.nextParts();
     } catch (error) {
       const failure = new XcoreError('PROTOCOL', asError(error).message, { cause: error });
       this.abort(failure);
@@ -260,7 +194,7 @@ export class FrameStream {
     }
   }
 
-  #settle(frame: Buffer | null): void {
+  #settle(frame: Uint8Array[] | null): void {
     this.#reader?.resolve(frame);
     this.#reader = null;
   }

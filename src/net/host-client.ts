@@ -14,7 +14,7 @@ import { DIAL_TIMEOUT_MS, dialAddresses } from './node.ts';
 import { SHARD_FRAME_BYTES, SHARD_PROTOCOL } from './protocols.ts';
 import { HostRequestSchema, HostResponseSchema } from './proto/wire_pb.ts';
 import type { HostResponse, Signed } from './proto/wire_pb.ts';
-import { receiveBytes, sendBytes, STALL_TIMEOUT_MS } from './shard-protocol.ts';
+import { receivePart, sendBytes, STALL_TIMEOUT_MS } from './shard-protocol.ts';
 import { StallGuard } from './stall-guard.ts';
 
 /** Transfers with one host at once; more wait. */
@@ -118,11 +118,10 @@ export class HostClient {
       moved();
       if (answer.dataBytes !== dataBytes) throw new XcoreError('CORRUPT_SHARD', 'a shard of another size');
       const data = (options.into ?? Buffer.allocUnsafeSlow(dataBytes)).subarray(0, dataBytes);
-      let at = 0;
-      for await (const part of receiveBytes(frames, dataBytes, moved)) {
-        data.set(part, at);
-        at += part.length;
-        options.onBytes?.(part.length);
+      for (let at = 0; at < dataBytes;) {
+        const length = await receivePart(frames, data.subarray(at), moved);
+        at += length;
+        options.onBytes?.(length);
       }
       return { data, proof: answer.proof };
     });

@@ -9,11 +9,11 @@ import { identify } from '@libp2p/identify';
 import type { Libp2p } from '@libp2p/interface';
 import { noise } from '@libp2p/noise';
 import { ping } from '@libp2p/ping';
-import { yamux } from '@libp2p/yamux';
 import { multiaddr } from '@multiformats/multiaddr';
 import type { Multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p } from 'libp2p';
 import { XcoreError } from '../lib/errors.ts';
+import { boundedYamux } from './bounded-yamux.ts';
 import { nativeTls } from './native-tls.ts';
 import type { PeerName } from './network.ts';
 import { peerNameIn } from './peer-name.ts';
@@ -66,15 +66,18 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
     // In this order: TLS is done natively by Node and is the faster one.
     connectionEncrypters: [nativeTls(), noise()],
     streamMuxers: [
-      yamux({
-        maxInboundStreams,
-        maxOutboundStreams,
-        streamOptions: {
-          maxStreamWindowSize: MAX_STREAM_WINDOW_BYTES,
-          maxReadBufferLength: MAX_READ_BUFFER_BYTES,
-          maxWriteBufferLength: MAX_WRITE_BUFFER_BYTES,
+      boundedYamux(
+        {
+          maxInboundStreams,
+          maxOutboundStreams,
+          streamOptions: {
+            maxStreamWindowSize: MAX_STREAM_WINDOW_BYTES,
+            maxReadBufferLength: MAX_READ_BUFFER_BYTES,
+            maxWriteBufferLength: MAX_WRITE_BUFFER_BYTES,
+          },
         },
-      }),
+        MAX_STREAM_WINDOW_BYTES,
+      ),
     ],
     connectionManager: {
       maxConnections: options.maxConnections ?? MAX_CONNECTIONS,

@@ -5,6 +5,7 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Stream } from '@libp2p/interface';
 import { asError, XcoreError } from '../lib/errors.ts';
+import { freeBuffer } from '../lib/free-buffer.ts';
 import { failureOf, toNetworkError } from './failure.ts';
 import { FrameStream } from './frames.ts';
 import { StallGuard } from './stall-guard.ts';
@@ -29,7 +30,7 @@ export interface TransferContext {
 export interface ShardHandlers {
   /**
    * Checks the order, then calls `receive(sizeBytes)` once and consumes all of it: exactly so many bytes, or it
-   * throws. A host that has the shard already does not call it. Returns the receipt.
+   * throws; a part is no longer there when the next one is asked for. A host that has the shard already does not call it. Returns the receipt.
    */
   store(
     order: Signed | undefined,
@@ -179,18 +180,30 @@ export async function sendBytes(frames: FrameStream, data: Uint8Array, moved: ()
   }
 }
 
-/** Reads exactly so many raw bytes; PROTOCOL for more, UNREACHABLE for fewer; `moved` is called as they come. */
+/**
+ * Reads exactly so many raw bytes; each part is the reader's until it asks for the next. PROTOCOL for more bytes,
+ * UNREACHABLE for fewer; `moved` is called as they come.
+ */
 export async function* receiveBytes(frames: FrameStream, sizeBytes: number, moved: () => void): AsyncGenerator<Buffer> {
   if (sizeBytes > MAX_SHARD_BYTES) throw new XcoreError('TOO_LARGE', 'no shard is that large');
-  let missing = sizeBytes;
-  while (missing > 0) {
-    const part = await frames.read();
-    if (!part) throw new XcoreError('UNREACHABLE', 'the transfer ended early');
-    missing -= part.length;
-    if (missing < 0) throw new XcoreError('PROTOCOL', 'more bytes than announced');
-    moved();
-    yield part;
+  const buffer = Buffer.allocUnsafeSlow(Math.min(sizeBytes, SHARD_FRAME_BYTES));
+  try {
+    for (let missing = sizeBytes; missing > 0;) {
+      const length = await receivePart(frames, buffer.subarray(0, missing), moved);
+      missing -= length;
+      yield buffer.subarray(0, length);
+    }
+  } finally {
+    freeBuffer(buffer);
   }
+}
+
+/** Reads one frame of raw bytes into `target` and returns its length. Errors as receiveBytes(). */
+export async function receivePart(frames: FrameStream, target: Buffer, moved: () => void): Promise<number> {
+  const length = await frames.readInto(target);
+  if (length === null) throw new XcoreError('UNREACHABLE', 'the transfer ended early');
+  moved();
+  return length;
 }
 
 /** Answers a request that no raw bytes belong to. */

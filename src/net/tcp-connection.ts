@@ -8,6 +8,7 @@ import { AbortError, TimeoutError } from '@libp2p/interface';
 import type { AbortOptions } from '@libp2p/interface';
 import { AbstractMultiaddrConnection } from '@libp2p/utils';
 import type { AbstractMultiaddrConnectionInit, SendResult } from '@libp2p/utils';
+import { freeTemporary, markTemporary } from '../lib/free-buffer.ts';
 
 /** A connection on which nothing moved for so long is ended. */
 export const IDLE_CONNECTION_MS = 2 * 60_000;
@@ -30,6 +31,11 @@ export class TcpConnection extends AbstractMultiaddrConnection {
   /** What bytes go through: the TCP socket, later TLS. */
   #socket: Socket;
   readonly #onBytes = (bytes: Uint8Array): void => this.onData(bytes);
+  /** What TLS has decrypted belongs to whoever reads it. */
+  readonly #onPlainBytes = (bytes: Uint8Array): void => {
+    markTemporary(bytes);
+    this.onData(bytes);
+  };
   readonly #onDrain = (): void => void this.safeDispatchEvent('drain');
   readonly #onEnd = (): void => this.onTransportClosed();
   readonly #onError = (error: Error): void => this.abort(error);
@@ -41,7 +47,7 @@ export class TcpConnection extends AbstractMultiaddrConnection {
     socket.setTimeout(IDLE_CONNECTION_MS, () => this.abort(new TimeoutError('the connection was idle')));
     socket.on('error', this.#onError);
     socket.once('close', this.#onEnd);
-    this.#use(socket);
+    this.#use(socket, this.#onBytes);
   }
 
   /**
@@ -89,7 +95,7 @@ export class TcpConnection extends AbstractMultiaddrConnection {
   /** From now on, bytes go through TLS. */
   useTls(): void {
     if (this.#socket === this.#raw) throw new TypeError('TLS has not been started');
-    this.#use(this.#socket);
+    this.#use(this.#socket, this.#onPlainBytes);
   }
 
   override sendData(data: Iterable<Uint8Array> & { readonly byteLength: number }): SendResult {
@@ -97,7 +103,7 @@ export class TcpConnection extends AbstractMultiaddrConnection {
     // A header and what follows it leave together.
     this.#socket.cork();
     let canSendMore = true;
-    for (const part of data) canSendMore = this.#socket.write(part);
+    for (const part of data) canSendMore = this.#socket.write(part, freeAfter(part));
     this.#socket.uncork();
     return { sentBytes, canSendMore };
   }
@@ -131,8 +137,8 @@ export class TcpConnection extends AbstractMultiaddrConnection {
     this.#socket.resume();
   }
 
-  #use(socket: Socket): void {
-    socket.on('data', this.#onBytes);
+  #use(socket: Socket, onBytes: (bytes: Uint8Array) => void): void {
+    socket.on('data', onBytes);
     socket.on('drain', this.#onDrain);
     socket.once('end', this.#onEnd);
   }
@@ -143,4 +149,12 @@ export class TcpConnection extends AbstractMultiaddrConnection {
     this.#raw.off('drain', this.#onDrain);
     this.#raw.off('end', this.#onEnd);
   }
+}
+
+/** Frees a temporary buffer once its end, and so all of it, is sent. */
+function freeAfter(part: Uint8Array): ((error?: Error | null) => void) | undefined {
+  if (part.byteOffset + part.byteLength < part.buffer.byteLength) return undefined;
+  return (error) => {
+    if (!error) freeTemporary(part);
+  };
 }

@@ -211,6 +211,22 @@ void t.test('a host with another key than its name, or without one, is not talke
   t.same(client.getConnections(), []);
 });
 
+void t.test('a frame that is longer than any window ends the connection', async (t) => {
+  const node = await startNode(t);
+  const stock = await startStock(t, tls);
+  const connection = await stock.dial(addressesOf(node).map(multiaddr));
+  const kept = await startNode(t, { listen: [] });
+  t.ok(await converse(kept, node));
+  const closed = once(connection, 'close');
+  // Below the muxer of libp2p, which would not do that.
+  const muxer = (connection as unknown as { muxer: { send(bytes: Uint8Array): boolean } }).muxer;
+  muxer.send(Buffer.from('0000000100000001', 'hex'));
+  muxer.send(Buffer.from('40000000', 'hex'));
+  await closed;
+  t.same(node.getConnections(stock.peerId), []);
+  t.ok(await converse(kept, node), 'and only that one');
+});
+
 void t.test('garbage and handshakes that stall are ended, and others get through meanwhile', async (t) => {
   const node = await startNode(t, { handshakeTimeoutMs: 3_000, maxPendingConnections: 16 });
   const garbage = [randomBytes(4_000), Buffer.from('GET / HTTP/1.1\r\n\r\n'), Buffer.from('\x13/multistream/1.0.1\n')];

@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { create, toBinary } from '@bufbuild/protobuf';
 import type { Libp2p, Stream } from '@libp2p/interface';
@@ -6,12 +6,15 @@ import { multiaddr } from '@multiformats/multiaddr';
 import t from 'tap';
 import type { Test } from 'tap';
 import { XcoreError } from '../../src/lib/errors.ts';
-import { encodeFrame, FrameDecoder } from '../../src/net/frames.ts';
+import { markTemporary } from '../../src/lib/free-buffer.ts';
+import { encodeFrame, FrameDecoder } from '../../src/net/frame-codec.ts';
+import { FrameStream } from '../../src/net/frames.ts';
 import { addressesOf, createNode } from '../../src/net/node.ts';
 import { peerNameOf } from '../../src/net/peer-name.ts';
 import { BridgeRequestSchema } from '../../src/net/proto/wire_pb.ts';
 import { RpcClient, serveRpc } from '../../src/net/rpc.ts';
 import type { ResponseBody, RpcHandler, RpcLimits } from '../../src/net/rpc.ts';
+import { until } from '../support/run.ts';
 
 const PROTOCOL = '/xcore/test-rpc/1';
 const LOOPBACK = '/ip4/127.0.0.1/tcp/0';
@@ -72,6 +75,50 @@ void t.test('frames', async (t) => {
       t.throws(() => decoder.next(), { code: 'PROTOCOL' }, hex);
     }
   });
+});
+
+void t.test('frames of several streams are read into place, and temporary buffers go once they are sent', async (t) => {
+  const { server, client } = await startPair(t);
+  const sizes = [1, 60_000, 65_536, 65_537, 100_000, 262_144, 3, 262_144, 200_001];
+  const streams = 3;
+  const digest = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+  const received: string[][] = [];
+  const done = Promise.withResolvers<void>();
+  await server.handle(PROTOCOL, async (stream) => {
+    const frames = new FrameStream(stream, 262_144);
+    const buffer = Buffer.alloc(262_144);
+    const digests: string[] = [];
+    for (let n = await frames.readInto(buffer); n !== null; n = await frames.readInto(buffer)) {
+      digests.push(digest(buffer.subarray(0, n)));
+    }
+    await frames.write(Buffer.from('frame that is longer than asked for'));
+    received.push(digests);
+    if (received.length === streams) done.resolve();
+    await frames.close();
+  });
+  const expected: string[][] = [];
+  await Promise.all(
+    Array.from({ length: streams }, async () => {
+      const frames = new FrameStream(await dial(client, server), 262_144);
+      const buffers = sizes.map((size) => Buffer.from(new Uint8Array(randomBytes(size)).buffer));
+      expected.push(buffers.map(digest));
+      for (const buffer of buffers) {
+        markTemporary(buffer);
+        await frames.write(buffer);
+      }
+      const closing = frames.close();
+      await t.rejects(frames.readInto(Buffer.alloc(10)), { code: 'PROTOCOL' });
+      await closing;
+      await until(
+        'large buffers to be freed',
+        () =>
+          buffers.every((buffer, n) => (sizes[n]! <= 65_536 ? buffer.length === sizes[n] : buffer.length === 0)) ||
+          undefined,
+      );
+    }),
+  );
+  await done.promise;
+  t.same(received.flat().toSorted(), expected.flat().toSorted());
 });
 
 void t.test('calls', async (t) => {
