@@ -165,7 +165,10 @@ await t.test('editors: vim, sed -i, and saving by rename', async (t) => {
   const path = at('edited.txt');
   fs.writeFileSync(path, 'first line\nsecond line\n', { mode: 0o640 });
   if (missing('vim') === false) {
-    await sh(volume.dir, `vim -u NONE -N -es -c 'set backup writebackup backupskip=' -c '%s/first/edited/' -c wq edited.txt`);
+    await sh(
+      volume.dir,
+      `vim -u NONE -N -es -c 'set backup writebackup backupskip=' -c '%s/first/edited/' -c wq edited.txt`,
+    );
     t.equal(fs.readFileSync(path, 'utf8'), 'edited line\nsecond line\n');
     t.equal(fs.readFileSync(`${path}~`, 'utf8'), 'first line\nsecond line\n', 'the backup');
     t.notOk(fs.existsSync(at('.edited.txt.swp')));
@@ -230,6 +233,8 @@ await t.test('npm install', { skip: !IS_LONG ? 'XCORE_TEST_LONG=1 only' : missin
   fs.mkdirSync(at('npm'));
   fs.copyFileSync(join(ROOT, 'package.json'), at('npm/package.json'));
   fs.copyFileSync(join(ROOT, 'package-lock.json'), at('npm/package-lock.json'));
-  await sh(at('npm'), 'npm ci --ignore-scripts --no-audit --no-fund', 500_000);
+  // with its user's settings, which say where packages come from
+  const home = process.env['HOME'] ?? '/';
+  await sh(at('npm'), `HOME=${home} npm ci --ignore-scripts --no-audit --no-fund`, 500_000);
   t.ok(fs.existsSync(at('npm/node_modules/yargs/package.json')));
 });

@@ -4,6 +4,10 @@ import { pickSeed, Random } from '../support/random.ts';
 import { CALLER, openVolume, temporaryFolder } from '../support/volume.ts';
 import type { OpenVolume, Scope } from '../support/volume.ts';
 
+const IS_LONG = process.env['XCORE_TEST_LONG'] === '1';
+
+t.setTimeout(IS_LONG ? 900_000 : 120_000);
+
 async function opened(t: Scope, dir = temporaryFolder(t)): Promise<OpenVolume> {
   const volume = await openVolume(dir);
   t.teardown(() => volume.close().catch(() => undefined));
@@ -196,4 +200,31 @@ t.test('a directory can be emptied while it is listed', async (t) => {
   t.equal(volume.tree.inode(dir)?.entries, 0);
   await vfs.rmdir(1, 'd');
   t.equal(volume.tree.counters.inodes, 1);
+});
+
+t.test('a million names: each is listed once', { skip: IS_LONG ? false : 'XCORE_TEST_LONG=1 only' }, async (t) => {
+  const volume = await opened(t);
+  const { vfs } = volume;
+  const count = 1_000_000;
+  const dir = (await vfs.mkdir(1, 'd', 0o755, CALLER)).ino;
+  for (let n = 0; n < count; n++) await vfs.mknod(dir, `name-${n}`, 0o100644, 0, CALLER);
+  const seen = new Uint8Array(count);
+  const handle = await vfs.opendir(dir);
+  let listed = 0;
+  let repeated = 0;
+  for (let cookie = 2n; ;) {
+    const entries = await vfs.readdir(dir, handle, cookie, 2_000, true);
+    const last = entries.at(-1);
+    if (last === undefined) break;
+    cookie = last.cookie;
+    for (const { name } of entries) {
+      const n = Number(name.slice('name-'.length));
+      repeated += seen[n] ?? 1;
+      seen[n] = 1;
+      listed++;
+    }
+  }
+  await vfs.releasedir(dir, handle);
+  t.equal(listed, count);
+  t.equal(repeated, 0);
 });
