@@ -2,8 +2,7 @@ import t from 'tap';
 import { pickSeed, Random } from '../support/random.ts';
 import { abandon, CALLER, openVolume, readAll, temporaryFolder } from '../support/volume.ts';
 import type { OpenVolume } from '../support/volume.ts';
-import { Model } from './model.ts';
-import type { Node } from './model.ts';
+import { Model, Node } from './model.ts';
 
 const NAMES = ['a', 'b', 'c', 'd', 'e', 'f'];
 const STEPS = 6_000;
@@ -95,7 +94,7 @@ t.test('random operations have the outcomes and the effects that a model has', {
       return result;
     };
     const p = inoOf(parent);
-    switch (random.below(15)) {
+    switch (random.below(18)) {
       case 0:
       case 1:
         return add('file', async () => {
@@ -172,6 +171,42 @@ t.test('random operations have the outcomes and the effects that a model has', {
         const had = node.xattrs.delete(key);
         const found = await codeOf(() => vfs.removexattr(inoOf(node), key));
         return { what: 'removexattr', expected: had ? 'ok' : 'ENODATA', found };
+      }
+      case 14: {
+        const [offset, length] = [random.below(5_000), random.between(1, 3_000)];
+        if (node.kind !== 'file') return { what: 'none', expected: '', found: '' };
+        return both(
+          'punch',
+          () => model.punch(node, offset, length),
+          () => vfs.fallocate(inoOf(node), 3, offset, length, CALLER),
+        );
+      }
+      case 15: {
+        const [offset, toOffset, length] = [random.below(3_000), random.below(5_000), random.between(1, 3_000)];
+        const target = random.pick(nodes());
+        if (node.kind !== 'file' || target.kind !== 'file') return { what: 'none', expected: '', found: '' };
+        return both(
+          'copy',
+          () => model.copyRange(node, offset, target, toOffset, length),
+          () => vfs.copyRange(inoOf(node), offset, inoOf(target), toOffset, length, CALLER),
+        );
+      }
+      case 16: {
+        if (handles.length >= 10 || parent.kind !== 'dir' || parent.names === 0) {
+          return { what: 'none', expected: '', found: '' };
+        }
+        const { attributes, file } = await vfs.tmpfile(p, 0o100000 | mode, 2, CALLER);
+        const nameless = new Node('file', mode);
+        nameless.isNameless = true;
+        inos.set(nameless, attributes.ino);
+        handles.push({ node: nameless, handle: file.handle });
+        const named = random.below(2) === 0;
+        if (!named) return { what: 'tmpfile', expected: '', found: '' };
+        return both(
+          'tmpfile link',
+          () => model.link(nameless, other, newName),
+          () => vfs.link(attributes.ino, inoOf(other), newName),
+        );
       }
       default: {
         if (handles.length < 10 && random.below(2) === 0) {

@@ -5,6 +5,8 @@ export class Node {
   readonly kind: 'file' | 'dir' | 'link';
   mode: number;
   names = 0;
+  /** It never had a name and may be given one. */
+  isNameless = false;
   data = Buffer.alloc(0);
   target = '';
   parent: Node | null = null;
@@ -64,11 +66,12 @@ export class Model {
 
   link(node: Node, parent: Node, name: string): void {
     if (node.kind === 'dir') fail('EPERM');
-    if (node.names === 0) fail('ENOENT');
+    if (node.names === 0 && !node.isNameless) fail('ENOENT');
     const entries = this.#dir(parent);
     if (entries.has(name)) fail('EEXIST');
     entries.set(name, node);
     node.names++;
+    node.isNameless = false;
   }
 
   unlink(parent: Node, name: string): void {
@@ -132,5 +135,16 @@ export class Model {
     const resized = Buffer.alloc(size);
     node.data.copy(resized);
     node.data = resized;
+  }
+
+  punch(node: Node, offset: number, length: number): void {
+    node.data.fill(0, Math.min(offset, node.data.length), Math.min(offset + length, node.data.length));
+  }
+
+  copyRange(node: Node, offset: number, target: Node, toOffset: number, length: number): void {
+    const data = Buffer.from(node.data.subarray(offset, offset + length));
+    if (data.length === 0) return;
+    if (node === target && offset < toOffset + data.length && toOffset < offset + data.length) fail('EINVAL');
+    this.write(target, toOffset, data);
   }
 }
