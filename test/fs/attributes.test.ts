@@ -32,6 +32,8 @@ const { dir } = volume;
 const at = (name: string): string => join(dir, name);
 
 await t.test('chmod and chown', async (t) => {
+  chmodSync(dir, 0o750);
+  t.equal(statSync(dir).mode & 0o7777, 0o750, 'of the root, as the first call of all');
   writeFileSync(at('modes'), 'x');
   for (const mode of [0o000, 0o400, 0o4755, 0o2755, 0o1777, 0o644]) {
     chmodSync(at('modes'), mode);

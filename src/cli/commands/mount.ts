@@ -1,5 +1,6 @@
 // xcore mount: checks what can be checked here, then starts the daemon that serves the folder.
 
+import { stat } from 'node:fs/promises';
 import type { Argv, CommandModule } from 'yargs';
 import { callControl } from '../../client/control.ts';
 import { createIdentity, identityState, loadConfig, loadIdentity } from '../../client/identity.ts';
@@ -116,6 +117,8 @@ async function mountInBackground(args: MountArguments, dir: string, paths: Paths
     ['mount', dir, '--foreground', '--cache-size', args['cache-size'], ...list, ...flags.map((flag) => `--${flag}`)],
     { paths, passphrase, signal: controller.signal },
   );
+  // until somebody looks, the kernel takes the mount's root for root's own, and refuses chmod to its owner
+  await stat(dir).catch(() => undefined);
   tellReady(args, dir, ready.notes, ready.pid);
 }
 
