@@ -16,6 +16,7 @@ import { OrderBook } from './order-book.ts';
 import { OrderSigner } from './order-signer.ts';
 import { Placer } from './placer.ts';
 import { Receipts } from './receipts.ts';
+import { checkShardId } from './records.ts';
 import { RepairQueue } from './repair-queue.ts';
 import { leaseAnswer, Service } from './service.ts';
 import { ShardDirectory } from './shard-directory.ts';
@@ -87,6 +88,11 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
       leases,
       watchers,
       deletes: new DeleteQueue({ ...parts, bridge }, { maxOrders: options.maxDeletesPerHeartbeat }),
+      onLost: async (host, shardId) => {
+        checkShardId(shardId);
+        const record = await mirrors.get(shardId);
+        if (record) await mirrors.fail(shardId, record.volume, host);
+      },
       space: (owner) => spaceFor(parts, owner),
       bridge,
       clock,

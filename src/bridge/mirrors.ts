@@ -115,24 +115,31 @@ export class Mirrors {
     });
   }
 
-  /** Gives up what a shard does not need: `host`'s mirror if enough others count, and those that do not count any more. */
-  async trim(shardId: Uint8Array, volume: Uint8Array, host?: PeerName): Promise<void> {
+  /** Gives up what a shard does not need: mirrors that do not count any more, and those beyond the number wanted, `first`'s before others. */
+  async trim(shardId: Uint8Array, volume: Uint8Array, first?: PeerName): Promise<void> {
     const { directory, registry } = this.#components;
     await this.#change(shardId, volume, (record, shares) => {
       if (!record || record.freed) return [];
-      const writes: StoreWrite[] = [];
-      const online = this.counted(record).filter((mirror) => registry.get(mirror.host)?.online);
+      const online = this.counted(record).flatMap(({ host }) => {
+        const view = registry.get(host);
+        return view?.online ? [view] : [];
+      });
       const spare = online.length - this.wanted;
       if (spare < 0) return [];
-      // A lost host keeps its mirror until it is back: it may be needed by then.
-      const given = record.mirrors.filter((mirror) => {
+      const worstFirst = online.sort(
+        (a, b) =>
+          Number(b.host === first) - Number(a.host === first) ||
+          Number(a.takesShards) - Number(b.takesShards) ||
+          a.reliability - b.reliability,
+      );
+      const given = new Set(worstFirst.slice(0, spare).map(({ host }) => host));
+      for (const mirror of record.mirrors) {
         const view = registry.get(mirror.host);
-        return mirror.failed || !view || (!view.dependable && view.lostMs === 0);
-      });
-      if (host !== undefined && spare > 0) given.push(...online.filter((mirror) => mirror.host === host));
-      for (const mirror of given) writes.push(...this.#drop(shardId, record, mirror.host, shares));
-      if (writes.length > 0) writes.push(directory.save(shardId, record));
-      return writes;
+        // A lost host keeps its mirror until it is back: it may be needed by then.
+        if (mirror.failed || !view || (!view.dependable && view.lostMs === 0)) given.add(mirror.host);
+      }
+      const writes = [...given].flatMap((host) => this.#drop(shardId, record, host, shares));
+      return writes.length > 0 ? [...writes, directory.save(shardId, record)] : [];
     });
   }
 

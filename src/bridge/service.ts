@@ -21,6 +21,7 @@ import type { VolumeLog } from './volume-log.ts';
 import type { Watchers } from './watchers.ts';
 
 const MAX_DELETE_REPORTS = 10_000;
+const MAX_LOST_REPORTS = 1_000;
 
 /** The parts that answer. */
 export interface ServiceParts {
@@ -32,6 +33,8 @@ export interface ServiceParts {
   readonly leases: Leases;
   readonly watchers: Watchers;
   readonly deletes: DeleteQueue;
+  /** Called for a shard that its host says it has lost. */
+  readonly onLost: (host: PeerName, shardId: Uint8Array) => Promise<void>;
   readonly space: (owner: Owner) => Promise<ResponseInit>;
   readonly bridge: PeerName;
   readonly clock: Clock;
@@ -143,6 +146,8 @@ export class Service {
       paused: request.paused,
       exiting: request.exiting,
     });
+    if (request.lost.length > MAX_LOST_REPORTS) throw new XcoreError('PROTOCOL', 'too many losses at once');
+    for (const shardId of request.lost) await this.#parts.onLost(host, shardId);
     if (request.deleted.length > 0) await deletes.reported(host, request.deleted);
     return {
       case: 'heartbeatReply',

@@ -15,6 +15,7 @@ const COMMANDS: Record<string, () => Promise<unknown>> = {
   flush: async () => (await import('./commands/flush.ts')).flushCommand,
   fsck: async () => (await import('./commands/fsck.ts')).fsckCommand,
   serve: async () => (await import('./commands/serve.ts')).serveCommand,
+  host: async () => (await import('./commands/host.ts')).hostCommand,
   bridge: async () => (await import('./commands/bridge.ts')).bridgeCommand,
   doctor: async () => (await import('./commands/doctor.ts')).doctorCommand,
   'local-network': async () => (await import('./commands/local-network.ts')).localNetworkCommand,

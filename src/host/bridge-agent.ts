@@ -6,19 +6,24 @@ import { asError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import { BridgeLink } from '../net/bridge-link.ts';
 import type { RpcClient } from '../net/rpc.ts';
+import type { Standing } from '../net/proto/wire_pb.ts';
 import type { Deletions } from './deletions.ts';
+import type { Intent } from './intent.ts';
 import type { SpaceBudget } from './space-budget.ts';
 
 const VERSION = '1';
 const FIRST_INTERVAL_MS = 1_000;
 const MIN_INTERVAL_MS = 50;
 const MAX_INTERVAL_MS = 60_000;
+const MAX_LOST = 10_000;
+const LOST_PER_HEARTBEAT = 1_000;
 
 /** What an agent works with. */
 export interface BridgeAgentComponents {
   readonly node: Libp2p;
   readonly budget: SpaceBudget;
   readonly deletions: Deletions;
+  readonly intent: Intent;
   readonly clock: Clock;
   readonly log: Logger;
   /** Transfers under way. */
@@ -35,6 +40,10 @@ export class BridgeAgent {
   #intervalMs = FIRST_INTERVAL_MS;
   /** Serials that the bridge has not taken notice of; at most those of one heartbeat's orders. */
   #deleted: Uint8Array[] = [];
+  /** Shards that are gone or harmed and that the bridge does not know of yet. */
+  #lost: Uint8Array[] = [];
+  #standing: Standing | undefined;
+  #hurry = new AbortController();
 
   /** `bridge` is a multiaddr with /p2p/ id; USAGE otherwise. */
   constructor(components: BridgeAgentComponents, bridge: string) {
@@ -60,6 +69,26 @@ export class BridgeAgent {
       () => false,
     );
     return Promise.race([this.#firstAnswer.promise, waited]);
+  }
+
+  get connected(): boolean {
+    return this.#link.connected;
+  }
+
+  /** How the bridge judged the host last. */
+  get standing(): Standing | undefined {
+    return this.#standing;
+  }
+
+  /** Sends a heartbeat now. */
+  hurry(): void {
+    this.#hurry.abort();
+    this.#hurry = new AbortController();
+  }
+
+  /** Tells the bridge with the next heartbeats that a shard is gone or harmed; beyond a bound, its inventories find out. */
+  reportLost(shardId: Uint8Array): void {
+    if (this.#lost.length < MAX_LOST) this.#lost.push(shardId);
   }
 
   async stop(): Promise<void> {
@@ -92,7 +121,7 @@ export class BridgeAgent {
     const { signal } = this.#stopping;
     const { clock, log } = this.#components;
     while (!signal.aborted) {
-      await clock.sleep(this.#intervalMs, signal).catch(() => {});
+      await clock.sleep(this.#intervalMs, AbortSignal.any([signal, this.#hurry.signal])).catch(() => {});
       if (signal.aborted || !this.#link.connected) continue;
       try {
         await this.#heartbeat((body, expected) => this.#link.call(body, expected, { signal }));
@@ -103,9 +132,10 @@ export class BridgeAgent {
   }
 
   async #heartbeat(call: RpcClient['call']): Promise<void> {
-    const { budget, deletions, transfers } = this.#components;
+    const { budget, deletions, transfers, intent } = this.#components;
     for (;;) {
       const reported = this.#deleted;
+      const lost = this.#lost.slice(0, LOST_PER_HEARTBEAT);
       const reply = await call(
         {
           case: 'heartbeat',
@@ -115,11 +145,16 @@ export class BridgeAgent {
             freeBytes: BigInt(await budget.freeBytes()),
             deleted: reported,
             transfers: transfers(),
+            paused: intent.wishes.paused,
+            exiting: intent.wishes.exiting,
+            lost,
           },
         },
         'heartbeatReply',
       );
       this.#deleted = this.#deleted.slice(reported.length);
+      this.#lost = this.#lost.slice(lost.length);
+      this.#standing = reply.standing;
       this.#intervalMs = Math.min(MAX_INTERVAL_MS, Math.max(MIN_INTERVAL_MS, reply.intervalMs));
       this.#deleted.push(...(await deletions.carryOut(reply.deletes)));
       // What was deleted is told at once: room for others.

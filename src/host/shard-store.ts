@@ -10,7 +10,7 @@ import {
   rangeProof,
   shardIdOf,
 } from '../crypto/merkle.ts';
-import { XcoreError } from '../lib/errors.ts';
+import { hasCode, XcoreError } from '../lib/errors.ts';
 import { markTemporary } from '../lib/free-buffer.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { Logger } from '../lib/log.ts';
@@ -48,11 +48,19 @@ export class ShardStore {
   readonly #leaves: LRUCache<string, Buffer>;
   readonly #perShard = new KeyedQueue(MAX_WAITING_PER_SHARD);
 
-  private constructor(fs: HostFs, files: ShardFiles, budget: SpaceBudget, maxKnownLeaves: number) {
+  #shards: number;
+
+  private constructor(
+    fs: HostFs,
+    files: ShardFiles,
+    budget: SpaceBudget,
+    options: { readonly shards: number; readonly maxKnownLeaves: number },
+  ) {
     this.#fs = fs;
+    this.#shards = options.shards;
     this.#files = files;
     this.budget = budget;
-    this.#leaves = new LRUCache({ max: maxKnownLeaves });
+    this.#leaves = new LRUCache({ max: options.maxKnownLeaves });
   }
 
   /** Opens the folder, removes leftovers and counts what is there. */
@@ -65,12 +73,30 @@ export class ShardStore {
       const { bavail, bsize } = await fs.statfs(dir);
       return bavail * bsize;
     };
-    return new ShardStore(
-      fs,
-      files,
-      new SpaceBudget({ diskFreeBytes }, inventory.bytes, options),
-      options.maxKnownLeaves,
-    );
+    return new ShardStore(fs, files, new SpaceBudget({ diskFreeBytes }, inventory.bytes, options), {
+      shards: inventory.shards,
+      maxKnownLeaves: options.maxKnownLeaves,
+    });
+  }
+
+  /** Shards that are stored. */
+  get shards(): number {
+    return this.#shards;
+  }
+
+  /** Reads a stored shard and compares it with its id; one that is gone meanwhile is true. A harmed one stays: some of its leaves may be good. */
+  async verify(id: Uint8Array): Promise<boolean> {
+    const sizeBytes = await this.#files.sizeOf(id);
+    if (sizeBytes === null) return true;
+    try {
+      await this.#loadLeaves(id, sizeBytes);
+      return true;
+    } catch (error) {
+      if (error instanceof RangeError || hasCode(error, 'CORRUPT_SHARD')) return false;
+      if (hasCode(error, 'NOT_FOUND')) return true;
+      if (codeOf(error) === 'EIO') return false;
+      throw error;
+    }
   }
 
   /** Whether the shard is stored, whole and unharmed; a harmed one is removed, so that it can be stored again. */
@@ -106,6 +132,7 @@ export class ShardStore {
         await this.#files.keep(path, id);
         reservation.keep();
         if (before !== null) this.budget.removed(before);
+        else this.#shards += 1;
       });
       this.#leaves.set(keyOf(id), leaves);
     } catch (error) {
@@ -142,6 +169,7 @@ export class ShardStore {
       this.#leaves.delete(keyOf(id));
       if (sizeBytes === null || !(await this.#files.remove(id))) return false;
       this.budget.removed(sizeBytes);
+      this.#shards -= 1;
       return true;
     });
   }

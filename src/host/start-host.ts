@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { Connection, Libp2p, Stream } from '@libp2p/interface';
 import { systemClock } from '../lib/clock.ts';
 import type { Clock } from '../lib/clock.ts';
-import { XcoreError } from '../lib/errors.ts';
+import { hasCode, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import { createMetrics } from '../lib/metrics.ts';
 import type { Metrics } from '../lib/metrics.ts';
@@ -15,8 +15,12 @@ import { addressesOf, createNode, loadOrCreateSeed, peerNameIn } from '../net/no
 import { SHARD_PROTOCOL } from '../net/protocols.ts';
 import { serveShardStream } from '../net/shard-protocol.ts';
 import { BridgeAgent } from './bridge-agent.ts';
+import { serveHostControl } from './control.ts';
+import type { HostHandlers } from './control.ts';
 import { Deletions } from './deletions.ts';
+import { hostHandlers } from './host-control.ts';
 import type { HostFs } from './host-fs.ts';
+import { Intent } from './intent.ts';
 import { HOST_DEFAULTS } from './options.ts';
 import type { HostOptions } from './options.ts';
 import { ShardStore } from './shard-store.ts';
@@ -88,11 +92,18 @@ export async function startHost(settings: HostSettings, surroundings: HostSurrou
     });
     await serve(node, transfers, streams, options, log);
     const deletions = new Deletions({ store, clock, log, host, bridge });
+    const intent = await Intent.open(dir);
     const agent = new BridgeAgent(
-      { node, budget: store.budget, deletions, clock, log, transfers: () => transfers.active },
+      { node, budget: store.budget, deletions, intent, clock, log, transfers: () => transfers.active },
       settings.bridge,
     );
     cleanups.push(() => agent.stop());
+    const handlers = hostHandlers({
+      ...{ store, transfers, agent, intent, clock, host },
+      bridge: settings.bridge,
+      addresses: () => addressesOf(node),
+    });
+    cleanups.push(await controlled(dir, handlers, log));
     const registered = await agent.start(options.registerWaitMs);
     const addresses = addressesOf(node);
     return {
@@ -106,6 +117,18 @@ export async function startHost(settings: HostSettings, surroundings: HostSurrou
   } catch (error) {
     await stop();
     throw error;
+  }
+}
+
+/** Listens for calls of the owner; what ends it. A folder whose path is too long for a socket does without. */
+async function controlled(dir: string, handlers: HostHandlers, log: Logger): Promise<() => Promise<void>> {
+  try {
+    const control = await serveHostControl(dir, handlers);
+    return () => control.close();
+  } catch (error) {
+    if (!hasCode(error, 'USAGE')) throw error;
+    log.warn({ err: error }, 'xcore host cannot reach this host');
+    return () => Promise.resolve();
   }
 }
 

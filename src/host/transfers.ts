@@ -51,6 +51,9 @@ export class Transfers implements ShardHandlers {
   #stores = 0;
   #reads = 0;
   #copies = 0;
+  #inBytes = 0;
+  #outBytes = 0;
+  #auditCount = 0;
 
   constructor(components: TransfersComponents, options: TransfersOptions) {
     this.#components = components;
@@ -62,6 +65,16 @@ export class Transfers implements ShardHandlers {
   /** Transfers under way. */
   get active(): number {
     return this.#stores + this.#reads + this.#copies;
+  }
+
+  /** Shard bytes moved since the start. */
+  get traffic(): { readonly inBytes: number; readonly outBytes: number } {
+    return { inBytes: this.#inBytes, outBytes: this.#outBytes };
+  }
+
+  /** Audits answered since the start. */
+  get audits(): number {
+    return this.#auditCount;
   }
 
   /** Stores a shard on order and answers with a receipt. REFUSED, HOST_FULL, CORRUPT_SHARD, TIMEOUT, EAGAIN when too many are under way. */
@@ -79,7 +92,7 @@ export class Transfers implements ShardHandlers {
       const { shardId, sizeBytes } = order;
       if (!(await store.holds(shardId, sizeBytes))) {
         await store.store(shardId, sizeBytes, () => this.#withDeadline(receive(sizeBytes)));
-        this.#bytes.inc({ direction: 'in' }, sizeBytes);
+        this.#moved('in', sizeBytes);
       }
       return this.#receipt(order);
     } finally {
@@ -104,12 +117,12 @@ export class Transfers implements ShardHandlers {
     try {
       if (leafCount === 0) {
         const data = await store.read(shardId, sizeBytes);
-        this.#bytes.inc({ direction: 'out' }, sizeBytes);
+        this.#moved('out', sizeBytes);
         return { dataBytes: sizeBytes, proof: [], data };
       }
       const { data, proof } = await store.readLeaves(shardId, sizeBytes, firstLeaf, leafCount);
-      if (context.remotePeer === this.#components.bridge) this.#audits.inc();
-      this.#bytes.inc({ direction: 'out' }, data.length);
+      if (context.remotePeer === this.#components.bridge) this.#audited();
+      this.#moved('out', data.length);
       return { dataBytes: data.length, proof, data: [data] };
     } finally {
       this.#reads -= 1;
@@ -145,7 +158,7 @@ export class Transfers implements ShardHandlers {
           yield await fetchFrom(target, sizeBytes, context.signal);
         };
         await store.store(shardId, sizeBytes, () => this.#withDeadline(fetch()));
-        this.#bytes.inc({ direction: 'in' }, sizeBytes);
+        this.#moved('in', sizeBytes);
       }
       return this.#receipt(order);
     } finally {
@@ -164,6 +177,17 @@ export class Transfers implements ShardHandlers {
     const count = Math.min(MAX_LISTED, Math.max(1, limit));
     const shardIds = await store.list(after, count);
     return { shardIds, last: shardIds.length < count };
+  }
+
+  #moved(direction: 'in' | 'out', bytes: number): void {
+    if (direction === 'in') this.#inBytes += bytes;
+    else this.#outBytes += bytes;
+    this.#bytes.inc({ direction }, bytes);
+  }
+
+  #audited(): void {
+    this.#auditCount += 1;
+    this.#audits.inc();
   }
 
   #check(signed: Signed | undefined, operation: Operation, context: TransferContext): Order {

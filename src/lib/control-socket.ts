@@ -80,7 +80,7 @@ export async function serveCalls<C extends Calls<C>, P = unknown>(
       clients.delete(socket);
       controller.abort();
     });
-    serveClient(socket, handlers as AnyHandlers, calls, controller.signal);
+    serveClient(socket, handlers, calls, controller.signal);
   });
   server.maxConnections = MAX_CLIENTS;
   await listen(server, path);

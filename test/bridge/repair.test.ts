@@ -7,6 +7,9 @@ import { Harness, Party, someShard } from './harness.ts';
 import type { Client, TestShard } from './harness.ts';
 import { SimulatedHosts } from './simulated-hosts.ts';
 
+// A busy machine is slow; tap's own 30 s are for the whole file.
+t.setTimeout(300_000);
+
 const MINUTE_MS = 60_000;
 const DAY_MS = 24 * 60 * MINUTE_MS;
 const STEP_MS = 5_000;

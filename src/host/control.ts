@@ -1,0 +1,36 @@
+// A host's control socket: its calls, and how it is reached. Knows no network and no files.
+
+import { join } from 'node:path';
+import { callSocket, serveCalls } from '../lib/control-socket.ts';
+import type { CallOptions, ControlServer, Handlers, ServerName } from '../lib/control-socket.ts';
+import type { HostCalls, HostProgress } from './control-api.ts';
+
+/** One function a call. */
+export type HostHandlers = Handlers<HostCalls, HostProgress>;
+
+const HOST: ServerName = {
+  name: 'the host',
+  busy: 'another host answers for this folder already',
+  absent: 'no host runs on this folder; start it with xcore serve, or name its folder with --dir',
+  absentCode: 'UNREACHABLE',
+};
+
+/** The socket of the host in a folder. */
+export function hostSocket(dir: string): string {
+  return join(dir, 'control.sock');
+}
+
+/** Listens for calls, as serveCalls() does. */
+export function serveHostControl(dir: string, handlers: HostHandlers): Promise<ControlServer> {
+  return serveCalls<HostCalls, HostProgress>(hostSocket(dir), handlers, HOST);
+}
+
+/** Makes one call to the host in a folder, as callSocket() does; UNREACHABLE when none runs. */
+export function callHost<M extends keyof HostCalls>(
+  dir: string,
+  method: M,
+  params: HostCalls[M]['params'],
+  options: CallOptions<HostProgress> = {},
+): Promise<HostCalls[M]['result']> {
+  return callSocket<HostCalls, M, HostProgress>(hostSocket(dir), method, params, HOST, options);
+}

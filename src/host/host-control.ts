@@ -1,0 +1,115 @@
+// Answers the calls on a host's control socket.
+
+import type { Clock } from '../lib/clock.ts';
+import type { BridgeAgent } from './bridge-agent.ts';
+import type { HostStanding, HostStatus } from './control-api.ts';
+import type { HostHandlers } from './control.ts';
+import type { Intent } from './intent.ts';
+import type { ShardStore } from './shard-store.ts';
+import type { Transfers } from './transfers.ts';
+import { verifyShards } from './verify.ts';
+
+/** Between two looks at how far leaving has come. */
+const EXIT_POLL_MS = 500;
+/** Below this uptime the advice is to be there more. */
+const LOW_UPTIME = 0.9;
+const LOW_FREE_SHARE = 0.05;
+
+/** What the calls work with. */
+export interface HostControlComponents {
+  readonly store: ShardStore;
+  readonly transfers: Transfers;
+  readonly agent: BridgeAgent;
+  readonly intent: Intent;
+  readonly clock: Clock;
+  readonly host: string;
+  readonly bridge: string;
+  readonly addresses: () => readonly string[];
+}
+
+/** The handlers of a host's calls. */
+export function hostHandlers(components: HostControlComponents): HostHandlers {
+  const { store, agent, intent, clock } = components;
+  const startedMs = clock.now();
+  const status = (): Promise<HostStatus> => statusOf(components, startedMs);
+  const wish = async (change: Parameters<Intent['change']>[0]): Promise<HostStatus> => {
+    await intent.change(change);
+    agent.hurry();
+    return status();
+  };
+  return {
+    status,
+    pause: () => wish({ paused: true }),
+    resume: () => wish({ paused: false }),
+    exit: async ({ wait }, { progress, signal }) => {
+      let now = await wish({ exiting: true });
+      const totalShards = store.shards;
+      while (wait && !now.standing?.mayLeave && !signal.aborted) {
+        progress({ remainingShards: now.standing?.shards ?? totalShards, totalShards });
+        await clock.sleep(EXIT_POLL_MS, signal).catch(() => {});
+        now = await status();
+      }
+      return now;
+    },
+    verify: (_params, context) => verifyShards(store, (shardId) => agent.reportLost(shardId), context),
+  };
+}
+
+async function statusOf(components: HostControlComponents, startedMs: number): Promise<HostStatus> {
+  const { store, transfers, agent, intent, host, bridge, addresses } = components;
+  const { budget } = store;
+  const freeBytes = await budget.freeBytes();
+  const told = agent.standing;
+  const standing: HostStanding | undefined = told && {
+    state: told.state,
+    reason: told.reason,
+    shards: Number(told.shards),
+    shardBytes: Number(told.shardBytes),
+    auditsPassed: Number(told.auditsPassed),
+    auditsFailed: Number(told.auditsFailed),
+    auditScore: told.auditScore,
+    uptime: told.uptime,
+    reliability: told.reliability,
+    mayLeave: told.mayLeave,
+  };
+  const status = {
+    host,
+    pid: process.pid,
+    startedMs,
+    addresses: [...addresses()],
+    bridge: { address: bridge, connected: agent.connected },
+    space: {
+      limitBytes: budget.limitBytes,
+      usedBytes: budget.usedBytes,
+      reservedBytes: budget.reservedBytes,
+      freeBytes,
+      shards: store.shards,
+    },
+    traffic: transfers.traffic,
+    transfers: transfers.active,
+    audits: transfers.audits,
+    ...intent.wishes,
+    ...(standing ? { standing } : {}),
+  };
+  return { ...status, advice: adviceFor(status) };
+}
+
+function adviceFor(status: Omit<HostStatus, 'advice'>): string[] {
+  const { standing, space, bridge, paused, exiting } = status;
+  const advice: string[] = [];
+  if (!bridge.connected) advice.push('the bridge cannot be reached: check the address and this machine’s connection');
+  if (standing?.mayLeave)
+    advice.push('nothing is left to move away: stop xcore serve, and remove its folder if you like');
+  else if (exiting) advice.push('keep xcore serve running until all its shards are elsewhere');
+  if (paused) advice.push('nothing new is taken: xcore host resume');
+  if (standing?.state === 'suspended') advice.push('xcore host verify finds what the audits miss; check the disk');
+  if (standing?.state === 'disqualified')
+    advice.push('this host is out for good: check the disk, then start anew in another folder');
+  if (standing?.state === 'vetting')
+    advice.push('keep it running: more shards come once it has passed its first audits');
+  if (standing && standing.uptime < LOW_UPTIME) advice.push('hosts that are there more of the time get more shards');
+  if (!exiting && space.freeBytes < LOW_FREE_SHARE * space.limitBytes) {
+    advice.push('there is hardly any room left: raise --space, or free some of the disk');
+  }
+  return advice;
+}

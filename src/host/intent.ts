@@ -1,0 +1,58 @@
+// What the host's owner has told it to do, kept over restarts: to pause, to leave.
+
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { writeFileAtomic } from '../lib/atomic-file.ts';
+import { XcoreError } from '../lib/errors.ts';
+
+const FILE = 'intent.json';
+const VERSION = 1;
+
+/** The owner's wishes. */
+export interface Wishes {
+  /** Take nothing new. */
+  readonly paused: boolean;
+  /** Have everything moved away, then leave. */
+  readonly exiting: boolean;
+}
+
+/** The wishes of one host, in its folder. */
+export class Intent {
+  readonly #path: string;
+  #wishes: Wishes;
+
+  private constructor(path: string, wishes: Wishes) {
+    this.#path = path;
+    this.#wishes = wishes;
+  }
+
+  /** Reads what is stored; BAD_FORMAT for what is not ours. */
+  static async open(dir: string): Promise<Intent> {
+    const path = join(dir, FILE);
+    return new Intent(path, await read(path));
+  }
+
+  get wishes(): Wishes {
+    return this.#wishes;
+  }
+
+  /** Changes wishes, durably. */
+  async change(change: Partial<Wishes>): Promise<void> {
+    const wishes = { ...this.#wishes, ...change };
+    await writeFileAtomic(this.#path, `${JSON.stringify({ version: VERSION, ...wishes })}\n`, { mode: 0o600 });
+    this.#wishes = wishes;
+  }
+}
+
+async function read(path: string): Promise<Wishes> {
+  try {
+    const { version, paused, exiting } = JSON.parse(await readFile(path, 'utf8')) as Record<string, unknown>;
+    if (version !== VERSION) throw new XcoreError('BAD_FORMAT', `${path} is of another version; update xcore`);
+    return { paused: paused === true, exiting: exiting === true };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return { paused: false, exiting: false };
+    if (error instanceof SyntaxError)
+      throw new XcoreError('BAD_FORMAT', `${path} is damaged; remove it`, { cause: error });
+    throw error;
+  }
+}
