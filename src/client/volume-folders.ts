@@ -3,6 +3,7 @@
 
 import { access, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { syncFolder } from '../lib/atomic-file.ts';
 import { SetAsideFolder } from './set-aside.ts';
 
 /** The folders of one volume. */
@@ -14,9 +15,11 @@ export class VolumeFolders {
   readonly next: string;
   /** Checkpoint shards in transfer. */
   readonly checkpoint: string;
+  readonly #dir: string;
   readonly #old: string;
 
   constructor(dir: string) {
+    this.#dir = dir;
     this.current = join(dir, 'current');
     this.next = join(dir, 'next');
     this.checkpoint = join(dir, 'checkpoint');
@@ -44,6 +47,8 @@ export class VolumeFolders {
     if (keep) kept = await this.setAside.keep(this.current, nowMs);
     else await rename(this.current, this.#old);
     await rename(this.next, this.current);
+    // what is removed now must not outlive, after a power cut, what takes its place
+    await syncFolder(this.#dir);
     await rm(this.#old, { recursive: true, force: true });
     return kept;
   }

@@ -3,6 +3,7 @@
 
 import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Level } from 'level';
 import t from 'tap';
 import { fsck } from '../../src/client/fsck/fsck.ts';
 import type { FsckReport } from '../../src/client/fsck/fsck.ts';
@@ -211,6 +212,21 @@ await t.test('flips in the files of the index are found and repaired, with what 
   }
   t.comment(JSON.stringify(counts));
   t.ok(counts.repaired > counts.setAside, 'staged work can be carried over');
+});
+
+await t.test('a volume of the first format is brought to the second', async (t) => {
+  const { device, files } = await prepared(await world.volume());
+  const file = join(device.dir, 'current/volume.json');
+  const db = new Level<Buffer, Buffer>(join(device.dir, 'current/index'), { keyEncoding: 'buffer' });
+  await db.clear({ gte: Buffer.from('t'), lt: Buffer.from('u') });
+  await db.close();
+  rmSync(join(device.dir, 'current/index/closed.json'));
+  writeFileSync(file, readFileSync(file, 'utf8').replace('"version": 2', '"version": 1'));
+  await device.on();
+  t.strictSame(await compare(device, new Map([...files.published, ...files.staged])), NOTHING);
+  await device.off();
+  t.match(readFileSync(file, 'utf8'), '"version": 2');
+  t.equal((await check(device, false)).state, 'clean');
 });
 
 await t.test('what a repair carried over is published, and reaches another device', async (t) => {

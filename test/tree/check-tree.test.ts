@@ -1,5 +1,6 @@
 // A check of the index finds nothing in a sound one, and any record that was lost, put back or changed.
 
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Level } from 'level';
 import t from 'tap';
@@ -8,10 +9,12 @@ import type { TreeSummary } from '../../src/tree/check-tree.ts';
 import { Findings } from '../../src/tree/findings.ts';
 import { COUNTERS_KEY, KIND, shardKeyOf } from '../../src/tree/keys.ts';
 import { inodesUsing, pathsOf } from '../../src/tree/names.ts';
+import { RecordStore } from '../../src/tree/record-store.ts';
 import type { Shard } from '../../src/tree/records.ts';
 import { TALLY_SLOTS } from '../../src/tree/tally.ts';
 import { pickSeed, Random } from '../support/random.ts';
-import { CALLER, NAME_KEY, openVolume, temporaryFolder, writeFileAt } from '../support/volume.ts';
+import { findingsIn } from '../support/findings.ts';
+import { CALLER, indexSealer, LINEAGE, NAME_KEY, openVolume, temporaryFolder, writeFileAt } from '../support/volume.ts';
 import type { OpenVolume } from '../support/volume.ts';
 
 const seed = pickSeed();
@@ -148,6 +151,25 @@ await t.test('batches that are gone from the middle or the end are missed at the
     await db.put(slot, value);
   }
   await db.close();
+});
+
+await t.test('an index from before there were tallies is counted once, if that is what it is', async (t) => {
+  const dir = temporaryFolder(t);
+  const volume = await openVolume(dir);
+  await fill(volume);
+  await volume.close();
+  const db = openRaw(dir);
+  await db.open();
+  await db.clear({ gte: Buffer.from(KIND.tally), lt: Buffer.from('u') });
+  await db.close();
+  rmSync(join(dir, 'index/closed.json'));
+  await t.rejects(openVolume(dir), { code: 'CORRUPT_RECORD' }, 'refused where there must be tallies');
+  for (const adopt of [true, false]) {
+    const store = await RecordStore.open(join(dir, 'index'), indexSealer(), LINEAGE, { adopt });
+    t.ok(store.tally.records > 60 && store.lastCommit > 50 && store.firstUnpublished === 1);
+    t.strictSame(await findingsIn({ store }), []);
+    await store.close();
+  }
 });
 
 await t.test('records that contradict each other are found, though each is whole', async (t) => {

@@ -8,11 +8,10 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { Hasher } from '../../src/cache/hasher.ts';
-import { TreeCheck } from '../../src/tree/check-tree.ts';
-import { Findings } from '../../src/tree/findings.ts';
 import { contents, matching, Progress, work } from '../support/crash-work.ts';
 import { pickSeed, Random } from '../support/random.ts';
-import { CALLER, NAME_KEY, openVolume } from '../support/volume.ts';
+import { findingsIn } from '../support/findings.ts';
+import { CALLER, openVolume } from '../support/volume.ts';
 import type { OpenVolume } from '../support/volume.ts';
 import { WatchedDisk } from '../support/watched-disk.ts';
 
@@ -57,7 +56,7 @@ async function look(left: Left, progress: Progress): Promise<string[]> {
     wrong.push(`what is found is none of the states ${left.from} to ${left.to}: ${describe(found, progress, left)}`);
   }
   if (!left.isCut && volume.lost.length > 0) wrong.push(`bytes of shards ${volume.lost.join()} were lost`);
-  wrong.push(...(await findings(volume)));
+  wrong.push(...(await findingsIn(volume)));
   volume.segments.setSize(SEGMENT_BYTES);
   const more = Buffer.alloc(10_000, 'after the crash');
   const { attributes, file } = await volume.vfs.create(1, 'after', 0o100644, 2, CALLER);
@@ -67,7 +66,7 @@ async function look(left: Left, progress: Progress): Promise<string[]> {
   volume = await openVolume(left.dir, { hasher });
   const after = (await contents(volume)).get('after');
   if (!(after instanceof Buffer) || !after.equals(more)) wrong.push('what is written afterwards is not there');
-  wrong.push(...(await findings(volume)), ...(await reused(volume, left.streams)));
+  wrong.push(...(await findingsIn(volume)), ...(await reused(volume, left.streams)));
   await volume.close();
   return wrong;
 }
@@ -79,13 +78,6 @@ function describe(found: Awaited<ReturnType<typeof contents>>, progress: Progres
       .sort()
       .join(' ');
   return `${show(found)} | ${show(progress.states[left.from]!)} | ${show(progress.states[left.to]!)}`;
-}
-
-async function findings({ store }: OpenVolume): Promise<string[]> {
-  await store.commit();
-  const all = new Findings();
-  await new TreeCheck(store, NAME_KEY, all).run();
-  return all.list.map(({ message }) => message);
 }
 
 /** Shards whose key encrypted something else before. */

@@ -7,10 +7,9 @@ import { join } from 'node:path';
 import t from 'tap';
 import { Hasher } from '../../src/cache/hasher.ts';
 import { errnoOf } from '../../src/lib/errors.ts';
-import { TreeCheck } from '../../src/tree/check-tree.ts';
-import { Findings } from '../../src/tree/findings.ts';
 import { pickSeed, Random } from '../support/random.ts';
-import { CALLER, NAME_KEY, openVolume, readAll } from '../support/volume.ts';
+import { findingsIn } from '../support/findings.ts';
+import { CALLER, openVolume, readAll } from '../support/volume.ts';
 import type { OpenVolume } from '../support/volume.ts';
 import { WatchedDisk } from '../support/watched-disk.ts';
 import type { Point } from '../support/watched-disk.ts';
@@ -92,9 +91,7 @@ class Bench {
   async wrongAfterRestart(): Promise<string[]> {
     await this.volume.close();
     this.volume = await openVolume(this.dir, { hasher });
-    const found = new Findings();
-    await new TreeCheck(this.volume.store, NAME_KEY, found).run();
-    const wrong = [...(await this.wrong()), ...found.list.map(({ message }) => message)];
+    const wrong = [...(await this.wrong()), ...(await findingsIn(this.volume))];
     if (this.volume.lost.length > 0) wrong.push('bytes were lost');
     await this.volume.close();
     rmSync(this.dir, { recursive: true });

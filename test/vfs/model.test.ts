@@ -1,5 +1,6 @@
 import t from 'tap';
 import { pickSeed, Random } from '../support/random.ts';
+import { findingsIn } from '../support/findings.ts';
 import { abandon, CALLER, openVolume, readAll, temporaryFolder } from '../support/volume.ts';
 import type { OpenVolume } from '../support/volume.ts';
 import { Model, Node } from './model.ts';
@@ -235,6 +236,7 @@ t.test('random operations have the outcomes and the effects that a model has', {
       forgetDead();
       const kill = random.below(2) === 0;
       if (kill) await volume.store.commit();
+      if (!kill) t.strictSame(await findingsIn(volume), [], 'a check of the index finds nothing');
       await (kill ? abandon(volume) : volume.close());
       volume = await openVolume(dir);
       const [expectedTree, foundTree] = [describe(model.root, ''), await describeVolume(volume, 1, '')];
