@@ -8,6 +8,7 @@ import { AbortError, TimeoutError } from '@libp2p/interface';
 import type { AbortOptions } from '@libp2p/interface';
 import { AbstractMultiaddrConnection } from '@libp2p/utils';
 import type { AbstractMultiaddrConnectionInit, SendResult } from '@libp2p/utils';
+import { asError } from '../lib/errors.ts';
 import { freeTemporary, markTemporary } from '../lib/free-buffer.ts';
 
 /** A connection on which nothing moved for so long is ended. */
@@ -56,40 +57,17 @@ export class TcpConnection extends AbstractMultiaddrConnection {
    */
   async startTls(options: TLSSocketOptions, signal?: AbortSignal): Promise<TLSSocket> {
     if (this.#socket !== this.#raw) throw new TypeError('TLS has been started');
-    this.#release();
-    // What is still on its way out goes before the handshake.
-    if (this.#raw.writableLength > 0) await new Promise((resolve) => this.#raw.write('', resolve));
-    if (this.readBuffer.byteLength > 0) {
-      this.#raw.unshift(this.readBuffer.slice());
-      this.readBuffer.consume(this.readBuffer.byteLength);
-    }
-    const settled = Promise.withResolvers<void>();
-    const onAbort = (): void => settled.reject(new AbortError('the handshake took too long'));
-    const onClose = (): void => settled.reject(new AbortError('the connection ended in the handshake'));
-    if (this.#raw.destroyed) onClose();
+    const onAbort = (): void => this.abort(new AbortError('the handshake took too long'));
     if (signal?.aborted) onAbort();
     signal?.addEventListener('abort', onAbort, { once: true });
-    const socketOptions = { ...options, highWaterMark: MAX_UNSENT_TLS_BYTES };
-    const socket =
-      this.direction === 'inbound'
-        ? new TLSSocket(this.#raw, { ...socketOptions, isServer: true })
-        : connect({ ...socketOptions, socket: this.#raw });
-    this.#socket = socket;
-    socket.on('error', this.#onError);
-    socket.once('error', settled.reject);
-    socket.once('close', onClose);
-    socket.once('secure', settled.resolve);
     try {
-      await settled.promise;
+      return await this.#shakeHands({ ...options, highWaterMark: MAX_UNSENT_TLS_BYTES });
     } catch (error) {
-      this.abort(error as Error);
+      this.abort(asError(error));
       throw error;
     } finally {
       signal?.removeEventListener('abort', onAbort);
-      socket.off('error', settled.reject);
-      socket.off('close', onClose);
     }
-    return socket;
   }
 
   /** From now on, bytes go through TLS. */
@@ -124,8 +102,9 @@ export class TcpConnection extends AbstractMultiaddrConnection {
   }
 
   override sendReset(): void {
-    // TLS holds on to the TCP handle, which must not be reset or closed under it; and a half-closed one cannot be reset.
-    if (this.#socket !== this.#raw || this.#raw.writableEnded) this.#socket.destroy();
+    // TLS holds on to the TCP handle, which must not be reset or closed under it; a half-closed one cannot be reset, and
+    // a reset would wait for what is still to be sent.
+    if (this.#socket !== this.#raw || this.#raw.writableEnded || this.#raw.writableLength > 0) this.#socket.destroy();
     else this.#raw.resetAndDestroy();
   }
 
@@ -135,6 +114,36 @@ export class TcpConnection extends AbstractMultiaddrConnection {
 
   override sendResume(): void {
     this.#socket.resume();
+  }
+
+  async #shakeHands(options: TLSSocketOptions & { highWaterMark: number }): Promise<TLSSocket> {
+    this.#release();
+    // What is still on its way out goes before the handshake.
+    if (this.#raw.writableLength > 0) await new Promise((resolve) => this.#raw.write('', resolve));
+    if (this.#raw.destroyed || this.status !== 'open')
+      throw new AbortError('the connection ended before the handshake');
+    if (this.readBuffer.byteLength > 0) {
+      this.#raw.unshift(this.readBuffer.slice());
+      this.readBuffer.consume(this.readBuffer.byteLength);
+    }
+    const socket =
+      this.direction === 'inbound'
+        ? new TLSSocket(this.#raw, { ...options, isServer: true })
+        : connect({ ...options, socket: this.#raw });
+    this.#socket = socket;
+    const secure = Promise.withResolvers<void>();
+    const onClose = (): void => secure.reject(new AbortError('the connection ended in the handshake'));
+    socket.on('error', this.#onError);
+    socket.once('error', secure.reject);
+    socket.once('close', onClose);
+    socket.once('secure', secure.resolve);
+    try {
+      await secure.promise;
+    } finally {
+      socket.off('error', secure.reject);
+      socket.off('close', onClose);
+    }
+    return socket;
   }
 
   #use(socket: Socket, onBytes: (bytes: Uint8Array) => void): void {
