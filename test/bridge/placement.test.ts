@@ -1,8 +1,11 @@
 import t from 'tap';
 import { chooseHosts } from '../../src/bridge/placement.ts';
 import type { Candidate } from '../../src/bridge/placement.ts';
+import { isDependable, noteAudit, standingOf, takesShards } from '../../src/bridge/host-standing.ts';
 import { policyFor } from '../../src/bridge/policy.ts';
 import { RateLimit } from '../../src/bridge/rate-limit.ts';
+import { hostRecord } from '../../src/bridge/records.ts';
+import { networkPrefix } from '../../src/net/network-prefix.ts';
 import { pickSeed, Random } from '../support/random.ts';
 
 const MIB = 1024 * 1024;
@@ -69,6 +72,7 @@ t.test('placement', async (t) => {
       host('offline', { online: false }),
       host('full', { freeBytes: MIB - 1 }),
       host('excluded'),
+      host('suspended', { takesShards: false }),
     ];
     for (let round = 0; round < 100; round += 1) {
       t.same(choose(hosts, 9, ['excluded']).sort(), ['exact', 'good1', 'good2']);
@@ -83,11 +87,27 @@ t.test('placement', async (t) => {
     for (let round = 0; round < 50; round += 1) t.equal(choose(hosts, 2, [], ['d'])[0], 'd');
   });
 
+  t.test('keeps mirrors in different networks as far as there are some', async (t) => {
+    const hosts = ['a', 'b', 'c', 'd'].map((name) => host(name, { network: '192.0.2', freeBytes: 1_000 * MIB }));
+    hosts.push(host('e', { network: '198.51.100' }), host('f', { network: '203.0.113' }));
+    for (let round = 0; round < 100; round += 1) {
+      const chosen = choose(hosts, 3);
+      t.ok(chosen.includes('e') && chosen.includes('f') && new Set(chosen).size === 3, chosen.join());
+      t.equal(choose(hosts, 5).length, 5, 'networks are shared when there are too few');
+    }
+    const request = { sizeBytes: MIB, count: 2, exclude: new Set(['e']), networks: ['198.51.100', '192.0.2'] };
+    t.equal(chooseHosts(hosts, request, random)[0]?.host, 'f', 'those that hold a mirror already count');
+    const unknown = ['a', 'b', 'c'].map((name) => host(name));
+    t.equal(choose(unknown, 3).length, 3);
+  });
+
   t.test('leans to free, fast and reliable hosts without leaving the others out', async (t) => {
     const leaning: [string, Partial<Candidate>][] = [
       ['free space', { freeBytes: 10 * MIB }],
       ['speed', { bytesPerSecond: 100_000 }],
       ['reliability', { reliability: 0.4 }],
+      ['uptime', { uptime: 0.4 }],
+      ['vetting', { vetted: false }],
     ];
     for (const [what, worse] of leaning) {
       const share = shareOf('worse', [
@@ -99,6 +119,47 @@ t.test('placement', async (t) => {
     const even = shareOf('a', [host('a'), host('b')]);
     t.ok(even > 0.4 && even < 0.6, `equal hosts share: ${even}`);
   });
+});
+
+t.test('networks are told apart by /24 and /64, and this machine is none', async (t) => {
+  const prefixes = [
+    ['/ip4/192.0.2.7/tcp/1', '192.0.2'],
+    ['/ip4/127.0.0.1/tcp/1', ''],
+    ['/ip6/2001:db8:0:1::7/tcp/1', '2001:db8:0:1'],
+    ['/ip6/2001:0db8::1:2:3:4:5/tcp/1', '2001:db8:0:1'],
+    ['/ip6/::1/tcp/1', ''],
+    ['/ip6/::ffff:192.0.2.7/tcp/1', '192.0.2'],
+    ['/ip6/::ffff:127.0.0.1/tcp/1', ''],
+    ['/dns4/example.org/tcp/1', ''],
+    ['', ''],
+  ] as const;
+  for (const [address, prefix] of prefixes) t.equal(networkPrefix(address), prefix, address);
+});
+
+t.test('the standing of a host follows from its audits', async (t) => {
+  const record = hostRecord.make({ reliability: 0.01 });
+  const audits = (count: number, passed: boolean): string => {
+    for (let audit = 0; audit < count; audit += 1) noteAudit(record, passed, 1);
+    return standingOf(record).state;
+  };
+  t.equal(standingOf(record).state, 'vetting', 'what clients say of it does not count');
+  t.equal(audits(99, true), 'vetting');
+  t.equal(audits(1, true), 'good');
+  t.equal(audits(1, false), 'good', 'one failure ends nothing');
+  t.equal(audits(5, false), 'suspended');
+  t.notOk(takesShards(record));
+  t.ok(isDependable(record), 'what it holds counts all the same');
+  t.equal(audits(40, true), 'good', 'it recovers');
+  record.unanswered = 5;
+  t.equal(standingOf(record).state, 'suspended');
+  t.equal(audits(1, true), 'good');
+  t.equal(audits(40, false), 'disqualified');
+  t.equal(audits(1_000, true), 'disqualified', 'for good');
+  t.notOk(isDependable(record));
+  t.match(standingOf(record).reason, /failed \d+ audits/);
+  const fresh = hostRecord.make({ exiting: true });
+  t.equal(standingOf(fresh).state, 'leaving');
+  t.notOk(isDependable(fresh));
 });
 
 t.test('a stream that asks too much is slowed down to its rate', async (t) => {
