@@ -24,6 +24,10 @@ const MIN_MEASURED_BYTES = 128 * 1024;
 /** No client's word makes a host faster than this. */
 const MAX_BYTES_PER_SECOND = 1_000_000_000;
 const MAX_COUNTED = 1_000_000;
+/** Hosts among which one shard is placed; the cost of a placement does not grow with the number of hosts. */
+const MAX_CANDIDATES = 256;
+const MAX_DRAWS = 1_024;
+const MIN_CANDIDATES = 64;
 const MAX_ADDRESSES = 16;
 const MAX_ADDRESS_CHARACTERS = 256;
 
@@ -64,13 +68,16 @@ export interface HostView extends Candidate, HostSpace {
 }
 
 interface Entry {
+  readonly host: PeerName;
   readonly record: HostRecord;
-  dirty: boolean;
 }
 
 /** All hosts of a bridge, in memory; changes reach the store by flush(). */
 export class HostRegistry {
   readonly #hosts = new Map<PeerName, Entry>();
+  /** The same, to be drawn from; hosts are never removed. */
+  readonly #list: Entry[] = [];
+  readonly #dirty = new Set<Entry>();
   readonly #store: Store;
   readonly #clock: Clock;
   readonly #options: HostRegistryOptions;
@@ -85,17 +92,18 @@ export class HostRegistry {
   async load(): Promise<void> {
     for await (const [key, value] of this.#store.range(ofKind('h'))) {
       const host = Buffer.from(key.subarray(1)).toString();
-      this.#hosts.set(host, { record: hostRecord.decode(value), dirty: false });
+      this.#take({ host, record: hostRecord.decode(value) });
     }
+    this.#dirty.clear();
   }
 
   /** Writes what changed. */
   async flush(): Promise<void> {
-    const dirty = [...this.#hosts].filter(([, entry]) => entry.dirty);
-    for (const [, entry] of dirty) entry.dirty = false;
+    const dirty = [...this.#dirty];
+    this.#dirty.clear();
     if (dirty.length === 0) return;
     await this.#store.batch(
-      dirty.map(([host, { record }]) => ({ key: hostKey(host), value: hostRecord.encode(record) })),
+      dirty.map(({ host, record }) => ({ key: hostKey(host), value: hostRecord.encode(record) })),
     );
   }
 
@@ -115,8 +123,8 @@ export class HostRegistry {
         throw new XcoreError('REFUSED', 'this bridge takes no further hosts');
       }
       const firstSeenMs = BigInt(this.#clock.now());
-      entry = { record: hostRecord.make({ reliability: FIRST_RELIABILITY, firstSeenMs }), dirty: true };
-      this.#hosts.set(host, entry);
+      entry = { host, record: hostRecord.make({ reliability: FIRST_RELIABILITY, firstSeenMs }) };
+      this.#take(entry);
     }
     if (entry.record.firstSeenMs === 0n) entry.record.firstSeenMs = BigInt(this.#clock.now());
     entry.record.addresses = [...addresses];
@@ -136,7 +144,7 @@ export class HostRegistry {
     entry.record.lastSeenMs = BigInt(this.#clock.now());
     entry.record.paused = space.paused ?? false;
     entry.record.exiting ||= space.exiting ?? false;
-    entry.dirty = true;
+    this.#dirty.add(entry);
   }
 
   /** The host's standing as it is told; NOT_FOUND when it has not registered. */
@@ -200,6 +208,26 @@ export class HostRegistry {
     return hosts.map((host) => this.#hosts.get(host)?.record.network ?? '').filter((network) => network !== '');
   }
 
+  /**
+   * Hosts to choose from when something is to be placed: those that are online and take shards, or many of them
+   * drawn at random where there are more; and those of `keep`. `random` gives numbers in [0, 1).
+   */
+  candidates(random: () => number, keep: Iterable<PeerName> = []): HostView[] {
+    if (this.#list.length <= MAX_CANDIDATES) return this.all();
+    const drawn = new Set<Entry>();
+    for (const host of keep) {
+      const entry = this.#hosts.get(host);
+      if (entry) drawn.add(entry);
+    }
+    for (let draws = 0; draws < MAX_DRAWS && drawn.size < MAX_CANDIDATES; draws += 1) {
+      const entry = this.#list[Math.floor(random() * this.#list.length)]!;
+      if (this.#isOnline(entry.record) && takesShards(entry.record)) drawn.add(entry);
+    }
+    // Hardly any host is there: every one counts.
+    if (drawn.size < MIN_CANDIDATES) return this.all();
+    return [...drawn].map(({ host, record }) => this.#view(host, record));
+  }
+
   /** All hosts. */
   all(): HostView[] {
     return [...this.#hosts].map(([host, { record }]) => this.#view(host, record));
@@ -230,7 +258,7 @@ export class HostRegistry {
     const speed = Math.min(MAX_BYTES_PER_SECOND, (sizeBytes * 1_000) / Math.max(1, durationMs));
     const before = entry.record.bytesPerSecond;
     entry.record.bytesPerSecond = before > 0 ? before + SPEED_WEIGHT * (speed - before) : speed;
-    entry.dirty = true;
+    this.#dirty.add(entry);
   }
 
   /** Takes bytes off a host's free space until its next heartbeat tells the truth. */
@@ -239,6 +267,16 @@ export class HostRegistry {
     if (!entry) return;
     const free = entry.record.freeBytes - BigInt(sizeBytes);
     entry.record.freeBytes = free > 0n ? free : 0n;
+  }
+
+  #take(entry: Entry): void {
+    this.#hosts.set(entry.host, entry);
+    this.#list.push(entry);
+    this.#dirty.add(entry);
+  }
+
+  #isOnline(record: HostRecord): boolean {
+    return this.#clock.now() - Number(record.lastSeenMs) <= this.#patienceMs;
   }
 
   #known(host: PeerName): Entry {
@@ -251,7 +289,7 @@ export class HostRegistry {
     const entry = this.#hosts.get(host);
     if (!entry) return;
     change(entry.record);
-    entry.dirty = true;
+    this.#dirty.add(entry);
   }
 
   get #patienceMs(): number {
@@ -262,7 +300,7 @@ export class HostRegistry {
     const entry = this.#hosts.get(host);
     if (!entry) return;
     entry.record.reliability += RELIABILITY_WEIGHT * (outcome - entry.record.reliability);
-    entry.dirty = true;
+    this.#dirty.add(entry);
   }
 
   #view(host: PeerName, record: HostRecord): HostView {
@@ -270,7 +308,7 @@ export class HostRegistry {
     const standing = standingOf(record);
     return {
       host,
-      online: this.#clock.now() - lastSeenMs <= this.#patienceMs,
+      online: this.#isOnline(record),
       addresses: record.addresses,
       lastSeenMs,
       capacityBytes: Number(record.capacityBytes),

@@ -98,7 +98,7 @@ export class Placer {
     const prefer = this.#ordered(shardId, holders.length, excluded, writes);
     const mayGrow = holders.length + prefer.size < MAX_HOSTS_PER_SHARD;
     const candidates = registry
-      .all()
+      .candidates(random, prefer)
       .filter(({ host }) => mayGrow || prefer.has(host))
       .map((host) => this.#lessPromised(host, prefer.has(host.host) ? sizeBytes : 0));
     const chosen = chooseHosts(

@@ -176,7 +176,7 @@ export class Repairer {
     const { registry, book, mirrors, random } = this.#components;
     const holders = record.mirrors.map(({ host }) => host);
     const candidates = registry
-      .all()
+      .candidates(random, book.hostsOf(shardId))
       .map((host) => ({ ...host, freeBytes: host.freeBytes - book.promisedTo(host.host) }));
     const [target] = chooseHosts(
       candidates,

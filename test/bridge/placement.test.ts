@@ -7,6 +7,7 @@ import { RateLimit } from '../../src/bridge/rate-limit.ts';
 import { hostRecord } from '../../src/bridge/records.ts';
 import { networkPrefix } from '../../src/net/network-prefix.ts';
 import { pickSeed, Random } from '../support/random.ts';
+import { Harness } from './harness.ts';
 
 const MIB = 1024 * 1024;
 
@@ -168,4 +169,29 @@ t.test('a stream that asks too much is slowed down to its rate', async (t) => {
   t.equal(limit.take(0), 100);
   t.equal(limit.take(0), 200);
   t.equal(limit.take(10_000), 0);
+});
+
+t.test('where there are many hosts, each placement is among some of them, all of them in turn', async (t) => {
+  const bridge = await Harness.start(t, { maxHosts: 2_000 });
+  const hosts = await bridge.join(600);
+  const seed = pickSeed();
+  t.comment(`seed ${seed}`);
+  const source = new Random(seed);
+  const random = (): number => source.below(2 ** 30) / 2 ** 30;
+  const { registry } = bridge;
+  const seen = new Set<string>();
+  for (let round = 0; round < 20; round += 1) {
+    const drawn = registry.candidates(random, [hosts[0]!.peer]);
+    t.ok(drawn.length <= 257 && drawn.length > 200, `${drawn.length}`);
+    t.ok(
+      drawn.some(({ host }) => host === hosts[0]!.peer),
+      'those that are asked for are there',
+    );
+    for (const { host } of drawn) seen.add(host);
+  }
+  t.ok(seen.size > 590, `${seen.size} of 600`);
+  bridge.clock.advance(60_000);
+  for (const host of hosts.slice(0, 10)) await host.beat(MIB);
+  const online = registry.candidates(random).filter((host) => host.online);
+  t.equal(online.length, 10, 'the few that are there are all found');
 });
