@@ -11,6 +11,7 @@ import { systemClock } from '../../src/lib/clock.ts';
 import { hasCode } from '../../src/lib/errors.ts';
 import { silentLogger } from '../../src/lib/log.ts';
 import { ClientNetwork } from '../../src/net/client-network.ts';
+import { inodeKey, keyBytes } from '../../src/tree/keys.ts';
 import { pickSeed, Random } from '../support/random.ts';
 import { until, World } from './device.ts';
 import type { Device, Volume } from './device.ts';
@@ -213,6 +214,33 @@ await t.test('flips in the files of the index are found and repaired, with what 
   t.comment(JSON.stringify(counts));
   t.ok(counts.repaired > counts.setAside, 'staged work can be carried over');
 });
+
+await t.test(
+  'a damaged record is EIO for whoever needs it, a line in the status, and nothing for the others',
+  async (t) => {
+    const { device, files } = await prepared(await world.volume());
+    await device.on();
+    const ino = (await device.ino('staged 1'))!;
+    await device.off();
+    const db = new Level<Buffer, Buffer>(join(device.dir, 'current/index'), {
+      ...{ keyEncoding: 'buffer', valueEncoding: 'buffer' },
+    });
+    const key = keyBytes(inodeKey(ino));
+    const value = await db.get(key);
+    value[30]! ^= 1;
+    await db.put(key, value);
+    await db.close();
+    await device.on();
+    const read = await compare(device, new Map([...files.published, ...files.staged]));
+    t.strictSame(read, { missing: [], failed: ['staged 1'], wrong: [] });
+    t.match(device.problems.list(), [{ code: 'CORRUPT_RECORD', advice: /xcore fsck --repair/ }]);
+    await device.off();
+    t.equal((await check(device, true)).state, 'repaired');
+    await device.on();
+    t.strictSame(await compare(device, new Map([...files.published, ...files.staged])), NOTHING);
+    await device.off();
+  },
+);
 
 await t.test('a volume of the first format is brought to the second', async (t) => {
   const { device, files } = await prepared(await world.volume());

@@ -16,7 +16,7 @@ import type { OpenVolume } from '../support/volume.ts';
 import { WatchedDisk } from '../support/watched-disk.ts';
 
 const isLong = process.env['XCORE_TEST_LONG'] === '1';
-const POINTS = isLong ? 5_000 : 510;
+const POINTS = isLong ? 3_000 : 510;
 const CHILD_STEPS = 170;
 const KILLED_CHILDREN = isLong ? 100 : 4;
 /** Copies that wait to be looked at. */
