@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import t from 'tap';
 import { AuditSchedule } from '../../src/bridge/audit-schedule.ts';
+import { MIRROR_INDEX_KEY, mirrorKey } from '../../src/bridge/keys.ts';
 import { MirrorIndex } from '../../src/bridge/mirror-index.ts';
 import { pickSeed, Random } from '../support/random.ts';
 import { Harness, Party, someShard } from './harness.ts';
@@ -245,6 +246,27 @@ t.test('inventories find what is missing at once, and delete what nobody knows o
   bridge.clock.advance(1.5 * DAY_MS);
   await network.pass(4, STEP_MS);
   t.notOk(await forgetful!.holds(stray));
+  for (const shard of shards) t.equal((await network.intact(shard)).length, 3);
+});
+
+t.test('a store without an index of mirrors gets one', async (t) => {
+  const { bridge, network, shards } = await world(t, 4, 6);
+  const host = network.hosts[0]!;
+  const held = await host.count();
+  const index = (): MirrorIndex => new MirrorIndex({ store: bridge.store, registry: bridge.registry });
+  const before = await index().list(host.peer, new Uint8Array(), 100);
+  t.equal(before.length, held);
+  const keys = [MIRROR_INDEX_KEY];
+  for (const { peer } of network.hosts) {
+    for (const shardId of await index().list(peer, new Uint8Array(), 100)) keys.push(mirrorKey(peer, shardId));
+  }
+  await bridge.store.batch(keys.map((key) => ({ key })));
+  t.same(await index().list(host.peer, new Uint8Array(), 100), []);
+  await bridge.reopen();
+  t.same(await index().list(host.peer, new Uint8Array(), 100), before);
+  host.away = true;
+  for (const other of network.hosts) if (!other.away) await other.register();
+  await network.pass(20, STEP_MS);
   for (const shard of shards) t.equal((await network.intact(shard)).length, 3);
 });
 
