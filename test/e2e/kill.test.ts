@@ -128,6 +128,8 @@ await t.test(`nothing acknowledged is lost when the daemon dies ${SIZES.kills} t
   await client.flush();
   t.equal((await client.status()).stagedBytes, 0, 'uploads went on');
   await client.umount();
+  const checked = await client.xcore(['fsck']);
+  t.equal(checked.code, 0, `xcore fsck: ${checked.stdout}${checked.stderr}`);
   rmSync(client.home, { recursive: true });
 
   const second = await net.recovered('b', words);
