@@ -16,6 +16,7 @@ interface ServeArguments {
   bridge?: string;
   dir?: string;
   space: string;
+  floor: string;
   listen: string;
   json: boolean;
 }
@@ -37,6 +38,12 @@ export const serveCommand: CommandModule<object, ServeArguments> = {
         describe: 'folder of the shards; below the home unless told',
       })
       .option('space', { type: 'string', requiresArg: true, default: '100GB', describe: 'never store more than this' })
+      .option('floor', {
+        type: 'string',
+        requiresArg: true,
+        default: '256MiB',
+        describe: 'always leave so much of the disk free',
+      })
       .option('listen', {
         type: 'string',
         requiresArg: true,
@@ -50,6 +57,7 @@ export const serveCommand: CommandModule<object, ServeArguments> = {
 
 async function serve(args: ServeArguments): Promise<void> {
   const spaceBytes = parseBytes(args.space);
+  const floorBytes = parseBytes(args.floor);
   const listen = checkListenAddress(args.listen);
   const paths = currentPaths();
   const bridge = await bridgeOf(args, paths);
@@ -64,7 +72,10 @@ async function serve(args: ServeArguments): Promise<void> {
     note(`${dir} has ${formatBytes(free)} free; ${formatBytes(spaceBytes)} is lent only as far as the disk allows`);
   }
   const { startHost } = await import('../../host/start-host.ts');
-  const host = await startHost({ dir, bridge, capacityBytes: spaceBytes, listen: [listen] }, { log });
+  const host = await startHost(
+    { dir, bridge, capacityBytes: spaceBytes, listen: [listen], options: { floorBytes } },
+    { log },
+  );
   if (!host.registered) note('the bridge does not answer yet; the host goes on trying to reach it');
   if (args.json) printJson({ host: host.address, addresses: host.addresses, capacityBytes: spaceBytes });
   else print(host.address);
