@@ -19,7 +19,7 @@ import type { Device, Volume } from './device.ts';
 const isLong = process.env['XCORE_TEST_LONG'] === '1';
 const INDEX_ROUNDS = isLong ? 200 : 12;
 
-t.setTimeout(isLong ? 3_600_000 : 240_000);
+t.setTimeout(isLong ? 3_600_000 : 600_000);
 const seed = pickSeed();
 t.comment(`XCORE_TEST_SEED=${seed}`);
 const random = new Random(seed);

@@ -24,7 +24,7 @@ const MAX_WAITING = 6;
 const SEGMENT_BYTES = 48 * 1024;
 const CHILD = fileURLToPath(new URL('../support/crash-child.ts', import.meta.url));
 
-t.setTimeout(isLong ? 3_600_000 : 240_000);
+t.setTimeout(isLong ? 3_600_000 : 600_000);
 const seed = pickSeed();
 t.comment(`XCORE_TEST_SEED=${seed}`);
 

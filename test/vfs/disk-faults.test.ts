@@ -19,7 +19,7 @@ const ROUNDS = isLong ? 60 : 7;
 const FILES = 14;
 type Code = 'ENOSPC' | 'EIO' | 'EROFS';
 
-t.setTimeout(isLong ? 3_600_000 : 240_000);
+t.setTimeout(isLong ? 3_600_000 : 600_000);
 const seed = pickSeed();
 t.comment(`XCORE_TEST_SEED=${seed}`);
 const random = new Random(seed);
