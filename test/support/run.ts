@@ -15,6 +15,9 @@ export const ROOT = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/
 /** The command under test; XCORE_TEST_BIN names another one, say an installed package's. */
 export const XCORE = process.env['XCORE_TEST_BIN'] ?? join(ROOT, 'bin/xcore.js');
 
+/** Compiled code of the programs, for all tests: each has fresh homes, where a user's second start finds it. */
+const CODE_CACHE = join(ROOT, 'node_modules/.cache/xcore');
+
 /** The part of a tap test that helpers need. */
 export interface Scope {
   teardown(handler: () => unknown): void;
@@ -70,7 +73,13 @@ export class Run {
   /** The environment of every program of this test. */
   env(extra: Record<string, string> = {}): NodeJS.ProcessEnv {
     const { NODE_OPTIONS: _, TAP: _tap, XCORE_HOME: _home, ...rest } = process.env;
-    return { ...rest, [RUN_MARK]: this.dir, XCORE_HOME: join(this.dir, 'nobody'), ...extra };
+    return {
+      NODE_COMPILE_CACHE: CODE_CACHE,
+      ...rest,
+      [RUN_MARK]: this.dir,
+      XCORE_HOME: join(this.dir, 'nobody'),
+      ...extra,
+    };
   }
 
   /** Runs a program to its end; KILLED when the deadline (60 s unless told) passed. Never rejects. */
