@@ -27,6 +27,18 @@ export async function checkKoffi(): Promise<Check> {
   }
 }
 
+/** The library of the portable driver, which nobody needs on Linux: fine without. */
+export async function checkLibfuse(): Promise<Check> {
+  const name = 'libfuse 2 (optional)';
+  const { default: koffi } = await import('koffi');
+  try {
+    koffi.load('libfuse.so.2');
+    return ok(name, 'there, for --driver fuse-native');
+  } catch {
+    return ok(name, 'not installed; only --driver fuse-native wants it (apt install libfuse2)');
+  }
+}
+
 /** The database of index and bridge, opened, written and read once. */
 export async function checkLevel(): Promise<Check> {
   let dir: string | undefined;

@@ -1,5 +1,6 @@
 // The list behind `xcore mount -o`, as mount(8) and /etc/fstab write it.
 
+import { isDriverName, type DriverName } from '../fuse/choose-driver.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { parseBytes } from '../lib/units.ts';
 
@@ -11,6 +12,7 @@ export interface ListedOptions {
   accessTimes?: boolean;
   noExec?: boolean;
   cacheSize?: string;
+  driver?: DriverName;
   /** In the place of $XCORE_HOME. */
   home?: string;
 }
@@ -32,6 +34,7 @@ export function parseMountOptions(list: string): ListedOptions {
     else if (word === 'relatime') found.accessTimes = true;
     else if (word === 'noexec') found.noExec = true;
     else if (name === 'cache-size') found.cacheSize = size(value);
+    else if (name === 'driver' && isDriverName(value)) found.driver = value;
     else if (name === 'home' && value !== '') found.home = value;
     else if (word !== '' && !IGNORED.test(word)) {
       throw new XcoreError('USAGE', `mount option '${word}' is not known; see xcore mount --help`);

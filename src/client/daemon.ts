@@ -2,8 +2,9 @@
 
 import { deriveVolumeKeys } from '../crypto/keys.ts';
 import type { VolumeKeys } from '../crypto/keys.ts';
+import { chooseDriver } from '../fuse/choose-driver.ts';
+import type { DriverName } from '../fuse/choose-driver.ts';
 import type { Session } from '../fuse/driver.ts';
-import { mountKernel } from '../fuse/kernel-driver.ts';
 import { systemClock } from '../lib/clock.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
@@ -41,7 +42,7 @@ export interface DaemonOptions {
   readonly phrase: string;
   /** 32 bytes. */
   readonly deviceSeed: Buffer;
-  readonly driver: 'kernel';
+  readonly driver: DriverName;
 }
 
 /** A running embedded network. */
@@ -204,8 +205,9 @@ class MountDaemon implements Daemon {
   }
 
   async #mount(): Promise<void> {
-    const { mountPoint, readOnly, allowOther, noExec } = this.#options;
-    this.#session = await mountKernel(
+    const { mountPoint, readOnly, allowOther, noExec, driver } = this.#options;
+    const mount = await chooseDriver(driver);
+    this.#session = await mount(
       this.#mounted.filesystem,
       {
         mountPoint,

@@ -26,6 +26,7 @@ import {
 import { constants } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { limit } from '../support/driver.ts';
 import { RENAME_EXCHANGE, RENAME_NOREPLACE, mknod, rename2 } from '../support/libc.ts';
 import { withMount } from '../support/mounted.ts';
 import { Random } from '../support/random.ts';
@@ -69,45 +70,53 @@ await t.test('create, mkdir, mknod: modes, umask and what is in the way', async 
   t.equal(statSync(join(dir, 'file')).uid, process.getuid?.());
 });
 
-await t.test('names: 255 bytes fit, 256 do not, and every byte is allowed', async (t) => {
-  const dir = newFolder();
-  const long = 'n'.repeat(255);
-  writeFileSync(join(dir, long), 'x');
-  mkdirSync(join(dir, 'é'.repeat(127)));
-  const tooLong = `${long}n`;
-  for (const attempt of [
-    () => writeFileSync(join(dir, tooLong), ''),
-    () => mkdirSync(join(dir, tooLong)),
-    () => statSync(join(dir, tooLong)),
-    () => renameSync(join(dir, long), join(dir, tooLong)),
-    () => symlinkSync('x', join(dir, tooLong)),
-    () => linkSync(join(dir, long), join(dir, tooLong)),
-    () => mkdirSync(join(dir, 'é'.repeat(128))),
-  ]) {
-    t.throws(attempt, { code: 'ENAMETOOLONG' });
-  }
-  const bytes = Buffer.concat([
-    Buffer.from(`${dir}/`),
-    Buffer.from([...Array(256).keys()].filter((b) => b !== 0 && b !== 47)),
-  ]);
-  writeFileSync(bytes, 'all bytes');
-  t.equal(readFileSync(bytes, 'utf8'), 'all bytes');
-  const composed = join(dir, 'caf\u00e9');
-  writeFileSync(composed, 'composed');
-  t.notOk(existsSync(join(dir, 'cafe\u0301')), 'names are bytes, not letters');
-  t.equal(readdirSync(dir).length, 4);
-  rmSync(dir, { recursive: true });
-});
+await t.test(
+  'names: 255 bytes fit, 256 do not, and every byte is allowed',
+  { skip: limit('UTF-8 names only') },
+  async (t) => {
+    const dir = newFolder();
+    const long = 'n'.repeat(255);
+    writeFileSync(join(dir, long), 'x');
+    mkdirSync(join(dir, 'é'.repeat(127)));
+    const tooLong = `${long}n`;
+    for (const attempt of [
+      () => writeFileSync(join(dir, tooLong), ''),
+      () => mkdirSync(join(dir, tooLong)),
+      () => statSync(join(dir, tooLong)),
+      () => renameSync(join(dir, long), join(dir, tooLong)),
+      () => symlinkSync('x', join(dir, tooLong)),
+      () => linkSync(join(dir, long), join(dir, tooLong)),
+      () => mkdirSync(join(dir, 'é'.repeat(128))),
+    ]) {
+      t.throws(attempt, { code: 'ENAMETOOLONG' });
+    }
+    const bytes = Buffer.concat([
+      Buffer.from(`${dir}/`),
+      Buffer.from([...Array(256).keys()].filter((b) => b !== 0 && b !== 47)),
+    ]);
+    writeFileSync(bytes, 'all bytes');
+    t.equal(readFileSync(bytes, 'utf8'), 'all bytes');
+    const composed = join(dir, 'caf\u00e9');
+    writeFileSync(composed, 'composed');
+    t.notOk(existsSync(join(dir, 'cafe\u0301')), 'names are bytes, not letters');
+    t.equal(readdirSync(dir).length, 4);
+    rmSync(dir, { recursive: true });
+  },
+);
 
-await t.test('an odd tree is the same after a copy and after a remount', async (t) => {
-  const { run } = volume.net;
-  makeOdd(join(run.dir, 'odd'), new Random('odd'));
-  await run.must('cp', ['-a', join(run.dir, 'odd'), join(volume.dir, 'odd')]);
-  const wanted = await fingerprint(run, join(run.dir, 'odd'));
-  t.strictSame(differences(wanted, await fingerprint(run, join(volume.dir, 'odd'))), []);
-  await volume.remount();
-  t.strictSame(differences(wanted, await fingerprint(run, join(volume.dir, 'odd'))), [], 'after a remount');
-});
+await t.test(
+  'an odd tree is the same after a copy and after a remount',
+  { skip: limit('UTF-8 names only') },
+  async (t) => {
+    const { run } = volume.net;
+    makeOdd(join(run.dir, 'odd'), new Random('odd'));
+    await run.must('cp', ['-a', join(run.dir, 'odd'), join(volume.dir, 'odd')]);
+    const wanted = await fingerprint(run, join(run.dir, 'odd'));
+    t.strictSame(differences(wanted, await fingerprint(run, join(volume.dir, 'odd'))), []);
+    await volume.remount();
+    t.strictSame(differences(wanted, await fingerprint(run, join(volume.dir, 'odd'))), [], 'after a remount');
+  },
+);
 
 await t.test('readdir: 10,000 entries, each once, also while they go', async (t) => {
   const dir = newFolder();
@@ -165,6 +174,7 @@ await t.test('rename: over files and folders, into itself, with flags', async (t
   renameSync(at('b'), at('same'));
   t.ok(existsSync(at('b')) && existsSync(at('same')), 'two links of one file: nothing happens');
 
+  if (limit('no rename flags') !== false) return;
   writeFileSync(at('p'), 'P');
   writeFileSync(at('q'), 'Q');
   t.throws(() => rename2(at('p'), at('q'), RENAME_NOREPLACE), { code: 'EEXIST' });

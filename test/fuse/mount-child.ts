@@ -1,6 +1,7 @@
 // Serves a MemoryFilesystem from a process of its own; the test speaks to it over IPC.
 
 import { MemoryFilesystem } from './memory-filesystem.ts';
+import { mountFuseNative } from '../../src/fuse/fuse-native/driver.ts';
 import { mountKernel } from '../../src/fuse/kernel-driver.ts';
 import type { MountOptions } from '../../src/fuse/driver.ts';
 import { XcoreError, asError } from '../../src/lib/errors.ts';
@@ -11,6 +12,9 @@ export interface ChildOptions extends Partial<MountOptions> {
   mountPoint: string;
   slow?: boolean;
   directIo?: boolean;
+  driver?: 'kernel' | 'fuse-native';
+  /** Of the fuse-native driver. */
+  deadlineMs?: number;
 }
 
 /** What the child answers and reports. */
@@ -43,7 +47,7 @@ function logAt(level: string): Logger['info'] {
   };
 }
 
-const { slow, directIo, ...given } = JSON.parse(process.argv[2] ?? '{}') as ChildOptions;
+const { slow, directIo, driver, deadlineMs, ...given } = JSON.parse(process.argv[2] ?? '{}') as ChildOptions;
 const memory = new MemoryFilesystem({ slow, directIo });
 const log: Logger = {
   debug: logAt('debug'),
@@ -54,7 +58,8 @@ const log: Logger = {
 };
 
 try {
-  const session = await mountKernel(
+  const mount: typeof mountFuseNative = driver === 'fuse-native' ? mountFuseNative : mountKernel;
+  const session = await mount(
     memory.asFilesystem(),
     {
       readOnly: false,
@@ -67,6 +72,7 @@ try {
       ...given,
     },
     { log },
+    { deadlineMs },
   );
   const answers = new Set<Promise<void>>();
   process.on('message', (message: ParentMessage) => {

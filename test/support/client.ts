@@ -3,6 +3,7 @@
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { MountStatus } from '../../src/client/control-api.ts';
+import { DRIVER } from './driver.ts';
 import { until, XCORE } from './run.ts';
 import type { Result, Run, RunOptions } from './run.ts';
 
@@ -66,7 +67,7 @@ export class Client {
 
   /** Mounts on the client's mount point and returns it. */
   async mount(...options: string[]): Promise<string> {
-    await this.must(['mount', this.mountPoint, ...options], { timeoutMs: 120_000 });
+    await this.must(['mount', this.mountPoint, '--driver', DRIVER, ...options], { timeoutMs: 120_000 });
     return this.mountPoint;
   }
 

@@ -4,6 +4,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { TreeCheck } from '../../src/tree/check-tree.ts';
 import { Findings } from '../../src/tree/findings.ts';
+import { DRIVER } from './driver.ts';
 import { Run, ROOT, until } from './run.ts';
 import type { Scope } from './run.ts';
 import { NAME_KEY, openVolume } from './volume.ts';
@@ -28,8 +29,8 @@ export async function mountVolume(t: Scope, options: { allowOther?: boolean } = 
   const run = new Run(t);
   const dir = join(run.dir, 'mnt');
   mkdirSync(dir);
-  const args = [join(ROOT, 'test/support/volume-server.ts'), join(run.dir, 'volume'), dir];
-  if (options.allowOther === true) args.push('allow-other');
+  const args = [join(ROOT, 'test/support/volume-server.ts'), join(run.dir, 'volume'), dir, DRIVER];
+  if (options.allowOther === true && DRIVER !== 'fuse-native') args.push('allow-other');
   const start = async (): Promise<{ pid: number; ended: Promise<void> }> => {
     const child = run.spawn('server', args);
     let output = '';

@@ -1,16 +1,18 @@
 // Serves a volume without a network on a mount point, for tests of the filesystem alone. Its standard
 // output says "ready" once the mount is usable.
 
-import { mountKernel } from '../../src/fuse/kernel-driver.ts';
+import { chooseDriver, isDriverName } from '../../src/fuse/choose-driver.ts';
 import { createLogger } from '../../src/lib/log.ts';
 import { openVolume } from './volume.ts';
 
 const KERNEL_CACHE_MS = 3_600_000;
 
-const [dir = '', mountPoint = '', allowOther = ''] = process.argv.slice(2);
+const [dir = '', mountPoint = '', driver = '', allowOther = ''] = process.argv.slice(2);
+if (!isDriverName(driver)) throw new TypeError(`no driver is called ${driver}`);
 const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
 const volume = await openVolume(dir, { owner, seal: { idleMs: 2_000, maxAgeMs: 15_000 } });
-const session = await mountKernel(
+const mount = await chooseDriver(driver);
+const session = await mount(
   volume.vfs,
   {
     mountPoint,

@@ -6,7 +6,7 @@ import type { Check } from '../check.ts';
 import { currentPaths } from '../context.ts';
 import { checkAllowOther, checkDevice, checkFusermount } from '../fuse-checks.ts';
 import { checkBridge, checkDisk, checkHome, checkIdentity } from '../home-checks.ts';
-import { checkKoffi, checkLevel, checkNode } from '../machine-checks.ts';
+import { checkKoffi, checkLevel, checkLibfuse, checkNode } from '../machine-checks.ts';
 import { print, printJson } from '../output.ts';
 
 const SIGNS: Record<Check['state'], string> = { ok: 'ok      ', warning: 'warning ', missing: 'MISSING ' };
@@ -28,6 +28,7 @@ export const doctorCommand: CommandModule<object, { json: boolean }> = {
       checkAllowOther(),
       checkKoffi(),
       checkLevel(),
+      checkLibfuse(),
       checkDisk(paths),
       checkHome(paths),
       checkIdentity(paths),

@@ -4,6 +4,7 @@ import { stat } from 'node:fs/promises';
 import type { Argv, CommandModule } from 'yargs';
 import { callControl } from '../../client/control.ts';
 import { createIdentity, identityState, loadConfig, loadIdentity } from '../../client/identity.ts';
+import { DRIVER_NAMES, type DriverName } from '../../fuse/choose-driver.ts';
 import { hasCode, XcoreError } from '../../lib/errors.ts';
 import { createLogger, logLevel } from '../../lib/log.ts';
 import { MemoryTrim } from '../../lib/memory-trim.ts';
@@ -27,6 +28,7 @@ interface MountArguments {
   'allow-other': boolean;
   'cache-size': string;
   'take-over': boolean;
+  driver: DriverName;
   options: string;
   json: boolean;
   daemon: boolean;
@@ -53,12 +55,17 @@ export const mountCommand: CommandModule<object, MountArguments> = {
         default: false,
         describe: 'become the writer even if another device is; it keeps what it had not stored',
       })
+      .option('driver', {
+        choices: DRIVER_NAMES,
+        default: 'auto' as const,
+        describe: 'how to speak to the kernel; fuse-native has limits, see native-notes/fuse-native.md',
+      })
       .option('options', {
         alias: 'o',
         type: 'string',
         requiresArg: true,
         default: '',
-        describe: 'as in fstab: ro,allow_other,noatime,noexec,take-over,cache-size=SIZE,home=DIR',
+        describe: 'as in fstab: ro,allow_other,noatime,noexec,take-over,driver=NAME,cache-size=SIZE,home=DIR',
       })
       .option('json', { type: 'boolean', default: false, describe: 'print JSON' })
       .option('daemon', { type: 'boolean', default: false, hidden: true })
@@ -76,6 +83,7 @@ function withListed(args: MountArguments, listed: ListedOptions): void {
   args['read-only'] ||= listed.readOnly === true;
   args['allow-other'] ||= listed.allowOther === true;
   args['take-over'] ||= listed.takeOver === true;
+  args.driver = listed.driver ?? args.driver;
   args['cache-size'] = listed.cacheSize ?? args['cache-size'];
   if (listed.home !== undefined) process.env['XCORE_HOME'] = listed.home;
 }
@@ -114,7 +122,17 @@ async function mountInBackground(args: MountArguments, dir: string, paths: Paths
   const controller = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => controller.abort());
   const ready = await startDaemonProcess(
-    ['mount', dir, '--foreground', '--cache-size', args['cache-size'], ...list, ...flags.map((flag) => `--${flag}`)],
+    [
+      'mount',
+      dir,
+      '--foreground',
+      '--cache-size',
+      args['cache-size'],
+      '--driver',
+      args.driver,
+      ...list,
+      ...flags.map((flag) => `--${flag}`),
+    ],
     { paths, passphrase, signal: controller.signal },
   );
   // until somebody looks, the kernel takes the mount's root for root's own, and refuses chmod to its owner
@@ -157,7 +175,7 @@ async function serveMount(args: MountArguments): Promise<void> {
         bridge: config.bridge,
         phrase: identity.phrase,
         deviceSeed: identity.deviceSeed,
-        driver: 'kernel',
+        driver: args.driver,
       },
       { log, paths, spawnLocalNetwork: (folder) => spawnLocalNetwork(folder, paths) },
     );
