@@ -17,6 +17,7 @@ import {
   map,
 } from '../support/libc.ts';
 import { pickSeed, Random } from '../support/random.ts';
+import { limit } from '../support/driver.ts';
 import { mountVolume } from '../support/volume-mount.ts';
 
 const IS_LONG = process.env['XCORE_TEST_LONG'] === '1';
@@ -27,7 +28,7 @@ const PAGE = 4_096;
 
 t.setTimeout(1_200_000);
 
-void t.test('random work on one file equals an array of bytes', async (t) => {
+void t.test('random work on one file equals an array of bytes', { skip: limit('no fallocate') }, async (t) => {
   const seed = pickSeed();
   t.comment(`XCORE_TEST_SEED=${seed}`);
   const random = new Random(seed);

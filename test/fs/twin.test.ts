@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { pickSeed } from '../support/random.ts';
 import { ROOT } from '../support/run.ts';
+import { limit } from '../support/driver.ts';
 import { mountVolume } from '../support/volume-mount.ts';
 import type { TwinResult, TwinTask } from './twin-worker.ts';
 
@@ -22,7 +23,7 @@ const hasTmpfs = existsSync(TMPFS) && statfsSync(TMPFS).type === TMPFS_MAGIC;
 
 void t.test(
   'a mount and a tmpfs give the same results for random operations',
-  { skip: hasTmpfs ? false : `${TMPFS} is no tmpfs` },
+  { skip: limit('one user only, no rename flags') || (hasTmpfs ? false : `${TMPFS} is no tmpfs`) },
   async (t) => {
     const seed = pickSeed();
     t.comment(`XCORE_TEST_SEED=${seed}`);
