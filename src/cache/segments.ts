@@ -325,16 +325,27 @@ export class Segments {
     await this.#c.commit();
   }
 
-  /** Whether the file of a sealed shard is as long as it should be; lets it reach the disk, which may not have happened yet. */
-  async #isHere(shard: number, { sizeBytes }: ShardEntry): Promise<boolean> {
-    const file = await this.#c.files.disk.open(this.#c.files.path(shard), 'r').catch(() => null);
+  /**
+   * Whether the file of a sealed shard is whole; lets it reach the disk, which may not have happened yet. A shard may
+   * be sealed in the index before its bytes were synced, so that they are looked at unless a sync was noted.
+   */
+  async #isHere(shard: number, entry: ShardEntry): Promise<boolean> {
+    const { id, sizeBytes, syncedBytes } = entry;
+    const path = this.#c.files.path(shard);
+    const file = await this.#c.files.disk.open(path, 'r').catch(() => null);
     if (file === null) return false;
     try {
       await file.datasync();
-      return (await file.stat()).size >= sizeBytes;
+      if ((await file.stat()).size < sizeBytes) return false;
     } finally {
       await file.close();
     }
+    if (syncedBytes >= sizeBytes) return true;
+    const bytes = await this.#c.files.disk.readFile(path).catch(() => Buffer.alloc(0));
+    if (bytes.length < sizeBytes || !shardIdOf(leafHashes(bytes.subarray(0, sizeBytes)), sizeBytes).equals(id))
+      return false;
+    this.#c.table.putShard(shard, { ...entry, syncedBytes: sizeBytes, syncedCrc32: entry.crc32 });
+    return true;
   }
 
   /** Seals the first `sizeBytes` of a segment that was left open; false when they are not there or not right. */

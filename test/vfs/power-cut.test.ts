@@ -1,6 +1,6 @@
 // What a power cut may take: never what fsync acknowledged, and never half of an operation.
 
-import { cpSync, truncateSync } from 'node:fs';
+import { cpSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { decodeNumber, KIND } from '../../src/tree/keys.ts';
@@ -21,6 +21,28 @@ t.test('bytes from before an fsync outlive the loss of those behind them in the 
   await abandon(before);
   // the index reached the disk, the bytes behind the fsync did not
   truncateSync(join(dir, 'after', 'cache', '0', shard.toString(16)), synced.length);
+  const after = await openVolume(join(dir, 'after'));
+  t.strictSame(after.lost, [shard], 'the loss is told');
+  t.ok((await readAll(after.vfs, ino)).equals(synced), 'what fsync acknowledged is there');
+  await t.rejects(readAll(after.vfs, later), { code: 'EIO' }, 'what is lost is an error, never other bytes');
+  await after.close();
+});
+
+t.test('bytes from before an fsync outlive the loss of those behind them in a sealed segment', async (t) => {
+  const dir = temporaryFolder(t);
+  const before = await openVolume(join(dir, 'before'));
+  const synced = Buffer.alloc(100_000, 7);
+  const ino = await writeFileAt(before.vfs, 1, 'synced', synced);
+  await before.vfs.fsync();
+  const later = await writeFileAt(before.vfs, 1, 'later', Buffer.alloc(50_000, 8));
+  await before.segments.seal();
+  cpSync(join(dir, 'before'), join(dir, 'after'), { recursive: true });
+  const shard = before.tree.extents.spans(ino, 0, 1)[0]?.shard ?? 0;
+  await abandon(before);
+  // the size of the file reached the disk with the index, its last bytes did not
+  const path = join(dir, 'after', 'cache', '0', shard.toString(16));
+  const bytes = readFileSync(path);
+  writeFileSync(path, bytes.fill(0, synced.length));
   const after = await openVolume(join(dir, 'after'));
   t.strictSame(after.lost, [shard], 'the loss is told');
   t.ok((await readAll(after.vfs, ino)).equals(synced), 'what fsync acknowledged is there');
