@@ -72,8 +72,10 @@ await t.test('the second device takes over when the first lets go', async (t) =>
 });
 
 await t.test('--take-over fences the writer; its staged work is kept, named and never published', async (t) => {
-  // Nothing of b can become durable while the hosts are away.
+  // Nothing of b can become durable while the hosts are away. What has no contents needs no host, so
+  // that bytes come first: all that follows waits behind them.
   await Promise.all(net.hosts.map((host) => host.stop()));
+  writeFileSync(join(b.mountPoint, 'from b'), 'staged over it', { flag: 'r+' });
   writeFileSync(join(b.mountPoint, 'staged on b'), 'only on this machine');
   mkdirSync(join(b.mountPoint, 'folder of b'));
 
