@@ -75,11 +75,16 @@ export class IndexDatabase {
     }
   }
 
-  /** The value of a key, or undefined; CORRUPT_RECORD when the files cannot be read. */
+  /** The value of a key, or undefined; CORRUPT_RECORD when the files cannot be read, EIO while they are opened anew. */
   get(key: Buffer): Buffer | undefined {
     try {
       return this.#db.getSync(key);
     } catch (error) {
+      if (this.#db.status !== 'open') {
+        throw new XcoreError('EIO', 'the index is being opened anew, since it could not be written; try again', {
+          cause: error,
+        });
+      }
       throw damagedIndex('a part of it cannot be read', error);
     }
   }
@@ -93,12 +98,15 @@ export class IndexDatabase {
 
   /** Makes all changes or none; `sync`: they, and all before them, survive a power cut. ENOSPC, EROFS, EIO. */
   async write(operations: BatchOperation[], sync: boolean): Promise<void> {
+    let hasBegun = false;
     try {
       await this.#guard?.before(sync);
+      hasBegun = true;
       await this.#db.batch(operations, { sync });
       this.#guard?.after(sync);
     } catch (error) {
-      this.#broken = true;
+      // a write that LevelDB never saw leaves it as it was
+      this.#broken ||= hasBegun;
       throw writeFailure('the index cannot be written', asError(error));
     }
   }
