@@ -10,6 +10,7 @@ import type { Disk } from '../lib/disk.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Now } from '../lib/now.ts';
+import { checkShardFile } from './check-files.ts';
 import { Segment } from './segment.ts';
 import type { Hasher } from './hasher.ts';
 import { FILE_SIZE_MAX_BYTES, fileSizeOf } from './shard-files.ts';
@@ -330,7 +331,7 @@ export class Segments {
    * be sealed in the index before its bytes were synced, so that they are looked at unless a sync was noted.
    */
   async #isHere(shard: number, entry: ShardEntry): Promise<boolean> {
-    const { id, sizeBytes, syncedBytes } = entry;
+    const { sizeBytes, syncedBytes } = entry;
     const path = this.#c.files.path(shard);
     const file = await this.#c.files.disk.open(path, 'r').catch(() => null);
     if (file === null) return false;
@@ -341,9 +342,7 @@ export class Segments {
       await file.close();
     }
     if (syncedBytes >= sizeBytes) return true;
-    const bytes = await this.#c.files.disk.readFile(path).catch(() => Buffer.alloc(0));
-    if (bytes.length < sizeBytes || !shardIdOf(leafHashes(bytes.subarray(0, sizeBytes)), sizeBytes).equals(id))
-      return false;
+    if ((await checkShardFile(this.#c.files.disk, path, entry)) !== 'whole') return false;
     this.#c.table.putShard(shard, { ...entry, syncedBytes: sizeBytes, syncedCrc32: entry.crc32 });
     return true;
   }
