@@ -18,7 +18,7 @@ import type { OrderBook } from './order-book.ts';
 import type { OrderSigner } from './order-signer.ts';
 import { chooseHosts } from './placement.ts';
 import type { ShardRecord } from './proto/records_pb.ts';
-import { RateLimit } from './rate-limit.ts';
+import { RateLimit } from '../lib/rate-limit.ts';
 import { hexOf, sameBytes } from './records.ts';
 import type { RepairQueue, RepairTask } from './repair-queue.ts';
 import type { Store } from './store.ts';

@@ -14,7 +14,7 @@ import type { HostRegistry } from './host-registry.ts';
 import type { Leases, LeaseView } from './lease.ts';
 import type { Locator } from './locator.ts';
 import type { Placer } from './placer.ts';
-import { RateLimit } from './rate-limit.ts';
+import { RateLimit } from '../lib/rate-limit.ts';
 import type { Receipts } from './receipts.ts';
 import { toNumber } from './records.ts';
 import type { VolumeLog } from './volume-log.ts';

@@ -1,5 +1,7 @@
 // Every time and bound of a host, with its default.
 
+import type { Schedule } from './schedule.ts';
+
 /** What may be set when a host is started; tests shorten the times. */
 export interface HostOptions {
   /** Free space of the disk that a host never uses. */
@@ -18,6 +20,17 @@ export interface HostOptions {
   readonly maxConnections: number;
   /** Shards whose leaf hashes stay in memory, 4 KiB each. */
   readonly maxKnownLeaves: number;
+  /** Of shard bytes to others and from them, as AllowanceOptions says; 0: no limit. */
+  readonly upBytesPerSecond: number;
+  readonly downBytesPerSecond: number;
+  /** Shard bytes of a calendar month; 0: no cap. */
+  readonly monthlyBytes: number;
+  /** When it moves shards; always unless told. */
+  readonly schedule?: Schedule | undefined;
+  /** Who runs it; hosts of one operator count as one place. Empty: not told. */
+  readonly operator: string;
+  /** Where it is. Empty: not told. */
+  readonly region: string;
   /** How long startHost waits for the bridge; it goes on trying afterwards. */
   readonly registerWaitMs: number;
 }
@@ -33,5 +46,10 @@ export const HOST_DEFAULTS: HostOptions = {
   maxStreamsPerConnection: 32,
   maxConnections: 512,
   maxKnownLeaves: 4_096,
+  upBytesPerSecond: 0,
+  downBytesPerSecond: 0,
+  monthlyBytes: 0,
+  operator: '',
+  region: '',
   registerWaitMs: 5_000,
 };

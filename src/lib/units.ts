@@ -35,6 +35,11 @@ export function parseBytes(text: string): number {
   return bytes;
 }
 
+/** Parses '2MB/s', '500 KiB/s' or '2MB' to whole bytes a second; USAGE as parseBytes(). */
+export function parseRate(text: string): number {
+  return parseBytes(text.replace(/\s*\/\s*s\s*$/i, ''));
+}
+
 const STEPS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'] as const;
 
 /** Formats a byte count for people: '0 B', '1.5 KiB', '10 GiB'. */

@@ -3,7 +3,7 @@ import { chooseHosts } from '../../src/bridge/placement.ts';
 import type { Candidate } from '../../src/bridge/placement.ts';
 import { isDependable, noteAudit, standingOf, takesShards } from '../../src/bridge/host-standing.ts';
 import { policyFor } from '../../src/bridge/policy.ts';
-import { RateLimit } from '../../src/bridge/rate-limit.ts';
+import { RateLimit } from '../../src/lib/rate-limit.ts';
 import { hostRecord } from '../../src/bridge/records.ts';
 import { networkPrefix } from '../../src/net/network-prefix.ts';
 import { pickSeed, Random } from '../support/random.ts';
