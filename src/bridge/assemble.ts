@@ -41,7 +41,7 @@ export interface AssembledBridge {
 
 /** Builds the parts of a bridge and reads what is stored; nothing runs yet. */
 export async function assembleBridge(ground: BridgeGround, options: BridgeOptions): Promise<AssembledBridge> {
-  const { store, seed, clock, random, metrics, bridge, log } = ground;
+  const { store, seed, clock, random, randomBytes, metrics, bridge, log } = ground;
   const volumeQueue = new KeyedQueue(options.maxWaitingPerVolume);
   const volumes = new Volumes(store, options);
   const registry = new HostRegistry({ store, clock }, options);
@@ -57,7 +57,7 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
   );
   const watchers = new Watchers({ maxPerVolume: options.maxWatchersPerVolume });
   const signer = new OrderSigner(
-    { seed, clock },
+    { seed, clock, randomBytes },
     { store: options.storeOrderMs, retrieve: options.retrieveOrderMs, delete: options.deleteOrderMs },
   );
   const leases = new Leases(

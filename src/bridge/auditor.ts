@@ -3,6 +3,7 @@
 
 import { leafCountOf, LEAF_SIZE_BYTES, verifyRange, verifyShard } from '../crypto/merkle.ts';
 import type { Clock } from '../lib/clock.ts';
+import { deadline } from '../lib/deadline.ts';
 import { hasCode, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Metrics } from '../lib/metrics.ts';
@@ -124,12 +125,12 @@ export class Auditor {
     what: 'leaf' | 'whole',
     stopping: AbortSignal,
   ): Promise<AuditOutcome> {
-    const { calls, signer, bridge, random } = this.#components;
+    const { calls, signer, bridge, random, clock } = this.#components;
     const { sizeBytes, volume } = record;
     const order = signer.make({ operation: 'retrieve', client: bridge, host, shardId, sizeBytes, volume }).signed;
     const firstLeaf = Math.floor(random() * leafCountOf(sizeBytes));
     const leafBytes = Math.min(LEAF_SIZE_BYTES, sizeBytes - firstLeaf * LEAF_SIZE_BYTES);
-    const signal = AbortSignal.any([stopping, AbortSignal.timeout(AUDIT_TIMEOUT_MS)]);
+    const signal = deadline(clock, AUDIT_TIMEOUT_MS, stopping);
     try {
       if (what === 'whole') {
         const { data } = await calls.retrieve(host, order, { firstLeaf: 0, leafCount: 0 }, sizeBytes, signal);

@@ -11,7 +11,7 @@ import type { OrderSigner } from './order-signer.ts';
 import type { DeleteRecord } from './proto/records_pb.ts';
 import { deleteRecord, hexOf } from './records.ts';
 import type { ShardDirectory, ShareChanges } from './shard-directory.ts';
-import type { Store, StoreWrite } from './store.ts';
+import type { Store, StoreWrite } from '../lib/store.ts';
 
 const SERIAL_BYTES = 16;
 

@@ -9,13 +9,14 @@ import type { HostRegistry } from './host-registry.ts';
 import { decodeNumber, encodeNumber, shardAtEndOf, unnamedOfOthers } from './keys.ts';
 import type { Mirrors } from './mirrors.ts';
 import type { OrderBook } from './order-book.ts';
+import type { OrderSigner } from './order-signer.ts';
 import { policyFor } from './policy.ts';
 import type { ShardRecord, VolumeRecord } from './proto/records_pb.ts';
 import { hexOf, sameBytes } from './records.ts';
 import type { RepairQueue } from './repair-queue.ts';
 import { belongsTo, isDurable, queueDelete, unnamedKeyOf } from './shard-directory.ts';
 import type { LoadedShards, ShardDirectory } from './shard-directory.ts';
-import type { Store, StoreWrite } from './store.ts';
+import type { Store, StoreWrite } from '../lib/store.ts';
 import type { Volumes } from './volumes.ts';
 
 /** What effects work with. */
@@ -27,6 +28,7 @@ export interface EntryEffectsComponents {
   readonly directory: ShardDirectory;
   readonly mirrors: Mirrors;
   readonly queue: RepairQueue;
+  readonly signer: OrderSigner;
   readonly clock: Clock;
 }
 
@@ -121,9 +123,11 @@ export class EntryEffects {
   #free(owner: Owner, shardId: Uint8Array, shards: LoadedShards, record: VolumeRecord, writes: StoreWrite[]): void {
     const shard = shards.get(hexOf(shardId));
     if (shard?.freed) return;
+    const { signer } = this.#components;
     const hosts = new Map((shard?.mirrors ?? []).map(({ host }) => [host, shard!.sizeBytes]));
     this.#cancelOrders(owner, shardId, shard, hosts, writes);
-    for (const [host, sizeBytes] of hosts) writes.push(queueDelete(host, shardId, sizeBytes, owner.volume));
+    for (const [host, sizeBytes] of hosts)
+      writes.push(queueDelete(signer.newSerial(), host, shardId, sizeBytes, owner.volume));
     if (!shard) return;
     if (shard.addedSeq === 0n) writes.push({ key: unnamedKeyOf(shardId, shard) });
     shard.freed = true;

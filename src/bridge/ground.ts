@@ -5,7 +5,8 @@ import type { Logger } from '../lib/log.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { HostCalls } from '../net/connected-hosts.ts';
 import type { PeerName } from '../net/network.ts';
-import type { Store } from './store.ts';
+import type { RandomBytes } from './order-signer.ts';
+import type { Store } from '../lib/store.ts';
 
 /** What a bridge stands on. */
 export interface BridgeGround {
@@ -15,6 +16,7 @@ export interface BridgeGround {
   readonly clock: Clock;
   /** Numbers in [0, 1). */
   readonly random: () => number;
+  readonly randomBytes: RandomBytes;
   readonly metrics: Metrics;
   /** The bridge's own peer. */
   readonly bridge: PeerName;

@@ -5,7 +5,7 @@ import { asError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { PeerName } from '../net/network.ts';
 import { jobKey, ofKind, parseJobKey } from './keys.ts';
-import type { Store, StoreWrite } from './store.ts';
+import type { Store, StoreWrite } from '../lib/store.ts';
 
 /** What a job is for: lost: have a host's shards repaired; back: give up what is too much on a host that is back; verify: audit each of its shards; inventory: compare with what it says it holds. */
 export type JobKind = 'lost' | 'back' | 'verify' | 'inventory';

@@ -11,7 +11,7 @@ import { hostKey, ofKind } from './keys.ts';
 import type { Candidate } from './placement.ts';
 import type { HostRecord } from './proto/records_pb.ts';
 import { hostRecord } from './records.ts';
-import type { Store } from './store.ts';
+import type { Store } from '../lib/store.ts';
 
 /** Heartbeats that a host may miss before it counts as offline. */
 const MISSED_HEARTBEATS = 3;

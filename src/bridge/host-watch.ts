@@ -11,7 +11,7 @@ import type { Mirrors } from './mirrors.ts';
 import { hexOf } from './records.ts';
 import type { RepairQueue } from './repair-queue.ts';
 import type { ShardDirectory } from './shard-directory.ts';
-import type { StoreWrite } from './store.ts';
+import type { StoreWrite } from '../lib/store.ts';
 
 /** Shards of a host that are looked at in one step. */
 const SHARDS_PER_STEP = 1_000;

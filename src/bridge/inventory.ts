@@ -2,6 +2,7 @@
 // knows is deleted only after it was unknown for long, since it may be the bridge that forgot.
 
 import type { Clock } from '../lib/clock.ts';
+import { deadline } from '../lib/deadline.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { HostCalls } from '../net/connected-hosts.ts';
 import type { PeerName } from '../net/network.ts';
@@ -13,7 +14,7 @@ import type { MirrorIndex } from './mirror-index.ts';
 import type { Mirrors } from './mirrors.ts';
 import type { OrderBook } from './order-book.ts';
 import { hexOf } from './records.ts';
-import type { Store, StoreWrite } from './store.ts';
+import type { Store, StoreWrite } from '../lib/store.ts';
 
 /** Ids that a host is asked for at once. */
 const PAGE_IDS = 2_048;
@@ -54,10 +55,10 @@ export class Inventory {
 
   /** One page of a host; a step of a job. */
   async step(host: PeerName, after: Uint8Array, stopping: AbortSignal): Promise<JobProgress> {
-    const { registry, calls, auditor } = this.#components;
+    const { registry, calls, auditor, clock } = this.#components;
     if (!registry.get(host)?.online || auditor.recheckRoom < KNOWN_IDS) return { after };
     if (after.length === 0) this.#counts.set(host, 0);
-    const signal = AbortSignal.any([stopping, AbortSignal.timeout(LIST_TIMEOUT_MS)]);
+    const signal = deadline(clock, LIST_TIMEOUT_MS, stopping);
     const page = await calls.list(host, after, PAGE_IDS, signal);
     const told = checked(page.shardIds, after);
     const { known, to } = await this.#known(host, after, page.last ? undefined : told.at(-1));

@@ -2,7 +2,7 @@
 // Numbers are 8 bytes, big-endian, so that byte order is number order.
 
 import type { PeerName } from '../net/network.ts';
-import type { StoreRange } from './store.ts';
+import type { StoreRange } from '../lib/store.ts';
 
 const SERIAL_BYTES = 16;
 const SHARD_ID_BYTES = 32;

@@ -8,7 +8,7 @@ import type { Owner } from './authenticate.ts';
 import type { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { VolumeRecord } from './proto/records_pb.ts';
 import { hexOf } from './records.ts';
-import type { Store } from './store.ts';
+import type { Store } from '../lib/store.ts';
 import type { Volumes } from './volumes.ts';
 
 const RAN_OUT = -1;

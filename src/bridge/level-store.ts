@@ -1,8 +1,8 @@
-// The bridge's store in LevelDB. Knows nothing of what is kept in it.
+// Opens the bridge's store: its format version. Knows nothing of what is kept in it.
 
+import { LevelStore } from '../lib/level-store.ts';
 import { openLevel } from '../lib/open-level.ts';
-import type { BinaryLevel } from '../lib/open-level.ts';
-import type { Store, StoreRange, StoreWrite } from './store.ts';
+import type { Store } from '../lib/store.ts';
 
 /** Version of the stored format; another one is refused. */
 export const FORMAT_VERSION = 1;
@@ -10,35 +10,4 @@ export const FORMAT_VERSION = 1;
 /** Opens or creates the store in `dir`. HOME_LOCKED when another bridge has it, BAD_FORMAT when its version is unknown. */
 export async function openLevelStore(dir: string): Promise<Store> {
   return new LevelStore(await openLevel(dir, { formatVersion: FORMAT_VERSION, user: 'bridge' }));
-}
-
-class LevelStore implements Store {
-  readonly #db: BinaryLevel;
-
-  constructor(db: BinaryLevel) {
-    this.#db = db;
-  }
-
-  get(key: Uint8Array): Promise<Uint8Array | undefined> {
-    return this.#db.get(key);
-  }
-
-  getMany(keys: readonly Uint8Array[]): Promise<(Uint8Array | undefined)[]> {
-    return this.#db.getMany([...keys]);
-  }
-
-  range(range: StoreRange): AsyncIterable<readonly [Uint8Array, Uint8Array]> {
-    return this.#db.iterator({ gte: range.from, lt: range.to, limit: range.limit ?? -1 });
-  }
-
-  batch(writes: readonly StoreWrite[], options: { readonly sync?: boolean } = {}): Promise<void> {
-    return this.#db.batch(
-      writes.map(({ key, value }) => (value ? { type: 'put', key, value } : { type: 'del', key })),
-      { sync: options.sync ?? false },
-    );
-  }
-
-  close(): Promise<void> {
-    return this.#db.close();
-  }
 }

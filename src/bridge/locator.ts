@@ -15,7 +15,7 @@ import type { MirrorRecord, ShardRecord } from './proto/records_pb.ts';
 import { checkShardId, hexOf } from './records.ts';
 import { belongsTo } from './shard-directory.ts';
 import type { ShardDirectory } from './shard-directory.ts';
-import type { Store } from './store.ts';
+import type { Store } from '../lib/store.ts';
 
 /** Codes that say the mirror itself is bad, not only its host busy or away. */
 const BAD_MIRROR = new Set(['CORRUPT_SHARD', 'NOT_FOUND']);

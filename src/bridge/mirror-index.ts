@@ -5,7 +5,7 @@ import type { PeerName } from '../net/network.ts';
 import type { HostRegistry } from './host-registry.ts';
 import { MIRROR_INDEX_KEY, mirrorKey, mirrorsOf, nextId, ofKind, shardAtEndOf } from './keys.ts';
 import { shardRecord } from './records.ts';
-import type { Store, StoreWrite } from './store.ts';
+import type { Store, StoreWrite } from '../lib/store.ts';
 
 const PRESENT = Uint8Array.of(1);
 const SHARD_ID_BYTES = 32;

@@ -7,13 +7,14 @@ import type { PeerName } from '../net/network.ts';
 import type { HostRegistry } from './host-registry.ts';
 import type { MirrorIndex } from './mirror-index.ts';
 import type { OrderBook } from './order-book.ts';
+import type { OrderSigner } from './order-signer.ts';
 import { policyFor } from './policy.ts';
 import type { MirrorRecord, ShardRecord } from './proto/records_pb.ts';
 import { hexOf, mirrorRecord } from './records.ts';
 import type { RepairQueue } from './repair-queue.ts';
 import { queueDelete } from './shard-directory.ts';
 import type { ShardDirectory, ShareChanges } from './shard-directory.ts';
-import type { Store, StoreWrite } from './store.ts';
+import type { Store, StoreWrite } from '../lib/store.ts';
 
 /** A network that once had so many hosts is to have them again: repair does not lower its aim to what is left. */
 const USUAL_HOSTS = 3;
@@ -29,6 +30,7 @@ export interface MirrorsComponents {
   readonly index: MirrorIndex;
   readonly book: OrderBook;
   readonly queue: RepairQueue;
+  readonly signer: OrderSigner;
   readonly volumeQueue: KeyedQueue;
   readonly clock: Clock;
 }
@@ -66,10 +68,11 @@ export class Mirrors {
     sizeBytes: number,
     receipt: Uint8Array,
   ): Promise<void> {
-    const { book, directory, index } = this.#components;
+    const { book, directory, index, signer } = this.#components;
     await this.#change(shardId, volume, (record, shares) => {
       const writes = [book.settle(shardId, host)];
-      if (!record || record.freed) return [...writes, queueDelete(host, shardId, sizeBytes, volume)];
+      if (!record || record.freed)
+        return [...writes, queueDelete(signer.newSerial(), host, shardId, sizeBytes, volume)];
       if (record.mirrors.some((mirror) => mirror.host === host)) return writes;
       record.mirrors.push(mirrorRecord.make({ host, receipt }));
       shares.set(host, sizeBytes);
@@ -93,11 +96,11 @@ export class Mirrors {
 
   /** Has a host delete a shard that it is not to hold, unless it is by now. */
   async deleteStray(shardId: Uint8Array, host: PeerName): Promise<void> {
-    const { directory } = this.#components;
+    const { directory, signer } = this.#components;
     const volume = (await this.get(shardId))?.volume ?? new Uint8Array(VOLUME_BYTES);
     await this.#change(shardId, volume, (record) => {
       if (record?.mirrors.some((mirror) => mirror.host === host)) return [];
-      const writes = [queueDelete(host, shardId, record?.sizeBytes ?? 0, volume)];
+      const writes = [queueDelete(signer.newSerial(), host, shardId, record?.sizeBytes ?? 0, volume)];
       if (!record || record.deleting.includes(host)) return writes;
       record.deleting = [...record.deleting, host].slice(-MAX_DELETING);
       return [...writes, directory.save(shardId, record)];
@@ -144,11 +147,12 @@ export class Mirrors {
   }
 
   #drop(shardId: Uint8Array, record: ShardRecord, host: PeerName, shares: ShareChanges): StoreWrite[] {
+    const { index, signer } = this.#components;
     const { sizeBytes, volume } = record;
     record.mirrors = record.mirrors.filter((mirror) => mirror.host !== host);
     record.deleting = [...record.deleting.filter((name) => name !== host), host].slice(-MAX_DELETING);
     shares.set(host, (shares.get(host) ?? 0) - sizeBytes);
-    return [this.#components.index.removed(host, shardId, sizeBytes), queueDelete(host, shardId, sizeBytes, volume)];
+    return [index.removed(host, shardId, sizeBytes), queueDelete(signer.newSerial(), host, shardId, sizeBytes, volume)];
   }
 
   async #change(

@@ -7,7 +7,7 @@ import type { PeerName } from '../net/network.ts';
 import { ofKind, orderKey, parseOrderKey } from './keys.ts';
 import type { OrderRecord } from './proto/records_pb.ts';
 import { hexOf, orderRecord, sameBytes } from './records.ts';
-import type { Store, StoreWrite } from './store.ts';
+import type { Store, StoreWrite } from '../lib/store.ts';
 
 /** Orders for one shard on one host that are remembered: a client that starts again asks again. */
 const MAX_SERIALS = 4;

@@ -1,6 +1,5 @@
 // Makes the bridge's signed orders: serial, expiry, signature. Remembers none of them.
 
-import { randomBytes } from 'node:crypto';
 import type { Clock } from '../lib/clock.ts';
 import type { PeerName } from '../net/network.ts';
 import { signOrder } from '../net/orders.ts';
@@ -8,6 +7,9 @@ import type { Operation } from '../net/orders.ts';
 import type { Signed } from '../net/proto/wire_pb.ts';
 
 const SERIAL_BYTES = 16;
+
+/** Makes so many random bytes. */
+export type RandomBytes = (sizeBytes: number) => Uint8Array;
 
 /** For how long each kind of order is good. */
 export type OrderLifetimes = Readonly<Record<Operation, number>>;
@@ -35,23 +37,28 @@ export interface MadeOrder {
 export class OrderSigner {
   readonly #seed: Uint8Array;
   readonly #clock: Clock;
+  readonly #randomBytes: RandomBytes;
   readonly #lifetimesMs: OrderLifetimes;
 
-  constructor(components: { readonly seed: Uint8Array; readonly clock: Clock }, lifetimesMs: OrderLifetimes) {
+  constructor(
+    components: { readonly seed: Uint8Array; readonly clock: Clock; readonly randomBytes: RandomBytes },
+    lifetimesMs: OrderLifetimes,
+  ) {
     this.#seed = components.seed;
     this.#clock = components.clock;
+    this.#randomBytes = components.randomBytes;
     this.#lifetimesMs = lifetimesMs;
   }
 
   /** Makes one order. */
   make(wish: OrderWish): MadeOrder {
-    const serial = wish.serial ?? newSerial();
+    const serial = wish.serial ?? this.newSerial();
     const expiresMs = this.#clock.now() + this.#lifetimesMs[wish.operation];
     return { signed: signOrder(this.#seed, { ...wish, serial, expiresMs: BigInt(expiresMs) }), serial, expiresMs };
   }
-}
 
-/** 16 random bytes. */
-export function newSerial(): Uint8Array {
-  return randomBytes(SERIAL_BYTES);
+  /** 16 random bytes. */
+  newSerial(): Uint8Array {
+    return this.#randomBytes(SERIAL_BYTES);
+  }
 }

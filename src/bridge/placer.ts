@@ -15,7 +15,7 @@ import { policyFor } from './policy.ts';
 import type { ShardRecord } from './proto/records_pb.ts';
 import { checkDistinct, checkShard, hexOf, sameBytes } from './records.ts';
 import type { LoadedShards, ShardDirectory } from './shard-directory.ts';
-import type { Store, StoreWrite } from './store.ts';
+import type { Store, StoreWrite } from '../lib/store.ts';
 import type { Volumes } from './volumes.ts';
 
 const MAX_EXCLUDED_HOSTS = 256;

@@ -19,7 +19,7 @@ import type { MirrorIndex } from './mirror-index.ts';
 import { hexOf, mirrorRecord, shardRecord, toNumber } from './records.ts';
 import { belongsTo, isDurable, unnamedKeyOf } from './shard-directory.ts';
 import type { LoadedShards, ShardDirectory, ShareChanges } from './shard-directory.ts';
-import type { Store, StoreWrite } from './store.ts';
+import type { Store, StoreWrite } from '../lib/store.ts';
 import type { Volumes } from './volumes.ts';
 
 const MAX_TRANSFERS = 1_024;

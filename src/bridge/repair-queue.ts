@@ -3,7 +3,7 @@
 
 import type { Clock } from '../lib/clock.ts';
 import { deferredRepairKey, ofKind, repairKey, repairsDue, shardAtEndOf } from './keys.ts';
-import type { Store, StoreWrite } from './store.ts';
+import type { Store, StoreWrite } from '../lib/store.ts';
 
 const MAX_MIRRORS_LEFT = 250;
 const MAX_ATTEMPTS = 12;

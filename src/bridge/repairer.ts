@@ -3,6 +3,7 @@
 
 import { toBinary } from '@bufbuild/protobuf';
 import type { Clock } from '../lib/clock.ts';
+import { deadline } from '../lib/deadline.ts';
 import { asError, hasCode, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Metrics } from '../lib/metrics.ts';
@@ -21,7 +22,7 @@ import type { ShardRecord } from './proto/records_pb.ts';
 import { RateLimit } from '../lib/rate-limit.ts';
 import { hexOf, sameBytes } from './records.ts';
 import type { RepairQueue, RepairTask } from './repair-queue.ts';
-import type { Store } from './store.ts';
+import type { Store } from '../lib/store.ts';
 
 /** Tasks that are looked at in one go, the most endangered ones. */
 const TASKS_AT_ONCE = 256;
@@ -123,7 +124,7 @@ export class Repairer {
 
   /** Whether one more mirror was made. */
   async #copy(shardId: Uint8Array, record: ShardRecord, signal: AbortSignal): Promise<boolean> {
-    const { book, store, signer, calls, bridge, registry, mirrors, log } = this.#components;
+    const { book, store, signer, calls, bridge, registry, mirrors, clock, log } = this.#components;
     const source = this.#source(record);
     const target = this.#target(shardId, record);
     if (!source || !target) return false;
@@ -134,10 +135,10 @@ export class Repairer {
     const { serial, expiresMs } = made;
     await store.batch([book.issue({ ...wish, minReceipts, host: target.host, serial, expiresMs })]);
     const permission = signer.make({ ...wish, operation: 'retrieve', client: target.host, host: source.host }).signed;
-    const deadline = AbortSignal.any([signal, AbortSignal.timeout(COPY_TIMEOUT_MS)]);
+    const either = deadline(clock, COPY_TIMEOUT_MS, signal);
     try {
       const order = { order: permission, addresses: source.addresses };
-      const signed = await calls.copy(target.host, made.signed, order, deadline);
+      const signed = await calls.copy(target.host, made.signed, order, either);
       checkReceipt(signed, { ...wish, host: target.host, client: bridge, serial });
       await mirrors.add(shardId, volume, target.host, sizeBytes, toBinary(SignedSchema, signed));
       registry.took(target.host, sizeBytes);

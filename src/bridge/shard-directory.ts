@@ -13,9 +13,8 @@ import {
   unnamedKey,
 } from './keys.ts';
 import type { ShardRecord } from './proto/records_pb.ts';
-import { newSerial } from './order-signer.ts';
 import { deleteRecord, hexOf, sameBytes, shardRecord } from './records.ts';
-import type { Store, StoreWrite } from './store.ts';
+import type { Store, StoreWrite } from '../lib/store.ts';
 
 /** Records loaded for one change, by shard id in hex; what is changed in them is written by `save`. */
 export type LoadedShards = Map<string, ShardRecord>;
@@ -76,10 +75,16 @@ export function isDurable(record: ShardRecord, minReceiptsNow: number): boolean 
   return record.mirrors.length >= Math.min(record.minReceipts, minReceiptsNow);
 }
 
-/** The write that asks a host to delete its mirror, until it reports that it did. */
-export function queueDelete(host: PeerName, shardId: Uint8Array, sizeBytes: number, volume: Uint8Array): StoreWrite {
+/** The write that asks a host to delete its mirror, until it reports that it did; `serial` is a fresh one. */
+export function queueDelete(
+  serial: Uint8Array,
+  host: PeerName,
+  shardId: Uint8Array,
+  sizeBytes: number,
+  volume: Uint8Array,
+): StoreWrite {
   return {
-    key: deleteKey(host, newSerial()),
+    key: deleteKey(host, serial),
     value: deleteRecord.encode(deleteRecord.make({ shardId, sizeBytes, volume })),
   };
 }

@@ -1,24 +1,17 @@
 // Starts a bridge on its folder and its addresses, and stops it.
 
+import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
-import type { Connection, Stream } from '@libp2p/interface';
 import { systemClock } from '../lib/clock.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/log.ts';
-import { createMetrics } from '../lib/metrics.ts';
 import type { Metrics } from '../lib/metrics.ts';
-import { ConnectedHosts } from '../net/connected-hosts.ts';
 import { addressesOf, createNode, loadOrCreateSeed } from '../net/node.ts';
-import { networkPrefix } from '../net/network-prefix.ts';
-import { BRIDGE_PROTOCOL } from '../net/protocols.ts';
-import { serveRpc } from '../net/rpc.ts';
-import { assembleBridge } from './assemble.ts';
 import { openLevelStore } from './level-store.ts';
 import { BRIDGE_DEFAULTS } from './options.ts';
 import type { BridgeOptions } from './options.ts';
-import type { Store } from './store.ts';
-
-const MAX_STREAMS_PER_CONNECTION = 4;
+import { runBridge } from './run-bridge.ts';
+import type { Store } from '../lib/store.ts';
 
 /** Where a bridge keeps its state and listens. */
 export interface BridgeSettings {
@@ -63,46 +56,19 @@ async function startOn(
 ): Promise<RunningBridge> {
   const options = { ...BRIDGE_DEFAULTS, ...settings.options };
   const seed = await loadOrCreateSeed(join(settings.dir, 'identity.seed'));
-  const metrics = createMetrics();
   const node = await createNode({ seed, listen: settings.listen, maxConnections: options.maxConnections });
-  const bridge = node.peerId.toString();
-  const hosts = new ConnectedHosts(node);
-  const { service, upkeep, registry } = await assembleBridge(
-    { store, seed, clock, random, metrics, bridge, log, calls: hosts },
-    options,
-  );
-
-  const streams = new Set<Promise<void>>();
-  const serve = (stream: Stream, connection: Connection): void => {
-    const served: Promise<void> = serveRpc(
-      stream,
-      connection.remotePeer.toString(),
-      (body, context) => service.handle(body, context, networkPrefix(connection.remoteAddr.toString())),
-      {},
-      (error, request) => log.error({ err: error, request }, 'a request failed'),
-    ).finally(() => streams.delete(served));
-    streams.add(served);
-  };
   try {
-    await node.handle(BRIDGE_PROTOCOL, serve, { maxInboundStreams: MAX_STREAMS_PER_CONNECTION });
+    const serving = await runBridge({ store, node, seed, clock, random, randomBytes, log }, options);
+    const addresses = addressesOf(node);
+    log.info({ addresses }, 'the bridge listens');
+    return {
+      address: addresses.find((address) => !/^\/(ip4\/127\.|ip6\/::1\/)/.test(address)) ?? addresses[0] ?? '',
+      addresses,
+      metrics: serving.metrics,
+      stop: () => serving.stop(),
+    };
   } catch (error) {
     await node.stop();
     throw error;
   }
-  for (const loop of upkeep) loop.start();
-  const addresses = addressesOf(node);
-  log.info({ addresses }, 'the bridge listens');
-  return {
-    address: addresses.find((address) => !/^\/(ip4\/127\.|ip6\/::1\/)/.test(address)) ?? addresses[0] ?? '',
-    addresses,
-    metrics,
-    async stop() {
-      await Promise.all(upkeep.map((loop) => loop.stop()));
-      await hosts.stop();
-      await node.stop();
-      await Promise.all(streams);
-      await registry.flush();
-      await store.close();
-    },
-  };
 }

@@ -15,7 +15,7 @@ import type { KeyedQueue } from '../lib/keyed-queue.ts';
 import { checkWriter } from './lease.ts';
 import type { VolumeRecord } from './proto/records_pb.ts';
 import { hexOf, sameBytes } from './records.ts';
-import type { Store, StoreWrite } from './store.ts';
+import type { Store, StoreWrite } from '../lib/store.ts';
 import type { Volumes } from './volumes.ts';
 
 const MAX_READ_BYTES = MAX_BODY_BYTES + MAX_HEADER_BYTES;

@@ -4,7 +4,7 @@ import { XcoreError } from '../lib/errors.ts';
 import { ofKind, volumeKey } from './keys.ts';
 import type { VolumeRecord } from './proto/records_pb.ts';
 import { volumeRecord } from './records.ts';
-import type { Store, StoreWrite } from './store.ts';
+import type { Store, StoreWrite } from '../lib/store.ts';
 
 /** Bounds of the volumes of one bridge. */
 export interface VolumesOptions {

@@ -1,10 +1,10 @@
 // A host's side of its bridge: registers, sends heartbeats, takes delete orders. Keeps trying while the bridge is away.
 
-import type { Libp2p } from '@libp2p/interface';
 import type { Clock } from '../lib/clock.ts';
 import { asError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import { BridgeLink } from '../net/bridge-link.ts';
+import type { NetworkNode } from '../net/node.ts';
 import type { RpcClient } from '../net/rpc.ts';
 import type { Standing } from '../net/proto/wire_pb.ts';
 import type { Deletions } from './deletions.ts';
@@ -20,11 +20,13 @@ const LOST_PER_HEARTBEAT = 1_000;
 
 /** What an agent works with. */
 export interface BridgeAgentComponents {
-  readonly node: Libp2p;
+  readonly node: NetworkNode;
   readonly budget: SpaceBudget;
   readonly deletions: Deletions;
   readonly intent: Intent;
   readonly clock: Clock;
+  /** Numbers in [0, 1). */
+  readonly random: () => number;
   readonly log: Logger;
   /** Transfers under way. */
   readonly transfers: () => number;
@@ -48,9 +50,9 @@ export class BridgeAgent {
   /** `bridge` is a multiaddr with /p2p/ id; USAGE otherwise. */
   constructor(components: BridgeAgentComponents, bridge: string) {
     this.#components = components;
-    const { log } = components;
+    const { log, clock, random } = components;
     this.#link = new BridgeLink(components.node, {
-      bridge,
+      ...{ bridge, clock, random },
       greet: (rpc) => this.#register(rpc),
       onConnection: (connected, error) => {
         this.#firstAnswer.resolve(connected);

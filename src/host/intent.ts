@@ -1,8 +1,9 @@
 // What the host's owner has told it to do, kept over restarts: to pause, to leave.
 
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeFileAtomic } from '../lib/atomic-file.ts';
+import { systemDisk } from '../lib/disk.ts';
+import type { Disk } from '../lib/disk.ts';
 import { XcoreError } from '../lib/errors.ts';
 
 const FILE = 'intent.json';
@@ -19,17 +20,19 @@ export interface Wishes {
 /** The wishes of one host, in its folder. */
 export class Intent {
   readonly #path: string;
+  readonly #disk: Disk;
   #wishes: Wishes;
 
-  private constructor(path: string, wishes: Wishes) {
+  private constructor(path: string, disk: Disk, wishes: Wishes) {
     this.#path = path;
+    this.#disk = disk;
     this.#wishes = wishes;
   }
 
   /** Reads what is stored; BAD_FORMAT for what is not ours. */
-  static async open(dir: string): Promise<Intent> {
+  static async open(dir: string, disk: Disk = systemDisk): Promise<Intent> {
     const path = join(dir, FILE);
-    return new Intent(path, await read(path));
+    return new Intent(path, disk, await read(path, disk));
   }
 
   get wishes(): Wishes {
@@ -39,14 +42,17 @@ export class Intent {
   /** Changes wishes, durably. */
   async change(change: Partial<Wishes>): Promise<void> {
     const wishes = { ...this.#wishes, ...change };
-    await writeFileAtomic(this.#path, `${JSON.stringify({ version: VERSION, ...wishes })}\n`, { mode: 0o600 });
+    await writeFileAtomic(this.#path, `${JSON.stringify({ version: VERSION, ...wishes })}\n`, {
+      mode: 0o600,
+      disk: this.#disk,
+    });
     this.#wishes = wishes;
   }
 }
 
-async function read(path: string): Promise<Wishes> {
+async function read(path: string, disk: Disk): Promise<Wishes> {
   try {
-    const { version, paused, exiting } = JSON.parse(await readFile(path, 'utf8')) as Record<string, unknown>;
+    const { version, paused, exiting } = JSON.parse((await disk.readFile(path)).toString()) as Record<string, unknown>;
     if (version !== VERSION) throw new XcoreError('BAD_FORMAT', `${path} is of another version; update xcore`);
     return { paused: paused === true, exiting: exiting === true };
   } catch (error) {

@@ -2,8 +2,9 @@
 
 import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
+import { LevelStore } from '../lib/level-store.ts';
 import { openLevel } from '../lib/open-level.ts';
-import type { BinaryLevel } from '../lib/open-level.ts';
+import type { Store } from '../lib/store.ts';
 
 const FORMAT_VERSION = 1;
 // LevelDB's own files stay below the size of a shard, like all files of a host.
@@ -13,32 +14,37 @@ const MAX_SERIALS = 1_000_000;
 const SWEEP_INTERVAL_MS = 10 * 60_000;
 const MAX_SWEEP_DELETES = 50_000;
 
-/** The used serials of one host. Its LevelDB is also what locks the host's folder. */
+/** Opens the store of used serials. Its LevelDB is also what locks the host's folder: HOME_LOCKED when another host uses it. */
+export async function openSerialStore(dir: string): Promise<Store> {
+  const db = await openLevel(dir, {
+    formatVersion: FORMAT_VERSION,
+    user: 'host',
+    writeBufferBytes: WRITE_BUFFER_BYTES,
+    maxFileBytes: MAX_FILE_BYTES,
+  });
+  return new LevelStore(db);
+}
+
+/** The used serials of one host. */
 export class UsedSerials {
-  readonly #db: BinaryLevel;
+  readonly #store: Store;
   readonly #clock: Clock;
   /** Serials that are being written down; at most one for each transfer under way. */
   readonly #entering = new Set<string>();
   #count: number;
   #nextSweepMs = 0;
 
-  private constructor(db: BinaryLevel, clock: Clock, count: number) {
-    this.#db = db;
+  private constructor(store: Store, clock: Clock, count: number) {
+    this.#store = store;
     this.#clock = clock;
     this.#count = count;
   }
 
-  /** Opens the folder; HOME_LOCKED when another host uses it. */
-  static async open(dir: string, components: { readonly clock: Clock }): Promise<UsedSerials> {
-    const db = await openLevel(dir, {
-      formatVersion: FORMAT_VERSION,
-      user: 'host',
-      writeBufferBytes: WRITE_BUFFER_BYTES,
-      maxFileBytes: MAX_FILE_BYTES,
-    });
+  /** Reads what is in the store, which close() closes. */
+  static async open({ store, clock }: { readonly store: Store; readonly clock: Clock }): Promise<UsedSerials> {
     let count = 0;
-    for await (const _key of db.keys({ gte: FIRST, lt: LAST })) count += 1;
-    return new UsedSerials(db, components.clock, count);
+    for await (const _pair of store.range({ from: FIRST, to: LAST })) count += 1;
+    return new UsedSerials(store, clock, count);
   }
 
   /** Marks a serial as used; REFUSED when it was before. */
@@ -48,12 +54,12 @@ export class UsedSerials {
     this.#entering.add(name);
     try {
       const key = Buffer.concat([FIRST, serial]);
-      if (await this.#db.get(key)) throw usedUp();
+      if (await this.#store.get(key)) throw usedUp();
       await this.sweep();
       if (this.#count >= MAX_SERIALS) throw new XcoreError('REFUSED', 'this host got too many orders; try again later');
       const value = Buffer.alloc(8);
       value.writeBigUInt64BE(BigInt(expiresMs));
-      await this.#db.put(key, value);
+      await this.#store.batch([{ key, value }]);
       this.#count += 1;
     } finally {
       this.#entering.delete(name);
@@ -66,16 +72,16 @@ export class UsedSerials {
     if (now < this.#nextSweepMs) return;
     this.#nextSweepMs = now + SWEEP_INTERVAL_MS;
     const expired: Uint8Array[] = [];
-    for await (const [key, value] of this.#db.iterator({ gte: FIRST, lt: LAST })) {
+    for await (const [key, value] of this.#store.range({ from: FIRST, to: LAST })) {
       if (Buffer.from(value).readBigUInt64BE() < BigInt(now)) expired.push(key);
       if (expired.length >= MAX_SWEEP_DELETES) break;
     }
-    await this.#db.batch(expired.map((key) => ({ type: 'del', key })));
+    await this.#store.batch(expired.map((key) => ({ key })));
     this.#count -= expired.length;
   }
 
   close(): Promise<void> {
-    return this.#db.close();
+    return this.#store.close();
   }
 }
 

@@ -1,5 +1,12 @@
 // The time, handed in, so that tests can move it. Monotonic and wall time are never mixed.
 
+/** Something that happens later, unless it is cancelled. */
+export interface Timer {
+  cancel(): void;
+  /** Waits the whole time again, also when the time is over. Not after cancel(). */
+  restart(): void;
+}
+
 /** A source of time and of delays. */
 export interface Clock {
   /** Wall time in milliseconds since 1970. */
@@ -10,6 +17,10 @@ export interface Clock {
   monotonicMs(): number;
   /** Resolves after at least `ms` milliseconds, or rejects with the signal's reason as soon as it aborts. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
+  /** Calls `run` once, after at least `ms` milliseconds. A timer in the background keeps no process alive. */
+  after(ms: number, run: () => void, options?: { readonly background?: boolean }): Timer;
+  /** Calls `run` once what is at hand has been done. */
+  soon(run: () => void): void;
 }
 
 const NS_PER_MS = 1_000_000n;
@@ -47,4 +58,10 @@ export const systemClock: Clock = {
       };
       signal?.addEventListener('abort', onAbort, { once: true });
     }),
+  after: (ms, run, options) => {
+    const timer = setTimeout(run, ms);
+    if (options?.background === true) timer.unref();
+    return { cancel: () => clearTimeout(timer), restart: () => void timer.refresh() };
+  },
+  soon: (run) => void setImmediate(run),
 };

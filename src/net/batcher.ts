@@ -1,5 +1,7 @@
 // Joins calls that are made at about the same time into one.
 
+import { systemClock } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import { hasCode, XcoreError } from '../lib/errors.ts';
 import { toNetworkError } from './failure.ts';
 import { MAX_WAITING } from './limiter.ts';
@@ -18,11 +20,13 @@ export class Batcher<I, O> {
   readonly #send: (inputs: I[]) => Promise<O[]>;
   readonly #maxItems: number;
   readonly #maxCalls: number;
+  readonly #clock: Clock;
   #queue: Item<I, O>[] = [];
   #calls = 0;
   #scheduled = false;
 
-  constructor(send: (inputs: I[]) => Promise<O[]>, maxItems: number, maxCalls: number) {
+  constructor(send: (inputs: I[]) => Promise<O[]>, maxItems: number, maxCalls: number, clock: Clock = systemClock) {
+    this.#clock = clock;
     this.#send = send;
     this.#maxItems = maxItems;
     this.#maxCalls = maxCalls;
@@ -42,7 +46,7 @@ export class Batcher<I, O> {
   #schedule(): void {
     if (this.#scheduled || this.#calls >= this.#maxCalls || this.#queue.length === 0) return;
     this.#scheduled = true;
-    setImmediate(() => {
+    this.#clock.soon(() => {
       this.#scheduled = false;
       const items = this.#queue.splice(0, this.#maxItems);
       this.#calls += 1;

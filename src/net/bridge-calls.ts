@@ -2,6 +2,8 @@
 
 import { fromBinary } from '@bufbuild/protobuf';
 import { publicKeyOf } from '../crypto/sign.ts';
+import { systemClock } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { signAuthentication } from './authentication.ts';
 import { Batcher } from './batcher.ts';
@@ -45,8 +47,9 @@ export async function greetBridge(
   rpc: RpcClient,
   bridge: PeerName,
   seeds: { readonly deviceSeed: Uint8Array; readonly ownerSeed: Uint8Array },
+  clock: Clock = systemClock,
 ): Promise<void> {
-  const expiresMs = BigInt(Date.now() + AUTHENTICATION_MS);
+  const expiresMs = BigInt(clock.now() + AUTHENTICATION_MS);
   const signature = signAuthentication(seeds.ownerSeed, bridge, peerNameOf(seeds.deviceSeed), expiresMs);
   const volume = publicKeyOf(seeds.ownerSeed);
   await rpc.call({ case: 'authenticate', value: { volume, expiresMs, signature } }, 'done');
@@ -61,11 +64,11 @@ export class BridgeCalls {
   readonly #locates: Batcher<Uint8Array, wire.Location | undefined>;
   #measurements: Measurement[] = [];
 
-  constructor(link: BridgeLink) {
+  constructor(link: BridgeLink, clock: Clock = systemClock) {
     this.#link = link;
-    this.#places = new Batcher((inputs) => this.#placeAll(inputs), MAX_PLACE_SHARDS, MAX_BATCHES);
-    this.#confirms = new Batcher((receipts) => this.#confirmAll(receipts), MAX_CONFIRM_RECEIPTS, MAX_BATCHES);
-    this.#locates = new Batcher((ids) => this.#locateAll(ids), MAX_LOCATE_SHARDS, MAX_BATCHES);
+    this.#places = new Batcher((inputs) => this.#placeAll(inputs), MAX_PLACE_SHARDS, MAX_BATCHES, clock);
+    this.#confirms = new Batcher((receipts) => this.#confirmAll(receipts), MAX_CONFIRM_RECEIPTS, MAX_BATCHES, clock);
+    this.#locates = new Batcher((ids) => this.#locateAll(ids), MAX_LOCATE_SHARDS, MAX_BATCHES, clock);
   }
 
   async announce(sizeBytes: number): Promise<Policy> {

@@ -1,13 +1,15 @@
 // The kept connection of a client or host to its bridge: dialled, greeted, watched and made again.
 // Knows no call but what its owner's `greet` does.
 
-import { setTimeout as sleep } from 'node:timers/promises';
-import type { Libp2p } from '@libp2p/interface';
+import { systemClock } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
+import { deadline } from '../lib/deadline.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
 import { BackOff } from './back-off.ts';
 import { abortError, toNetworkError } from './failure.ts';
 import type { PeerName } from './network.ts';
 import { bridgeAt, DIAL_TIMEOUT_MS, dialAddresses } from './node.ts';
+import type { NetworkNode } from './node.ts';
 import { BRIDGE_PROTOCOL, CALL_TIMEOUT_MS } from './protocols.ts';
 import { RpcClient } from './rpc.ts';
 import type { CallOptions, RequestInit, ResponseBody, ResponseValue } from './rpc.ts';
@@ -20,16 +22,20 @@ export interface BridgeLinkOptions {
   readonly onEvent?: (event: ResponseBody) => void;
   /** `error` says why not connected. */
   readonly onConnection?: (connected: boolean, error?: XcoreError) => void;
+  readonly clock?: Clock;
+  /** Numbers in [0, 1). */
+  readonly random?: () => number;
 }
 
 /** Keeps one greeted stream to the bridge from start() to stop(), with back-off from 0.2 to 10 s. */
 export class BridgeLink {
   /** The bridge's peer name. */
   readonly bridge: PeerName;
-  readonly #node: Libp2p;
+  readonly #node: NetworkNode;
   readonly #options: BridgeLinkOptions;
   readonly #stopping = new AbortController();
-  readonly #backOff = new BackOff();
+  readonly #clock: Clock;
+  readonly #backOff: BackOff;
   #running: Promise<void> | null = null;
   #rpc: RpcClient | null = null;
   #lastError: XcoreError | null = null;
@@ -37,8 +43,10 @@ export class BridgeLink {
   #attempt = Promise.withResolvers<void>();
 
   /** USAGE for an address without a peer id. The node is the caller's. */
-  constructor(node: Libp2p, options: BridgeLinkOptions) {
+  constructor(node: NetworkNode, options: BridgeLinkOptions) {
     this.#node = node;
+    this.#clock = options.clock ?? systemClock;
+    this.#backOff = new BackOff(options.random);
     this.#options = options;
     this.bridge = bridgeAt(options.bridge);
   }
@@ -67,7 +75,7 @@ export class BridgeLink {
     options?: CallOptions,
   ): Promise<ResponseValue<C>> {
     if (this.#stopping.signal.aborted) throw new XcoreError('CLOSED', 'stopped');
-    if (!this.#rpc) await waitFor(this.#attempt.promise, options);
+    if (!this.#rpc) await this.#waitFor(this.#attempt.promise, options);
     if (!this.#rpc) {
       const why = this.#lastError ? `: ${this.#lastError.message}` : '';
       throw new XcoreError('UNREACHABLE', `the bridge cannot be used${why}`, { cause: this.#lastError });
@@ -95,15 +103,15 @@ export class BridgeLink {
       this.#rpc = null;
       if (!broke) this.#attempt.resolve();
       this.#options.onConnection?.(false, this.#lastError);
-      await sleep(this.#backOff.nextMs(), undefined, { signal }).catch(() => {});
+      await this.#clock.sleep(this.#backOff.nextMs(), signal).catch(() => {});
     }
   }
 
   async #connect(stopping: AbortSignal): Promise<RpcClient> {
-    const signal = AbortSignal.any([stopping, AbortSignal.timeout(DIAL_TIMEOUT_MS)]);
+    const signal = deadline(this.#clock, DIAL_TIMEOUT_MS, stopping);
     const addresses = dialAddresses(this.bridge, [this.#options.bridge]);
     const stream = await this.#node.dialProtocol(addresses, BRIDGE_PROTOCOL, { signal });
-    const rpc = new RpcClient(stream, this.#options.onEvent);
+    const rpc = new RpcClient(stream, this.#options.onEvent, { clock: this.#clock });
     try {
       await this.#options.greet(rpc);
       return rpc;
@@ -112,19 +120,18 @@ export class BridgeLink {
       throw error;
     }
   }
-}
 
-/** Waits, but no longer than a call may take. */
-async function waitFor(event: Promise<void>, { signal, timeoutMs = CALL_TIMEOUT_MS }: CallOptions = {}): Promise<void> {
-  const deadline = AbortSignal.timeout(timeoutMs);
-  const either = signal ? AbortSignal.any([signal, deadline]) : deadline;
-  const aborted = Promise.withResolvers<never>();
-  const onAbort = (): void => aborted.reject(abortError(either));
-  either.addEventListener('abort', onAbort, { once: true });
-  if (either.aborted) onAbort();
-  try {
-    await Promise.race([event, aborted.promise]);
-  } finally {
-    either.removeEventListener('abort', onAbort);
+  /** Waits, but no longer than a call may take. */
+  async #waitFor(event: Promise<void>, { signal, timeoutMs = CALL_TIMEOUT_MS }: CallOptions = {}): Promise<void> {
+    const either = deadline(this.#clock, timeoutMs, signal);
+    const aborted = Promise.withResolvers<never>();
+    const onAbort = (): void => aborted.reject(abortError(either));
+    either.addEventListener('abort', onAbort, { once: true });
+    if (either.aborted) onAbort();
+    try {
+      await Promise.race([event, aborted.promise]);
+    } finally {
+      either.removeEventListener('abort', onAbort);
+    }
   }
 }

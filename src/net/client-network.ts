@@ -1,8 +1,9 @@
 // The network of one volume's client, in this thread: builds the parts, owns their life, and hands calls on.
 
-import type { Libp2p } from '@libp2p/interface';
 import { systemClock } from '../lib/clock.ts';
-import type { Clock } from '../lib/clock.ts';
+import type { Clock, Timer } from '../lib/clock.ts';
+import { systemDisk } from '../lib/disk.ts';
+import type { Disk } from '../lib/disk.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { BridgeCalls, greetBridge, headOf, leaseOf } from './bridge-calls.ts';
 import { BridgeLink } from './bridge-link.ts';
@@ -24,6 +25,7 @@ import type {
   WireEntry,
 } from './network.ts';
 import { bridgeAt, createNode } from './node.ts';
+import type { NetworkNode } from './node.ts';
 import { peerNameOf } from './peer-name.ts';
 import { Problems } from './problems.ts';
 import type { ResponseBody } from './rpc.ts';
@@ -42,8 +44,18 @@ export interface ClientNetworkOptions extends NetworkOptions {
   readonly hedgeAfterMs?: number;
 }
 
+/** What a network uses of its surroundings; absent ones are those of this machine. */
+export interface ClientNetworkSurroundings {
+  readonly clock?: Clock;
+  /** Numbers in [0, 1). */
+  readonly random?: () => number;
+  readonly disk?: Disk;
+  /** Makes the device's node, which is stopped with the network. */
+  readonly createNode?: () => Promise<NetworkNode>;
+}
+
 interface Parts {
-  readonly node: Libp2p;
+  readonly node: NetworkNode;
   readonly link: BridgeLink;
   readonly bridge: BridgeCalls;
   readonly hosts: HostClient;
@@ -55,6 +67,7 @@ interface Parts {
 export class ClientNetwork implements Network {
   readonly #options: ClientNetworkOptions;
   readonly #clock: Clock;
+  readonly #surroundings: ClientNetworkSurroundings;
   readonly #problems: Problems;
   readonly #stopping = new AbortController();
   readonly #listeners: { [E in keyof NetworkEvents]: Set<NetworkEvents[E]> } = {
@@ -64,13 +77,15 @@ export class ClientNetwork implements Network {
   };
   #parts: Parts | null = null;
   #connected = false;
-  #measuring: NodeJS.Timeout | null = null;
+  #measuring: Timer | null = null;
 
   /** USAGE for a bridge address without a peer id. */
-  constructor(options: ClientNetworkOptions, clock: Clock = systemClock) {
+  constructor(options: ClientNetworkOptions, surroundings: ClientNetworkSurroundings = {}) {
+    const { clock = systemClock } = surroundings;
     bridgeAt(options.bridge);
     this.#options = options;
     this.#clock = clock;
+    this.#surroundings = surroundings;
     this.#problems = new Problems(() => clock.now());
   }
 
@@ -78,26 +93,34 @@ export class ClientNetwork implements Network {
     if (this.#parts) throw new TypeError('already started');
     const { bridge: address, deviceSeed, ownerSeed } = this.#options;
     const parallelTransfers = this.#options.parallelTransfers ?? DEFAULT_PARALLEL_TRANSFERS;
-    const node = await createNode({ seed: deviceSeed, listen: [], maxInboundStreams: 8 });
+    const clock = this.#clock;
+    const { random = Math.random, disk = systemDisk } = this.#surroundings;
+    const makeNode =
+      this.#surroundings.createNode ?? (() => createNode({ seed: deviceSeed, listen: [], maxInboundStreams: 8 }));
+    const node = await makeNode();
     const link = new BridgeLink(node, {
       bridge: address,
-      greet: (rpc) => greetBridge(rpc, bridgeAt(address), { deviceSeed, ownerSeed }),
+      greet: (rpc) => greetBridge(rpc, bridgeAt(address), { deviceSeed, ownerSeed }, clock),
+      clock,
+      random,
       onEvent: (event) => this.#onEvent(event),
       onConnection: (connected, error) => this.#onConnection(connected, error),
     });
-    const bridge = new BridgeCalls(link);
-    const hosts = new HostClient(node);
+    const bridge = new BridgeCalls(link, clock);
+    const hosts = new HostClient(node, { clock });
     const shared = {
       bridge,
       hosts,
-      failing: new FailingHosts(() => this.#clock.monotonicMs()),
+      failing: new FailingHosts(() => clock.monotonicMs()),
       problems: this.#problems,
-      clock: this.#clock,
+      clock,
+      random,
+      disk,
     };
     const stopping = this.#stopping.signal;
     const uploader = new Uploader({ ...shared, device: peerNameOf(deviceSeed) }, { parallelTransfers, stopping });
     const fetcher = new Fetcher(
-      { ...shared, locations: new Locations(bridge, this.#clock) },
+      { ...shared, locations: new Locations(bridge, clock) },
       {
         parallelTransfers,
         timeoutMs: this.#options.fetchTimeoutMs ?? FETCH_TIMEOUT_MS,
@@ -106,14 +129,17 @@ export class ClientNetwork implements Network {
       },
     );
     this.#parts = { node, link, bridge, hosts, uploader, fetcher };
-    this.#measuring = setInterval(() => void bridge.sendMeasurements().catch(() => {}), MEASUREMENT_INTERVAL_MS);
-    this.#measuring.unref();
+    const tell = (): void => {
+      this.#measuring?.restart();
+      void bridge.sendMeasurements().catch(() => {});
+    };
+    this.#measuring = clock.after(MEASUREMENT_INTERVAL_MS, tell, { background: true });
     link.start();
   }
 
   async stop(): Promise<void> {
     this.#stopping.abort(new XcoreError('CLOSED', 'the network was stopped'));
-    if (this.#measuring) clearInterval(this.#measuring);
+    this.#measuring?.cancel();
     if (!this.#parts) return;
     const { node, link, hosts, uploader, fetcher } = this.#parts;
     await link.stop();

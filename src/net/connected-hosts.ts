@@ -1,12 +1,14 @@
 // The bridge's requests to hosts: audits, copies and inventories. They travel on the connection that the
 // host itself has made, so that no host can make the bridge dial an address.
 
-import type { Libp2p } from '@libp2p/interface';
 import { peerIdFromString } from '@libp2p/peer-id';
+import { systemClock } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { HostClient } from './host-client.ts';
 import type { OpenStream } from './host-client.ts';
 import type { PeerName } from './network.ts';
+import type { NetworkNode } from './node.ts';
 import { SHARD_PROTOCOL } from './protocols.ts';
 import type { Signed } from './proto/wire_pb.ts';
 
@@ -43,8 +45,8 @@ export class ConnectedHosts implements HostCalls {
   readonly #client: HostClient;
 
   /** The node is the caller's. */
-  constructor(node: Libp2p) {
-    this.#client = new HostClient(node, onOpenConnection(node));
+  constructor(node: NetworkNode, clock: Clock = systemClock) {
+    this.#client = new HostClient(node, { openStream: onOpenConnection(node), clock });
   }
 
   retrieve(
@@ -76,7 +78,7 @@ export class ConnectedHosts implements HostCalls {
   }
 }
 
-function onOpenConnection(node: Libp2p): OpenStream {
+function onOpenConnection(node: NetworkNode): OpenStream {
   return async ({ host }, signal) => {
     const connection = node.getConnections(peerIdFromString(host)).find(({ status }) => status === 'open');
     if (!connection) throw new XcoreError('UNREACHABLE', `host ${host} is not connected`);

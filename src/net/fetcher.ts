@@ -2,9 +2,9 @@
 // Nothing leaves here unverified.
 
 import { randomBytes } from 'node:crypto';
-import { open, rename, unlink } from 'node:fs/promises';
 import { LEAF_SIZE_BYTES, leafCountOf, verifyRange, verifyShard } from '../crypto/merkle.ts';
 import type { Clock } from '../lib/clock.ts';
+import type { Disk } from '../lib/disk.ts';
 import { hasCode, XcoreError } from '../lib/errors.ts';
 import { BackOff } from './back-off.ts';
 import type { BridgeCalls } from './bridge-calls.ts';
@@ -33,6 +33,9 @@ export interface FetcherComponents {
   readonly failing: FailingHosts;
   readonly problems: Problems;
   readonly clock: Clock;
+  /** Numbers in [0, 1). */
+  readonly random: () => number;
+  readonly disk: Disk;
 }
 
 /** Options of a fetcher. */
@@ -90,7 +93,7 @@ export class Fetcher {
       let hashes: Buffer | null = null;
       const data = await this.#fetch(wanted, (received) => (hashes = verifyShard(id, received.data)) !== null, signal);
       try {
-        if (hashes) await writeShard(path, [data, hashes]);
+        if (hashes) await writeShard(this.#components.disk, path, [data, hashes]);
       } finally {
         this.#buffers.give(data);
       }
@@ -124,14 +127,14 @@ export class Fetcher {
     verifies: (received: { data: Buffer; proof: Uint8Array[] }) => boolean,
     signal?: AbortSignal,
   ): Promise<Buffer> {
-    const { locations, clock } = this.#components;
+    const { locations, clock, random } = this.#components;
     const { timeoutMs, stopping } = this.#options;
     const giveUp = new AbortController();
     const tooLate = (): void => giveUp.abort(new XcoreError('NO_MIRROR', 'no host gave the shard in time'));
-    const stalled = setTimeout(tooLate, timeoutMs);
-    const absolute = setTimeout(tooLate, timeoutMs * MAX_DEADLINES);
+    const stalled = clock.after(timeoutMs, tooLate);
+    const absolute = clock.after(timeoutMs * MAX_DEADLINES, tooLate);
     const either = AbortSignal.any(signal ? [signal, stopping, giveUp.signal] : [stopping, giveUp.signal]);
-    const backOff = new BackOff();
+    const backOff = new BackOff(random);
     let last: unknown;
     try {
       for (;;) {
@@ -140,9 +143,9 @@ export class Fetcher {
           if (targets.length === 0) throw new XcoreError('NO_MIRROR', 'the bridge knows no mirror of the shard');
           return await hedge(
             targets.map(
-              (target) => (attempt) => this.#attempt(wanted, target, verifies, attempt, () => stalled.refresh()),
+              (target) => (attempt) => this.#attempt(wanted, target, verifies, attempt, () => stalled.restart()),
             ),
-            { hedgeAfterMs: this.#options.hedgeAfterMs, signal: either },
+            { hedgeAfterMs: this.#options.hedgeAfterMs, signal: either, clock },
           );
         } catch (error) {
           if (either.aborted) throw error;
@@ -156,8 +159,8 @@ export class Fetcher {
       const failure = abortError(either);
       throw failure.code === 'NO_MIRROR' ? new XcoreError('NO_MIRROR', describe(last), { cause: last }) : failure;
     } finally {
-      clearTimeout(stalled);
-      clearTimeout(absolute);
+      stalled.cancel();
+      absolute.cancel();
     }
   }
 
@@ -234,16 +237,16 @@ async function raceAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T
 }
 
 /** Temporary file, then rename; without fsync, since what is lost can be fetched again. */
-async function writeShard(path: string, parts: Buffer[]): Promise<void> {
+async function writeShard(disk: Disk, path: string, parts: Buffer[]): Promise<void> {
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
-  const file = await open(temporary, 'wx', 0o600);
+  const file = await disk.open(temporary, 'wx', 0o600);
   try {
-    await file.writev(parts);
+    for (const part of parts) await file.writeFile(part);
     await file.close();
-    await rename(temporary, path);
+    await disk.rename(temporary, path);
   } catch (error) {
     await file.close().catch(() => {});
-    await unlink(temporary).catch(() => {});
+    await disk.unlink(temporary).catch(() => {});
     throw error;
   }
 }

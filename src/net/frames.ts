@@ -1,8 +1,9 @@
 // Frames over a libp2p stream.
 // Knows nothing of what is inside a frame.
 
-import type { Stream } from '@libp2p/interface';
 import { Uint8ArrayList } from 'uint8arraylist';
+import { systemClock } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
 import { freeTemporary } from '../lib/free-buffer.ts';
 import { toNetworkError } from './failure.ts';
@@ -14,6 +15,7 @@ import {
   MAX_COPIED_BYTES,
   MAX_PREFIX_BYTES,
 } from './frame-codec.ts';
+import type { ByteStream } from './node.ts';
 
 /** Bytes received and not yet read, beyond which the sender is made to wait; at least one frame. */
 const READ_AHEAD_BYTES = 1024 * 1024;
@@ -32,7 +34,9 @@ interface Reader {
  * the stream, and every later call fails with PROTOCOL; a broken connection fails them with UNREACHABLE.
  */
 export class FrameStream {
-  readonly #stream: Stream;
+  /** What the stream's deadlines go by. */
+  readonly clock: Clock;
+  readonly #stream: ByteStream;
   readonly #decoder: FrameDecoder;
   readonly #maxFrameBytes: number;
   readonly #readAheadBytes: number;
@@ -44,7 +48,8 @@ export class FrameStream {
   readonly #closed = Promise.withResolvers<void>();
   readonly #abort = new AbortController();
 
-  constructor(stream: Stream, maxFrameBytes: number) {
+  constructor(stream: ByteStream, maxFrameBytes: number, clock: Clock = systemClock) {
+    this.clock = clock;
     this.#stream = stream;
     this.#maxFrameBytes = maxFrameBytes;
     this.#readAheadBytes = Math.max(READ_AHEAD_BYTES, 2 * (maxFrameBytes + MAX_PREFIX_BYTES));
@@ -104,8 +109,9 @@ export class FrameStream {
 
   /** Ends this side once all that was written is sent. The stream is reset if the other side does not end too. */
   async close(): Promise<void> {
-    const grace = setTimeout(() => this.abort(new XcoreError('TIMEOUT', 'the stream did not end')), CLOSE_GRACE_MS);
-    void this.#closed.promise.then(() => clearTimeout(grace));
+    const late = (): void => this.abort(new XcoreError('TIMEOUT', 'the stream did not end'));
+    const grace = this.clock.after(CLOSE_GRACE_MS, late);
+    void this.#closed.promise.then(() => grace.cancel());
     try {
       await this.#stream.close();
     } catch (error) {

@@ -1,6 +1,8 @@
 // Several ways to the same thing: in order, the next one on failure, one more beside a slow one.
 
 import { abortError } from './failure.ts';
+import { systemClock } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 
 /** One way; it must end soon after its signal aborts. */
@@ -15,17 +17,18 @@ const MAX_SIDE_BY_SIDE = 2;
  */
 export async function hedge<T>(
   attempts: readonly Attempt<T>[],
-  options: { readonly hedgeAfterMs: number; readonly signal: AbortSignal },
+  options: { readonly hedgeAfterMs: number; readonly signal: AbortSignal; readonly clock?: Clock },
 ): Promise<T> {
-  const { hedgeAfterMs, signal } = options;
+  const { hedgeAfterMs, signal, clock = systemClock } = options;
   const running = new Map<number, AbortController>();
   const finished: Promise<void>[] = [];
   const outcome = Promise.withResolvers<T>();
   let next = 0;
 
-  const timer = setInterval(() => {
+  const timer = clock.after(hedgeAfterMs, () => {
+    timer.restart();
     if (running.size < MAX_SIDE_BY_SIDE) start();
-  }, hedgeAfterMs);
+  });
   const onAbort = (): void => outcome.reject(abortError(signal));
 
   function start(): void {
@@ -33,7 +36,7 @@ export async function hedge<T>(
     const attempt = attempts[number];
     if (!attempt) return;
     next += 1;
-    timer.refresh();
+    timer.restart();
     const controller = new AbortController();
     running.set(number, controller);
     finished.push(
@@ -52,7 +55,7 @@ export async function hedge<T>(
   try {
     return await outcome.promise;
   } finally {
-    clearInterval(timer);
+    timer.cancel();
     signal.removeEventListener('abort', onAbort);
     next = attempts.length;
     const reason = signal.aborted ? abortError(signal) : new XcoreError('ABORTED', 'another mirror was faster');

@@ -3,14 +3,17 @@
 
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import type { Libp2p, Stream } from '@libp2p/interface';
 import { LRUCache } from 'lru-cache';
+import { systemClock } from '../lib/clock.ts';
+import type { Clock, Timer } from '../lib/clock.ts';
+import { deadline } from '../lib/deadline.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { errorOf, toNetworkError } from './failure.ts';
 import { FrameStream } from './frames.ts';
 import { Limiter } from './limiter.ts';
 import type { PeerName } from './network.ts';
 import { DIAL_TIMEOUT_MS, dialAddresses } from './node.ts';
+import type { ByteStream, NetworkNode } from './node.ts';
 import { SHARD_FRAME_BYTES, SHARD_PROTOCOL } from './protocols.ts';
 import { HostRequestSchema, HostResponseSchema } from './proto/wire_pb.ts';
 import type { HostResponse, Signed } from './proto/wire_pb.ts';
@@ -63,7 +66,7 @@ interface Host {
 }
 
 /** Opens a stream of the shard protocol to a host. */
-export type OpenStream = (target: HostTarget, signal: AbortSignal) => Promise<Stream>;
+export type OpenStream = (target: HostTarget, signal: AbortSignal) => Promise<ByteStream>;
 
 /** Transfers with hosts over streams that are kept and used again. */
 export class HostClient {
@@ -72,14 +75,18 @@ export class HostClient {
     max: MAX_HOSTS,
     dispose: (host) => void closeAll(host),
   });
-  readonly #sweeper: NodeJS.Timeout;
+  readonly #clock: Clock;
+  readonly #sweeper: Timer;
   #stopped = false;
 
   /** The node is the caller's; `openStream` dials the target's addresses unless told otherwise. */
-  constructor(node: Libp2p, openStream: OpenStream = dialWith(node)) {
+  constructor(
+    node: NetworkNode,
+    { openStream = dialWith(node), clock = systemClock }: { openStream?: OpenStream; clock?: Clock } = {},
+  ) {
     this.#openStream = openStream;
-    this.#sweeper = setInterval(() => this.#sweep(), KEEP_STREAM_MS / 2);
-    this.#sweeper.unref();
+    this.#clock = clock;
+    this.#sweeper = clock.after(KEEP_STREAM_MS / 2, () => this.#sweep(), { background: true });
   }
 
   /** Stores a whole shard and returns the host's receipt, unverified. The host's Failure is thrown; UNREACHABLE, TIMEOUT, PROTOCOL. */
@@ -161,7 +168,7 @@ export class HostClient {
   /** Ends all kept streams. Transfers under way are ended by their own signals. */
   async stop(): Promise<void> {
     this.#stopped = true;
-    clearInterval(this.#sweeper);
+    this.#sweeper.cancel();
     await Promise.all([...this.#hosts.values()].map((host) => closeAll(host)));
   }
 
@@ -203,13 +210,13 @@ export class HostClient {
 
   async #open(target: HostTarget, signal?: AbortSignal): Promise<FrameStream> {
     if (this.#stopped) throw new XcoreError('CLOSED', 'stopped');
-    const deadline = AbortSignal.timeout(DIAL_TIMEOUT_MS);
+    const either = deadline(this.#clock, DIAL_TIMEOUT_MS, signal);
     try {
-      const stream = await this.#openStream(target, signal ? AbortSignal.any([signal, deadline]) : deadline);
-      return new FrameStream(stream, SHARD_FRAME_BYTES);
+      const stream = await this.#openStream(target, either);
+      return new FrameStream(stream, SHARD_FRAME_BYTES, this.#clock);
     } catch (error) {
       if (signal?.aborted) throw toNetworkError(signal.reason);
-      if (deadline.aborted) throw new XcoreError('TIMEOUT', `host ${target.host} did not answer`, { cause: error });
+      if (either.aborted) throw new XcoreError('TIMEOUT', `host ${target.host} did not answer`, { cause: error });
       throw toNetworkError(error);
     }
   }
@@ -225,18 +232,19 @@ export class HostClient {
 
   #keep(host: Host, frames: FrameStream): void {
     if (this.#stopped) frames.abort(new XcoreError('CLOSED', 'stopped'));
-    else if (!frames.signal.aborted) host.idle.push({ frames, sinceMs: Date.now() });
+    else if (!frames.signal.aborted) host.idle.push({ frames, sinceMs: this.#clock.monotonicMs() });
   }
 
   #sweep(): void {
-    const oldest = Date.now() - KEEP_STREAM_MS;
+    this.#sweeper.restart();
+    const oldest = this.#clock.monotonicMs() - KEEP_STREAM_MS;
     for (const host of this.#hosts.values()) {
       while (host.idle[0] && host.idle[0].sinceMs < oldest) void host.idle.shift()?.frames.close();
     }
   }
 }
 
-function dialWith(node: Libp2p): OpenStream {
+function dialWith(node: NetworkNode): OpenStream {
   return async (target, signal) => {
     const addresses = dialAddresses(target.host, target.addresses);
     if (addresses.length === 0) throw new XcoreError('UNREACHABLE', `host ${target.host} has no usable address`);

@@ -18,12 +18,14 @@ const UNKNOWN_TTL_MS = 500;
 export class Locations {
   readonly #bridge: BridgeCalls;
   readonly #clock: Clock;
-  readonly #known = new LRUCache<string, readonly Target[]>({ max: MAX_LOCATIONS });
+  readonly #known: LRUCache<string, readonly Target[]>;
   readonly #asked = new Map<string, Promise<readonly Target[]>>();
 
   constructor(bridge: BridgeCalls, clock: Clock) {
     this.#bridge = bridge;
     this.#clock = clock;
+    // Without a resolution: the cache would set timers of its own.
+    this.#known = new LRUCache({ max: MAX_LOCATIONS, ttlResolution: 0, perf: { now: () => clock.monotonicMs() } });
   }
 
   /** Mirrors of a shard, best first, with orders that are still good; fails as a call to the bridge. */

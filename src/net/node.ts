@@ -6,7 +6,7 @@ import { link, mkdir, open, readFile, stat, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { generateKeyPairFromSeed } from '@libp2p/crypto/keys';
 import { identify } from '@libp2p/identify';
-import type { Libp2p } from '@libp2p/interface';
+import type { Connection, Libp2p, Stream } from '@libp2p/interface';
 import { noise } from '@libp2p/noise';
 import { ping } from '@libp2p/ping';
 import { multiaddr } from '@multiformats/multiaddr';
@@ -39,6 +39,42 @@ export const MAX_WRITE_BUFFER_BYTES = 8 * 1024 * 1024;
 export const DIAL_TIMEOUT_MS = 5_000;
 /** A connection from outside is authenticated and ready for streams after so long, or ended. */
 export const HANDSHAKE_TIMEOUT_MS = 10_000;
+
+/** What the protocols use of a stream. */
+export type ByteStream = Pick<
+  Stream,
+  | 'addEventListener'
+  | 'removeEventListener'
+  | 'status'
+  | 'readableEnded'
+  | 'writeBufferLength'
+  | 'send'
+  | 'pause'
+  | 'resume'
+  | 'close'
+  | 'abort'
+>;
+
+/** What the parties use of a connection. */
+export interface NodeConnection extends Pick<Connection, 'remotePeer' | 'remoteAddr' | 'status'> {
+  newStream(protocol: string, options: { readonly signal: AbortSignal }): Promise<ByteStream>;
+}
+
+/** What the parties use of a node: all that they know of libp2p. */
+export interface NetworkNode extends Pick<Libp2p, 'peerId' | 'getMultiaddrs' | 'stop'> {
+  /** A stream of a protocol on the connection to a peer, which is dialled if there is none. */
+  dialProtocol(
+    addresses: Multiaddr[],
+    protocol: string,
+    options: { readonly signal: AbortSignal },
+  ): Promise<ByteStream>;
+  getConnections(peer: Libp2p['peerId']): NodeConnection[];
+  handle(
+    protocol: string,
+    serve: (stream: ByteStream, connection: NodeConnection) => void,
+    options: { readonly maxInboundStreams: number },
+  ): Promise<void>;
+}
 
 /** What a node is made of. */
 export interface NodeOptions {
@@ -95,7 +131,7 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
 }
 
 /** The multiaddrs on which a node can be dialled, each with its /p2p/ id. */
-export function addressesOf(node: Libp2p): string[] {
+export function addressesOf(node: Pick<Libp2p, 'peerId' | 'getMultiaddrs'>): string[] {
   const suffix = `/p2p/${node.peerId.toString()}`;
   return node.getMultiaddrs().map((address) => {
     const text = address.toString();

@@ -3,11 +3,12 @@
 
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import type { Stream } from '@libp2p/interface';
+import type { Clock } from '../lib/clock.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
 import { abortError, errorOf, failureOf, toNetworkError } from './failure.ts';
 import { FrameStream } from './frames.ts';
 import type { PeerName } from './network.ts';
+import type { ByteStream } from './node.ts';
 import { BRIDGE_FRAME_BYTES, CALL_TIMEOUT_MS, MAX_IN_FLIGHT, MAX_UNREAD_EVENT_BYTES } from './protocols.ts';
 import { BridgeRequestSchema, BridgeResponseSchema } from './proto/wire_pb.ts';
 import type { BridgeRequest, BridgeResponse } from './proto/wire_pb.ts';
@@ -23,11 +24,12 @@ export type ResponseInit = NonNullable<MessageInitShape<typeof BridgeResponseSch
 /** The value of an answer of one kind. */
 export type ResponseValue<C extends ResponseBody['case']> = Extract<ResponseBody, { case: C }>['value'];
 
-/** Bounds of one stream; absent ones are those of protocols.ts. */
+/** Bounds of one stream; absent ones are those of protocols.ts. Deadlines go by `clock`. */
 export interface RpcLimits {
   readonly maxFrameBytes?: number;
   readonly maxInFlight?: number;
   readonly maxUnreadEventBytes?: number;
+  readonly clock?: Clock;
 }
 
 /** Options of one call. */
@@ -53,8 +55,8 @@ export class RpcClient {
   #unsent = 0;
   #failure: XcoreError | null = null;
 
-  constructor(stream: Stream, onEvent: (body: ResponseBody) => void = () => {}, limits: RpcLimits = {}) {
-    this.#frames = new FrameStream(stream, limits.maxFrameBytes ?? BRIDGE_FRAME_BYTES);
+  constructor(stream: ByteStream, onEvent: (body: ResponseBody) => void = () => {}, limits: RpcLimits = {}) {
+    this.#frames = new FrameStream(stream, limits.maxFrameBytes ?? BRIDGE_FRAME_BYTES, limits.clock);
     this.#onEvent = onEvent;
     this.#maxInFlight = limits.maxInFlight ?? MAX_IN_FLIGHT;
     this.#reading = this.#read();
@@ -80,9 +82,8 @@ export class RpcClient {
     const { promise, resolve, reject } = Promise.withResolvers<ResponseBody>();
     this.#pending.set(id, { resolve, reject });
     const timeoutMs = options.timeoutMs ?? CALL_TIMEOUT_MS;
-    const timer = setTimeout(
-      () => reject(new XcoreError('TIMEOUT', `no answer to ${body.case} within ${timeoutMs} ms`)),
-      timeoutMs,
+    const timer = this.#frames.clock.after(timeoutMs, () =>
+      reject(new XcoreError('TIMEOUT', `no answer to ${body.case} within ${timeoutMs} ms`)),
     );
     const onAbort = (): void => reject(abortError(signal));
     signal?.addEventListener('abort', onAbort, { once: true });
@@ -100,7 +101,7 @@ export class RpcClient {
       }
       return answer.value as ResponseValue<C>;
     } finally {
-      clearTimeout(timer);
+      timer.cancel();
       signal?.removeEventListener('abort', onAbort);
       this.#pending.delete(id);
     }
@@ -175,7 +176,7 @@ export type InternalErrorListener = (error: Error, request: string) => void;
 
 /** Serves one inbound stream until it ends; never rejects. Requests run side by side, up to maxInFlight, then reading waits. */
 export async function serveRpc(
-  stream: Stream,
+  stream: ByteStream,
   remotePeer: PeerName,
   handler: RpcHandler,
   limits: RpcLimits = {},
@@ -183,7 +184,7 @@ export async function serveRpc(
 ): Promise<void> {
   const maxInFlight = limits.maxInFlight ?? MAX_IN_FLIGHT;
   const maxUnreadEventBytes = limits.maxUnreadEventBytes ?? MAX_UNREAD_EVENT_BYTES;
-  const frames = new FrameStream(stream, limits.maxFrameBytes ?? BRIDGE_FRAME_BYTES);
+  const frames = new FrameStream(stream, limits.maxFrameBytes ?? BRIDGE_FRAME_BYTES, limits.clock);
   const running = new Set<Promise<void>>();
   let unreadEventBytes = 0;
 

@@ -3,13 +3,14 @@
 
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import type { Stream } from '@libp2p/interface';
+import type { Clock } from '../lib/clock.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
 import { freeBuffer } from '../lib/free-buffer.ts';
 import { failureOf, toNetworkError } from './failure.ts';
 import { FrameStream } from './frames.ts';
 import { StallGuard } from './stall-guard.ts';
 import type { PeerName } from './network.ts';
+import type { ByteStream } from './node.ts';
 import { MAX_SHARD_BYTES, SHARD_FRAME_BYTES } from './protocols.ts';
 import { HostRequestSchema, HostResponseSchema } from './proto/wire_pb.ts';
 import type { HostRequest, Signed } from './proto/wire_pb.ts';
@@ -56,12 +57,13 @@ export interface ShardHandlers {
 
 /** Serves one inbound stream until it ends; never rejects. */
 export async function serveShardStream(
-  stream: Stream,
+  stream: ByteStream,
   remotePeer: PeerName,
   handlers: ShardHandlers,
   onInternalError: InternalErrorListener = () => {},
+  clock?: Clock,
 ): Promise<void> {
-  const frames = new FrameStream(stream, SHARD_FRAME_BYTES);
+  const frames = new FrameStream(stream, SHARD_FRAME_BYTES, clock);
   const context: TransferContext = { remotePeer, signal: frames.signal };
   const stall = new StallGuard(frames);
   const moved = (): void => stall.moved();

@@ -1,5 +1,6 @@
 // Ends a stream on which nothing moves, or whose caller has given up.
 
+import type { Timer } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { abortError } from './failure.ts';
 import type { FrameStream } from './frames.ts';
@@ -8,7 +9,7 @@ import type { FrameStream } from './frames.ts';
 export class StallGuard {
   readonly #frames: FrameStream;
   readonly #signal: AbortSignal | undefined;
-  #timer: NodeJS.Timeout | null = null;
+  #timer: Timer | null = null;
   readonly #onAbort = (): void => this.#frames.abort(abortError(this.#signal));
 
   constructor(frames: FrameStream, signal?: AbortSignal) {
@@ -20,21 +21,20 @@ export class StallGuard {
 
   /** From now on, so many milliseconds may pass between two calls of moved(). */
   watch(timeoutMs: number): void {
-    if (this.#timer) clearTimeout(this.#timer);
-    this.#timer = setTimeout(
-      () => this.#frames.abort(new XcoreError('TIMEOUT', `nothing moved for ${timeoutMs / 1000} s`)),
-      timeoutMs,
+    this.#timer?.cancel();
+    this.#timer = this.#frames.clock.after(timeoutMs, () =>
+      this.#frames.abort(new XcoreError('TIMEOUT', `nothing moved for ${timeoutMs / 1000} s`)),
     );
   }
 
   /** Something moved. */
   moved(): void {
-    this.#timer?.refresh();
+    this.#timer?.restart();
   }
 
   /** Ends the watch. */
   release(): void {
-    if (this.#timer) clearTimeout(this.#timer);
+    this.#timer?.cancel();
     this.#timer = null;
     this.#signal?.removeEventListener('abort', this.#onAbort);
   }

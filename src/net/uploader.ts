@@ -1,8 +1,8 @@
 // Brings one shard to enough hosts: placed by the bridge, stored on several at once, counted by their receipts.
 
-import { open } from 'node:fs/promises';
 import { leafCountOf, verifyShard } from '../crypto/merkle.ts';
 import type { Clock } from '../lib/clock.ts';
+import type { Disk } from '../lib/disk.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { ErrorCode } from '../lib/errors.ts';
 import { BackOff } from './back-off.ts';
@@ -27,6 +27,9 @@ export interface UploaderComponents {
   readonly failing: FailingHosts;
   readonly problems: Problems;
   readonly clock: Clock;
+  /** Numbers in [0, 1). */
+  readonly random: () => number;
+  readonly disk: Disk;
   readonly device: PeerName;
 }
 
@@ -79,7 +82,7 @@ export class Uploader {
   async #withBytes<T>(shard: ShardSource, task: (data: Buffer) => Promise<T>): Promise<T> {
     const buffer = this.#buffers.take();
     try {
-      return await task(await readShard(shard, buffer));
+      return await task(await readShard(this.#components.disk, shard, buffer));
     } finally {
       this.#buffers.give(buffer);
     }
@@ -91,8 +94,8 @@ export class Uploader {
     signal: AbortSignal,
     durable: (standing: ShardStanding) => void,
   ): Promise<ShardStanding> {
-    const { bridge, failing, problems, clock } = this.#components;
-    const backOff = new BackOff();
+    const { bridge, failing, problems, clock, random } = this.#components;
+    const backOff = new BackOff(random);
     let exclude = true;
     for (;;) {
       if (signal.aborted) throw abortError(signal);
@@ -172,8 +175,8 @@ export class Uploader {
 
   /** How the shard stands after a receipt; tried again while the bridge is away. Null when the bridge does not count it. */
   async #confirm(receipt: Signed, signal: AbortSignal): Promise<ShardStanding | null> {
-    const { bridge, clock, problems } = this.#components;
-    const backOff = new BackOff();
+    const { bridge, clock, problems, random } = this.#components;
+    const backOff = new BackOff(random);
     while (!signal.aborted) {
       try {
         return await bridge.confirm(receipt);
@@ -191,12 +194,12 @@ export class Uploader {
 }
 
 /** The shard's bytes, read into `buffer` and verified. */
-async function readShard(shard: ShardSource, buffer: Buffer): Promise<Buffer> {
+async function readShard(disk: Disk, shard: ShardSource, buffer: Buffer): Promise<Buffer> {
   leafCountOf(shard.sizeBytes); // RangeError for a size that no shard has
   const data = buffer.subarray(0, shard.sizeBytes);
   let bytesRead: number;
   try {
-    const file = await open(shard.path);
+    const file = await disk.open(shard.path, 'r');
     try {
       ({ bytesRead } = await file.read(data, 0, data.length, 0));
     } finally {

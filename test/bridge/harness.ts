@@ -12,7 +12,7 @@ import type { HostRegistry } from '../../src/bridge/host-registry.ts';
 import { openLevelStore } from '../../src/bridge/level-store.ts';
 import { BRIDGE_DEFAULTS } from '../../src/bridge/options.ts';
 import type { BridgeOptions } from '../../src/bridge/options.ts';
-import type { Store } from '../../src/bridge/store.ts';
+import type { Store } from '../../src/lib/store.ts';
 import { publicKeyOf, sign } from '../../src/crypto/sign.ts';
 import { silentLogger } from '../../src/lib/log.ts';
 import { XcoreError } from '../../src/lib/errors.ts';
@@ -122,6 +122,7 @@ export class Harness {
         bridge: this.identity.peer,
         clock: this.clock,
         random: Math.random,
+        randomBytes,
         metrics: createMetrics(),
         log: silentLogger,
         calls: {

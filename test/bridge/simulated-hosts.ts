@@ -10,7 +10,7 @@ import { Deletions } from '../../src/host/deletions.ts';
 import { HOST_DEFAULTS } from '../../src/host/options.ts';
 import { ShardStore } from '../../src/host/shard-store.ts';
 import { Transfers } from '../../src/host/transfers.ts';
-import { UsedSerials } from '../../src/host/used-serials.ts';
+import { openSerialStore, UsedSerials } from '../../src/host/used-serials.ts';
 import { XcoreError } from '../../src/lib/errors.ts';
 import { silentLogger } from '../../src/lib/log.ts';
 import { createMetrics } from '../../src/lib/metrics.ts';
@@ -145,7 +145,10 @@ export class SimulatedHosts implements HostCalls {
   }
 
   async join(t: Scope, dir: string): Promise<SimulatedHost> {
-    const serials = await UsedSerials.open(join(dir, 'state'), { clock: this.bridge.clock });
+    const serials = await UsedSerials.open({
+      store: await openSerialStore(join(dir, 'state')),
+      clock: this.bridge.clock,
+    });
     t.teardown(() => serials.close());
     const options = { ...HOST_DEFAULTS, floorBytes: 0, limitBytes: CAPACITY_BYTES };
     const store = await ShardStore.open(dir, { fs: promises, log: silentLogger }, options);

@@ -12,7 +12,7 @@ import { HOST_DEFAULTS } from '../../src/host/options.ts';
 import type { HostOptions } from '../../src/host/options.ts';
 import { ShardStore } from '../../src/host/shard-store.ts';
 import { Transfers } from '../../src/host/transfers.ts';
-import { UsedSerials } from '../../src/host/used-serials.ts';
+import { openSerialStore, UsedSerials } from '../../src/host/used-serials.ts';
 import { XcoreError } from '../../src/lib/errors.ts';
 import { silentLogger } from '../../src/lib/log.ts';
 import { createMetrics } from '../../src/lib/metrics.ts';
@@ -152,7 +152,7 @@ export class Harness {
   async #open(): Promise<void> {
     const { clock, seed, host, bridge, dir } = this;
     const options = { ...HOST_DEFAULTS, floorBytes: 0, ...this.#options };
-    const serials = await UsedSerials.open(join(dir, 'state'), { clock });
+    const serials = await UsedSerials.open({ store: await openSerialStore(join(dir, 'state')), clock });
     this.#serials = serials;
     const fs = this.#options.fs ?? promises;
     const limitBytes = this.#options.capacityBytes ?? 100_000_000;

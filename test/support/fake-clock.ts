@@ -1,6 +1,6 @@
 // A clock that stands still until a test moves it.
 
-import type { Clock } from '../../src/lib/clock.ts';
+import type { Clock, Timer } from '../../src/lib/clock.ts';
 
 const NS_PER_MS = 1_000_000n;
 
@@ -50,6 +50,22 @@ export class FakeClock implements Clock {
       signal?.addEventListener('abort', onAbort, { once: true });
       this.#sleepers.add(sleeper);
     });
+  }
+
+  after(ms: number, run: () => void): Timer {
+    const sleeper = { untilMs: this.#nowMs + ms, wake: run };
+    this.#sleepers.add(sleeper);
+    return {
+      cancel: () => this.#sleepers.delete(sleeper),
+      restart: () => {
+        sleeper.untilMs = this.#nowMs + ms;
+        this.#sleepers.add(sleeper);
+      },
+    };
+  }
+
+  soon(run: () => void): void {
+    setImmediate(run);
   }
 
   /** Moves the time on and wakes whoever slept until then. */

@@ -1,5 +1,5 @@
-// What the bridge asks of the place where its state lies: ordered binary keys, binary values and
-// atomic batches. Knows no database; src/bridge/level-store.ts is the one in use.
+// What the servers ask of the place where their state lies: ordered binary keys, binary values and
+// atomic batches. Knows no database; src/lib/level-store.ts is the one in use.
 
 /** One change of a batch; an absent value deletes the key. */
 export interface StoreWrite {

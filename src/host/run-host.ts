@@ -1,0 +1,137 @@
+// Runs a host on a node and a folder: its parts, the streams that it serves, its side of the bridge. Opens neither
+// node nor stores.
+
+import type { Clock } from '../lib/clock.ts';
+import { XcoreError } from '../lib/errors.ts';
+import type { Logger } from '../lib/log.ts';
+import { createMetrics } from '../lib/metrics.ts';
+import type { Metrics } from '../lib/metrics.ts';
+import type { Store } from '../lib/store.ts';
+import { HostClient } from '../net/host-client.ts';
+import type { HostTarget } from '../net/host-client.ts';
+import { addressesOf, peerNameIn } from '../net/node.ts';
+import type { ByteStream, NetworkNode, NodeConnection } from '../net/node.ts';
+import { SHARD_PROTOCOL } from '../net/protocols.ts';
+import { serveShardStream } from '../net/shard-protocol.ts';
+import { BridgeAgent } from './bridge-agent.ts';
+import type { HostHandlers } from './control.ts';
+import { Deletions } from './deletions.ts';
+import { hostHandlers } from './host-control.ts';
+import type { HostFs } from './host-fs.ts';
+import type { Intent } from './intent.ts';
+import type { HostOptions } from './options.ts';
+import { ShardStore } from './shard-store.ts';
+import { Transfers } from './transfers.ts';
+import { UsedSerials } from './used-serials.ts';
+
+/** What a host runs on; all of it is the caller's to close. */
+export interface HostComponents {
+  readonly fs: HostFs;
+  /** Where used serials are kept. */
+  readonly serials: Store;
+  readonly intent: Intent;
+  readonly node: NetworkNode;
+  /** Ed25519 seed of the node's identity, 32 bytes. */
+  readonly seed: Uint8Array;
+  readonly clock: Clock;
+  /** Numbers in [0, 1). */
+  readonly random: () => number;
+  readonly log: Logger;
+}
+
+/** Where it keeps shards, how much, and whom it serves. */
+export interface ServingSettings {
+  readonly dir: string;
+  /** Multiaddr with /p2p/ id. */
+  readonly bridge: string;
+  readonly capacityBytes: number;
+}
+
+/** A host that serves, and has yet to turn to its bridge. */
+export interface ServingHost {
+  readonly metrics: Metrics;
+  /** What its owner may ask of it. */
+  readonly handlers: HostHandlers;
+  /** Bytes of shards that it holds. */
+  usedBytes(): number;
+  /** Registers with the bridge, and resolves with whether that was done in time; it is tried again in any case. */
+  start(): Promise<boolean>;
+  stop(): Promise<void>;
+}
+
+/** Takes inventory and serves; USAGE for a bridge address without a peer id. */
+export async function runHost(
+  components: HostComponents,
+  settings: ServingSettings,
+  options: HostOptions,
+): Promise<ServingHost> {
+  const { fs, intent, node, seed, clock, random, log } = components;
+  const { dir, capacityBytes } = settings;
+  const bridge = peerNameIn(settings.bridge);
+  const host = node.peerId.toString();
+  const serials = await UsedSerials.open({ store: components.serials, clock });
+  const store = await ShardStore.open(dir, { fs, log }, { ...options, limitBytes: capacityBytes });
+  const metrics = createMetrics();
+  const peers = new HostClient(node, { clock });
+  const transfers = new Transfers(
+    { store, serials, clock, metrics, seed, host, bridge, fetchFrom: (...source) => fetchShard(peers, ...source) },
+    options,
+  );
+  const deletions = new Deletions({ store, clock, log, host, bridge });
+  const agent = new BridgeAgent(
+    { node, budget: store.budget, deletions, intent, clock, random, log, transfers: () => transfers.active },
+    settings.bridge,
+  );
+  const streams = new Set<Promise<void>>();
+  await serve(components, transfers, streams, options);
+  return {
+    metrics,
+    handlers: hostHandlers({
+      ...{ store, transfers, agent, intent, clock, host },
+      bridge: settings.bridge,
+      addresses: () => addressesOf(node),
+    }),
+    usedBytes: () => store.budget.usedBytes,
+    start: () => agent.start(options.registerWaitMs),
+    async stop() {
+      await agent.stop();
+      await peers.stop();
+      await node.stop();
+      await Promise.all(streams);
+    },
+  };
+}
+
+async function fetchShard(
+  peers: HostClient,
+  source: HostTarget,
+  sizeBytes: number,
+  signal: AbortSignal,
+): Promise<Buffer> {
+  const { data } = await peers.retrieve(source, { firstLeaf: 0, leafCount: 0 }, sizeBytes, { signal });
+  return data;
+}
+
+async function serve(
+  { node, clock, log }: HostComponents,
+  transfers: Transfers,
+  streams: Set<Promise<void>>,
+  options: HostOptions,
+): Promise<void> {
+  const accept = (stream: ByteStream, connection: NodeConnection): void => {
+    if (streams.size >= options.maxStreams) {
+      stream.abort(new XcoreError('EAGAIN', 'too many streams'));
+      return;
+    }
+    const peer = connection.remotePeer.toString();
+    const served: Promise<void> = serveShardStream(
+      stream,
+      peer,
+      transfers,
+      (error, request) => log.error({ err: error, request }, 'a transfer failed'),
+      clock,
+    ).finally(() => streams.delete(served));
+    streams.add(served);
+  };
+  await node.handle(SHARD_PROTOCOL, accept, { maxInboundStreams: options.maxStreamsPerConnection });
+}
