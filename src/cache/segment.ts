@@ -2,14 +2,13 @@
 // its file, read from memory until the file is complete and its shard id known.
 
 import { crc32 } from 'node:zlib';
-import { CtrStream, ctrAt } from '../crypto/ctr.ts';
+import { CtrStream, ctrInto } from '../crypto/ctr.ts';
 import { shardIdOf } from '../crypto/merkle.ts';
 import type { Disk, DiskFile } from '../lib/disk.ts';
 import { XcoreError } from '../lib/errors.ts';
-import { freeBuffer } from '../lib/free-buffer.ts';
 import type { Hasher } from './hasher.ts';
 
-/** Encrypted at once: what fits the processor's cache, and what malloc reuses instead of mapping it anew. */
+/** Encrypted at once: what the checksum finds in the processor's cache. */
 const STEP_BYTES = 64 * 1024;
 
 /** What sealing a segment found. */
@@ -85,19 +84,19 @@ export class Segment {
     if (data.length > this.roomBytes) throw new RangeError('a segment is full');
     const offset = this.#length;
     for (let done = 0; done < data.length; done += STEP_BYTES) {
-      const sealed = this.#cipher.encrypt(data.subarray(done, done + STEP_BYTES));
-      this.#bytes.set(sealed, offset + done);
+      const part = data.subarray(done, done + STEP_BYTES);
+      const sealed = this.#bytes.subarray(offset + done, offset + done + part.length);
+      this.#cipher.encryptInto(part, sealed);
       this.#crc32 = crc32(sealed, this.#crc32);
-      freeBuffer(sealed);
     }
     this.#length += data.length;
     this.lastAppendMs = nowMs;
     return offset;
   }
 
-  /** Decrypts bytes from memory; the caller owns the result. */
-  read(offset: number, lengthBytes: number): Buffer {
-    return ctrAt(this.#key, offset, this.#bytes.subarray(offset, offset + lengthBytes));
+  /** Decrypts bytes from memory, as many as `target` takes. */
+  read(offset: number, target: Buffer): void {
+    ctrInto(this.#key, offset, this.#bytes.subarray(offset, offset + target.length), target);
   }
 
   /** Resolves when all bytes appended before are in the file; `sync`: on the disk. */

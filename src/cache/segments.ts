@@ -301,9 +301,16 @@ export class Segments {
     );
   }
 
-  /** Plaintext of a shard that is still in memory, or null. */
-  read(shard: number, offset: number, lengthBytes: number): Buffer | null {
-    return this.#unsealed.get(shard)?.read(offset, lengthBytes) ?? null;
+  /** Whether the bytes of a shard are still in memory. */
+  holds(shard: number): boolean {
+    return this.#unsealed.has(shard);
+  }
+
+  /** Fills `target` with plaintext of a shard that is still in memory; false for another one. */
+  read(shard: number, offset: number, target: Buffer): boolean {
+    const segment = this.#unsealed.get(shard);
+    segment?.read(offset, target);
+    return segment !== undefined;
   }
 
   /** Seals what an earlier run left open; such a segment is never continued. */

@@ -2,13 +2,14 @@
 // local file, or on a host. Every leaf that does not come from our own memory is verified.
 
 import { LRUCache } from 'lru-cache';
-import { ctrAt } from '../crypto/ctr.ts';
+import { ctrInto } from '../crypto/ctr.ts';
 import { shardKey } from '../crypto/keys.ts';
-import { HASH_SIZE_BYTES, LEAF_SIZE_BYTES, leafCountOf, leafHash, leafHashes, shardIdOf } from '../crypto/merkle.ts';
-import type { DiskFile } from '../lib/disk.ts';
-import { ERRNO, errnoOf, hasCode, XcoreError } from '../lib/errors.ts';
+import { LEAF_SIZE_BYTES, leafCountOf } from '../crypto/merkle.ts';
+import { hasCode, XcoreError } from '../lib/errors.ts';
 import { freeBuffer } from '../lib/free-buffer.ts';
 import type { Logger } from '../lib/log.ts';
+import { LeafCache } from './leaf-cache.ts';
+import { LocalShards } from './local-shards.ts';
 import { fileSizeOf } from './shard-files.ts';
 import type { ShardFiles } from './shard-files.ts';
 import type { Segments } from './segments.ts';
@@ -16,11 +17,7 @@ import type { ShardEntry, ShardTable } from './shard-table.ts';
 
 /** Decrypted leaves kept in memory. */
 const MEMORY_BYTES = 8 * 1024 * 1024;
-/** With the leaf hashes of each, 4 KiB. */
-const OPEN_FILES = 512;
 const KEYS = 1_024;
-/** Longer reads are sequential: the kernel keeps what they bring. */
-const KEPT_LEAVES = 8;
 /** A random read from the network fetches this many leaves. */
 const RANGE_LEAVES = 4;
 /** Shards of which a second random read fetches the whole. */
@@ -55,31 +52,19 @@ export interface ReaderComponents {
   readonly onDamaged: (shard: number, lost: boolean) => void;
 }
 
-/** A local file that is ready to be read: its leaf hashes are checked against the shard id. */
-interface OpenShard {
-  readonly file: DiskFile;
-  readonly leaves: Buffer;
-}
-
 /** Reads ranges of shards; one fetch for each shard, however many wait for it. */
 export class ShardReader {
   readonly #c: ReaderComponents;
-  readonly #memory = new LRUCache<number, Buffer>({
-    maxSize: MEMORY_BYTES,
-    sizeCalculation: (leaf) => leaf.length,
-  });
-  readonly #files = new LRUCache<number, Promise<OpenShard>>({
-    max: OPEN_FILES,
-    // close() waits for reads under way
-    dispose: (opened) => void opened.then(({ file }) => file.close()).catch(() => undefined),
-  });
+  readonly #memory = new LeafCache(MEMORY_BYTES);
+  readonly #local: LocalShards;
   readonly #keys = new LRUCache<number, Buffer>({ max: KEYS });
   readonly #ranges = new LRUCache<number, true>({ max: REMEMBERED_RANGES });
   readonly #fetches = new Map<number, Promise<void>>();
 
   constructor(components: ReaderComponents) {
     this.#c = components;
-    components.files.setDropListener((shard) => this.#files.delete(shard));
+    this.#local = new LocalShards(components.files);
+    components.files.setDropListener((shard) => this.#local.forget(shard));
   }
 
   /** Fetches of whole shards that are under way. */
@@ -87,57 +72,73 @@ export class ShardReader {
     return this.#fetches.size;
   }
 
-  /** At once when the bytes are in memory. `whole`: what is read here is likely read on. */
+  /** At once when the bytes are in memory. `whole`: what is read here is likely read on. The bytes are the caller's. */
   read(
     shard: number,
     offset: number,
     lengthBytes: number,
     whole: boolean,
     signal?: AbortSignal,
-  ): Buffer[] | Promise<Buffer[]> {
-    const open = this.#c.segments.read(shard, offset, lengthBytes);
-    if (open !== null) return [open];
-    const first = Math.floor(offset / LEAF_SIZE_BYTES);
-    const last = Math.floor((offset + lengthBytes - 1) / LEAF_SIZE_BYTES);
-    const leaves: Buffer[] = [];
-    for (let leaf = first; leaf <= last; leaf++) {
-      const bytes = this.#memory.get(shard * LEAVES_PER_SHARD + leaf);
-      if (bytes === undefined) return this.#load(shard, first, last, offset, lengthBytes, whole, signal);
-      leaves.push(bytes);
-    }
-    // of a shard whose end was lost, the last leaf that is left is short: what is behind it is an error
-    const end = last * LEAF_SIZE_BYTES + (leaves.at(-1)?.length ?? 0);
-    if (offset + lengthBytes > end) return this.#load(shard, first, last, offset, lengthBytes, whole, signal);
-    return cutOut(leaves, offset - first * LEAF_SIZE_BYTES, lengthBytes);
+  ): Buffer | Promise<Buffer> {
+    const target = Buffer.allocUnsafeSlow(lengthBytes);
+    return this.readNow(shard, offset, target, whole) ? target : this.#load(shard, offset, target, whole, signal);
   }
 
-  async #load(
+  /** Fills `target` without any wait; false, with anything in it, when not all bytes are in this machine's memory. */
+  readNow(shard: number, offset: number, target: Buffer, whole: boolean): boolean {
+    if (this.#c.segments.read(shard, offset, target)) return true;
+    const last = Math.floor((offset + target.length - 1) / LEAF_SIZE_BYTES);
+    let first = Math.floor(offset / LEAF_SIZE_BYTES);
+    for (; first <= last; first++) {
+      const bytes = this.#memory.get(shard * LEAVES_PER_SHARD + first);
+      if (bytes === null) break;
+      // of a shard whose end was lost, the last leaf that is left is short: what is behind it is an error
+      if (offset + target.length > first * LEAF_SIZE_BYTES + bytes.length && bytes.length < LEAF_SIZE_BYTES)
+        return false;
+      copyLeaf(first, bytes, offset, target);
+    }
+    if (first > last) return true;
+    const key = this.#keys.get(shard);
+    if (key === undefined) return false;
+    return this.#local.readNow(shard, first, last, (leaf, ciphertext) =>
+      this.#decrypt(shard, key, { leaf, ciphertext, keep: whole }, offset, target),
+    );
+  }
+
+  /** Decrypts what `target`, which begins at `offset` of the shard, wants of a leaf; keeps a leaf that its neighbours need again. */
+  #decrypt(
     shard: number,
-    first: number,
-    last: number,
+    key: Buffer,
+    { leaf, ciphertext, keep }: { leaf: number; ciphertext: Uint8Array; keep: boolean },
     offset: number,
-    lengthBytes: number,
-    whole: boolean,
-    signal?: AbortSignal,
-  ): Promise<Buffer[]> {
-    const entry = this.#c.table.requireShard(shard);
-    if (offset + lengthBytes > entry.sizeBytes) throw new XcoreError('EIO', `bytes of shard ${shard} were lost`);
-    const local = await this.#ciphertext(shard, entry, first, last, whole, signal);
-    const plain = ctrAt(this.#keyOf(shard, entry), local.first * LEAF_SIZE_BYTES, local.bytes);
-    freeBuffer(local.bytes);
-    this.#remember(shard, local.first, plain);
-    const start = offset - local.first * LEAF_SIZE_BYTES;
-    return [plain.subarray(start, start + lengthBytes)];
+    target: Buffer,
+  ): void {
+    const start = leaf * LEAF_SIZE_BYTES;
+    const from = Math.max(offset, start);
+    const to = Math.min(offset + target.length, start + ciphertext.length);
+    if (keep && to - from < ciphertext.length) {
+      const plain = this.#memory.put(shard * LEAVES_PER_SHARD + leaf, ciphertext.length);
+      ctrInto(key, start, ciphertext, plain);
+      copyLeaf(leaf, plain, offset, target);
+    } else if (to > from) {
+      ctrInto(key, from, ciphertext.subarray(from - start, to - start), target.subarray(from - offset, to - offset));
+    }
   }
 
-  /** Keeps decrypted leaves; of a long read only those at its ends, which its neighbours need again. */
-  #remember(shard: number, first: number, plain: Buffer): void {
-    const count = Math.ceil(plain.length / LEAF_SIZE_BYTES);
-    const step = count > KEPT_LEAVES ? count - 1 : 1;
-    for (let leaf = 0; leaf < count; leaf += step) {
-      const bytes = plain.subarray(leaf * LEAF_SIZE_BYTES, (leaf + 1) * LEAF_SIZE_BYTES);
-      this.#memory.set(shard * LEAVES_PER_SHARD + first + leaf, count === 1 ? bytes : ownCopy(bytes));
+  async #load(shard: number, offset: number, target: Buffer, whole: boolean, signal?: AbortSignal): Promise<Buffer> {
+    const entry = this.#c.table.requireShard(shard);
+    if (offset + target.length > entry.sizeBytes) throw new XcoreError('EIO', `bytes of shard ${shard} were lost`);
+    const first = Math.floor(offset / LEAF_SIZE_BYTES);
+    const last = Math.floor((offset + target.length - 1) / LEAF_SIZE_BYTES);
+    const found = await this.#ciphertext(shard, entry, first, last, whole, signal);
+    const key = this.#keyOf(shard, entry);
+    for (let at = 0; at < found.bytes.length; at += LEAF_SIZE_BYTES) {
+      const leaf = found.first + at / LEAF_SIZE_BYTES;
+      const ciphertext = found.bytes.subarray(at, at + LEAF_SIZE_BYTES);
+      this.#decrypt(shard, key, { leaf, ciphertext, keep: whole || found.isFetched }, offset, target);
     }
+    freeBuffer(found.bytes);
+    return target;
   }
 
   /** Verified ciphertext of at least leaves first to last. A local cache that fails is a miss. */
@@ -148,10 +149,10 @@ export class ShardReader {
     last: number,
     whole: boolean,
     signal?: AbortSignal,
-  ): Promise<{ first: number; bytes: Uint8Array }> {
+  ): Promise<{ first: number; bytes: Uint8Array; isFetched: boolean }> {
     for (let attempt = 0; attempt < LOCAL_ATTEMPTS; attempt++) {
       const bytes = this.#c.files.has(shard) ? await this.#tryLocal(shard, entry, first, last) : null;
-      if (bytes !== null) return { first, bytes };
+      if (bytes !== null) return { first, bytes, isFetched: false };
       if (entry.id.length === 0) throw new XcoreError('EIO', `shard ${shard} was never completed`);
       if (!whole && !this.#ranges.has(shard) && !this.#fetches.has(shard)) break;
       if (!(await abortable(this.#keep(shard), signal))) break;
@@ -160,7 +161,7 @@ export class ShardReader {
     const from = first - (first % RANGE_LEAVES);
     const to = Math.min(leafCountOf(entry.sizeBytes), Math.max(last + 1, from + RANGE_LEAVES));
     const bytes = await this.#c.fetcher.fetchLeaves(entry.id, entry.sizeBytes, from, to - from, signal);
-    return { first: from, bytes };
+    return { first: from, bytes, isFetched: true };
   }
 
   /** As prefetch(); false when the local disk has no place for the shard. */
@@ -178,13 +179,13 @@ export class ShardReader {
   /** Verified bytes of the local file; null when it does not give them and hosts may. */
   async #tryLocal(shard: number, entry: ShardEntry, first: number, last: number): Promise<Buffer | null> {
     try {
-      return await this.#readLocal(shard, entry, first, last);
+      return await this.#local.read(shard, entry, first, last);
     } catch (error) {
       if (!this.#c.files.has(shard)) return null; // evicted in the meantime
       const lost = this.#c.table.isStaged(shard);
       if (hasCode(error, 'CORRUPT_SHARD')) {
         this.#c.onDamaged(shard, lost);
-        this.#files.delete(shard);
+        this.#local.forget(shard);
         if (!lost) await this.#c.files.drop(shard);
       }
       if (lost) throw error;
@@ -226,54 +227,17 @@ export class ShardReader {
     return key;
   }
 
-  async #readLocal(shard: number, entry: ShardEntry, first: number, last: number): Promise<Buffer> {
-    this.#c.files.touch(shard);
-    let opened = this.#files.get(shard);
-    if (opened === undefined) {
-      opened = this.#openLocal(shard, entry);
-      this.#files.set(shard, opened);
-      opened.catch(() => this.#files.delete(shard));
-    }
-    const { file, leaves } = await opened;
-    const start = first * LEAF_SIZE_BYTES;
-    const bytes = Buffer.allocUnsafeSlow(Math.min((last + 1) * LEAF_SIZE_BYTES, entry.sizeBytes) - start);
-    await readFully(file, bytes, start);
-    for (let leaf = first; leaf <= last; leaf++) {
-      const at = (leaf - first) * LEAF_SIZE_BYTES;
-      const hash = leafHash(bytes.subarray(at, at + LEAF_SIZE_BYTES));
-      const wanted = leaves.subarray(leaf * HASH_SIZE_BYTES, (leaf + 1) * HASH_SIZE_BYTES);
-      if (!hash.equals(wanted)) throw new XcoreError('CORRUPT_SHARD', `local bytes of shard ${shard} are damaged`);
-    }
-    return bytes;
-  }
-
-  async #openLocal(shard: number, entry: ShardEntry): Promise<OpenShard> {
-    let file: DiskFile;
-    try {
-      file = await this.#c.files.disk.open(this.#c.files.path(shard), 'r');
-    } catch (error) {
-      if (errnoOf(error) !== ERRNO.ENOENT) throw error;
-      throw new XcoreError('CORRUPT_SHARD', `the local file of shard ${shard} is gone`, { cause: error });
-    }
-    try {
-      const leaves = Buffer.alloc(leafCountOf(entry.sizeBytes) * HASH_SIZE_BYTES);
-      const { bytesRead } = await file.read(leaves, 0, leaves.length, entry.sizeBytes);
-      if (bytesRead === leaves.length && shardIdOf(leaves, entry.sizeBytes).equals(entry.id)) return { file, leaves };
-      // the leaf hashes were not written or are damaged; the bytes may still be right
-      const bytes = Buffer.allocUnsafe(entry.sizeBytes);
-      await readFully(file, bytes, 0);
-      const computed = leafHashes(bytes);
-      if (shardIdOf(computed, entry.sizeBytes).equals(entry.id)) return { file, leaves: computed };
-      throw new XcoreError('CORRUPT_SHARD', `the local file of shard ${shard} does not match its id`);
-    } catch (error) {
-      await file.close();
-      throw error;
-    }
+  /** Lets a sequential reader find the local file of a shard open and in the kernel's memory. */
+  warm(shard: number): void {
+    const entry = this.#c.table.requireShard(shard);
+    if (entry.id.length === 0) return;
+    this.#keyOf(shard, entry);
+    this.#local.warm(shard, entry).catch(() => undefined);
   }
 
   /** Forgets a shard that is freed. */
   forget(shard: number): void {
-    this.#files.delete(shard);
+    this.#local.forget(shard);
     this.#keys.delete(shard);
     for (let leaf = 0; leaf < LEAVES_PER_SHARD; leaf++) this.#memory.delete(shard * LEAVES_PER_SHARD + leaf);
   }
@@ -281,38 +245,17 @@ export class ShardReader {
   /** Waits for transfers under way and closes all files. */
   async stop(): Promise<void> {
     await Promise.allSettled(this.#fetches.values());
-    const opened = await Promise.allSettled(this.#files.values());
-    for (const result of opened) if (result.status === 'fulfilled') await result.value.file.close();
+    await this.#local.stop();
     this.#memory.clear();
   }
 }
 
-/** A copy with memory of its own: a part of a larger buffer, or of Node's pool, would keep all of that. */
-function ownCopy(bytes: Buffer): Buffer {
-  const copy = Buffer.allocUnsafeSlow(bytes.length);
-  bytes.copy(copy);
-  return copy;
-}
-
-async function readFully(file: DiskFile, buffer: Buffer, position: number): Promise<void> {
-  for (let done = 0; done < buffer.length;) {
-    const { bytesRead } = await file.read(buffer, done, buffer.length - done, position + done);
-    if (bytesRead === 0) throw new XcoreError('CORRUPT_SHARD', 'a local shard file is too short');
-    done += bytesRead;
-  }
-}
-
-/** Parts of [start, start + lengthBytes) of leaves that follow each other. */
-function cutOut(leaves: readonly Buffer[], start: number, lengthBytes: number): Buffer[] {
-  const parts: Buffer[] = [];
-  let position = 0;
-  for (const leaf of leaves) {
-    const from = Math.max(0, start - position);
-    const to = Math.min(leaf.length, start + lengthBytes - position);
-    if (to > from) parts.push(leaf.subarray(from, to));
-    position += leaf.length;
-  }
-  return parts;
+/** Copies what `target`, which begins at `offset` of the shard, wants of a leaf. */
+function copyLeaf(leaf: number, bytes: Buffer, offset: number, target: Buffer): void {
+  const start = leaf * LEAF_SIZE_BYTES;
+  const from = Math.max(offset, start);
+  const to = Math.min(offset + target.length, start + bytes.length);
+  if (to > from) bytes.copy(target, from - offset, from - start, to - start);
 }
 
 /** A promise that also ends when a signal aborts. */

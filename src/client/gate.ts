@@ -31,11 +31,17 @@ export class Gate {
           if (this.#closed === null) return (method as Method).apply(target, args);
           // buffers are only lent for the time of the call
           const kept = args.map((arg) => (Buffer.isBuffer(arg) ? Buffer.from(arg) : arg));
-          return this.#closed.then(() => (method as Method).apply(target, kept));
+          return this.#closed.then(() => owned((method as Method).apply(target, kept)));
         };
         guarded.set(name, call);
         return call;
       },
     });
   }
+}
+
+/** Bytes that are there at once are lent until the next call, which may come before the promise is looked at. */
+function owned(result: unknown): unknown {
+  if (!Array.isArray(result)) return result;
+  return result.map((part: unknown) => (Buffer.isBuffer(part) ? Buffer.from(part) : part));
 }

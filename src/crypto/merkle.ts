@@ -34,6 +34,12 @@ export function leafHash(leaf: Uint8Array): Buffer {
   return hash('sha256', leafInput.subarray(0, 1 + leaf.length), 'buffer');
 }
 
+/** As leafHash(), of a leaf that stands behind a zero byte already, which is part of `framed`. */
+export function framedLeafHash(framed: Uint8Array): Buffer {
+  if (framed[0] !== LEAF_PREFIX) throw new RangeError('a leaf stands behind a zero byte');
+  return hash('sha256', framed, 'buffer');
+}
+
 /** The leaf hashes of a shard, 32 bytes for each leaf, in order; RangeError unless data has 1 to 2,097,152 bytes. */
 export function leafHashes(data: Uint8Array): Buffer {
   const count = leafCountOf(data.length);

@@ -4,11 +4,11 @@
 import { link, mkdir, open, readFile, rename, rm, unlink } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 
-/** An open file. */
+/** An open file; without a descriptor where it is none of this system. */
 export type DiskFile = Pick<
   FileHandle,
   'read' | 'write' | 'writeFile' | 'truncate' | 'chmod' | 'datasync' | 'sync' | 'stat' | 'close'
->;
+> & { readonly fd?: number };
 
 /** What is done to files by name; everything as in node:fs/promises. */
 export interface Disk {

@@ -8,7 +8,10 @@ import { S_IFMT, S_IFREG } from './modes.ts';
 import { dropCapabilities } from './xattrs.ts';
 import type { VolumeState } from './volume.ts';
 
-const ZEROS = Buffer.alloc(1024 * 1024);
+/** What the kernel reads at most. */
+const READ_BYTES = 1024 * 1024;
+/** Reads that wait for nothing end here, and their bytes go to the kernel before the next one comes. */
+const lent = Buffer.allocUnsafeSlow(READ_BYTES);
 /** Shards fetched ahead of one another at once, over all readers. */
 const MAX_PREFETCHES = 4;
 
@@ -58,7 +61,7 @@ function store(state: VolumeState, ino: number, offset: number, data: Buffer, ca
   state.tree.touch(inode);
 }
 
-/** Reads up to `sizeBytes` bytes; at once when all of them are in memory. */
+/** Reads up to `sizeBytes` bytes; at once when all of them are in memory, and then they are lent until the next call. */
 export function read(
   state: VolumeState,
   ino: number,
@@ -76,9 +79,9 @@ export function read(
   if (pattern?.ahead) prefetch(state, ino, pattern.ahead.from, Math.min(pattern.ahead.to, inode.sizeBytes));
   const whole = pattern?.sequential ?? false;
   const spans = state.tree.extents.spans(ino, offset, length);
-  const result = gather(state, spans, whole, signal);
-  if (!(result instanceof Promise)) return result;
-  return result.catch((error: unknown) => {
+  const target = length <= READ_BYTES ? lent.subarray(0, length) : Buffer.allocUnsafeSlow(length);
+  if (readNow(state, spans, offset, target, whole)) return [target];
+  return gather(state, spans, whole, signal).catch((error: unknown) => {
     // a write may have replaced these bytes, and their shard may be gone, while this waited
     const current = state.tree.extents.spans(ino, offset, length);
     if (sameSpans(spans, current)) throw error;
@@ -86,23 +89,28 @@ export function read(
   });
 }
 
-function gather(state: VolumeState, spans: readonly Span[], whole: boolean, signal?: AbortSignal): Now<Buffer[]> {
-  const parts = spans.map((span) =>
-    span.shard === 0 ? zeros(span.lengthBytes) : readSpan(state, span, whole, signal),
+/** Fills `target`, which begins at `offset` of the file, with bytes that are in memory; false where some are not. */
+function readNow(state: VolumeState, spans: readonly Span[], offset: number, target: Buffer, whole: boolean): boolean {
+  return spans.every((span) => {
+    const part = target.subarray(span.offset - offset, span.offset - offset + span.lengthBytes);
+    if (span.shard !== 0) return state.parts.reader.readNow(span.shard, span.shardOffset, part, whole);
+    part.fill(0);
+    return true;
+  });
+}
+
+async function gather(
+  state: VolumeState,
+  spans: readonly Span[],
+  whole: boolean,
+  signal?: AbortSignal,
+): Promise<Buffer[]> {
+  const { reader } = state.parts;
+  return await Promise.all(
+    spans.map(async ({ shard, shardOffset, lengthBytes }) =>
+      shard === 0 ? Buffer.alloc(lengthBytes) : await reader.read(shard, shardOffset, lengthBytes, whole, signal),
+    ),
   );
-  const isReady = (part: Now<Buffer[]>): part is Buffer[] => !(part instanceof Promise);
-  if (parts.every(isReady)) return parts.flat();
-  return Promise.all(parts.map((part) => Promise.resolve(part))).then((all) => all.flat());
-}
-
-function readSpan(state: VolumeState, span: Span, whole: boolean, signal?: AbortSignal): Now<Buffer[]> {
-  return state.parts.reader.read(span.shard, span.shardOffset, span.lengthBytes, whole, signal);
-}
-
-function zeros(lengthBytes: number): Buffer[] {
-  const parts: Buffer[] = [];
-  for (let left = lengthBytes; left > 0; left -= ZEROS.length) parts.push(ZEROS.subarray(0, left));
-  return parts;
 }
 
 function sameSpans(a: readonly Span[], b: readonly Span[]): boolean {
@@ -111,16 +119,19 @@ function sameSpans(a: readonly Span[], b: readonly Span[]): boolean {
   );
 }
 
-/** Begins to fetch the shards that a sequential reader needs next. */
+/** Begins to fetch the shards that a sequential reader needs next, or to bring them into the kernel's memory. */
 function prefetch(state: VolumeState, ino: number, from: number, to: number): void {
   const { reader, files, segments } = state.parts;
   if (to <= from) return;
   const seen = new Set<number>();
   for (const span of state.tree.extents.spans(ino, from, to - from)) {
-    if (span.shard === 0 || seen.has(span.shard) || files.has(span.shard)) continue;
-    if (reader.fetching >= MAX_PREFETCHES) return;
-    if (segments.read(span.shard, 0, 0) !== null) continue;
+    if (span.shard === 0 || seen.has(span.shard) || segments.holds(span.shard)) continue;
     seen.add(span.shard);
+    if (files.has(span.shard)) {
+      reader.warm(span.shard);
+      continue;
+    }
+    if (reader.fetching >= MAX_PREFETCHES) return;
     // whoever reads these bytes meets the error and tries again
     reader.prefetch(span.shard).catch(() => undefined);
   }

@@ -115,7 +115,10 @@ export interface Filesystem {
   /** A file without a name, open; link() may give it one (open(2), O_TMPFILE). */
   tmpfile(parent: number, mode: number, flags: number, caller: Caller): Now<{ attributes: Attributes; file: OpenFile }>;
   open(ino: number, flags: number): Now<OpenFile>;
-  /** At most `sizeBytes` bytes, fewer only at the end of the file; the parts are to be sent in order. */
+  /**
+   * At most `sizeBytes` bytes, fewer only at the end of the file; the parts are to be sent in order. Those of an answer
+   * that is there at once are lent until the next call; those of a promise are the caller's.
+   */
   read(ino: number, handle: number, offset: number, sizeBytes: number, signal?: AbortSignal): Now<Buffer[]>;
   /**
    * Takes all of `data` or fails. `data` is borrowed: it is valid only until write() returns (its

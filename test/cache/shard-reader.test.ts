@@ -7,7 +7,7 @@ import { fileSizeOf } from '../../src/cache/shard-files.ts';
 import { LEAF_SIZE_BYTES, MAX_SHARD_SIZE_BYTES } from '../../src/crypto/merkle.ts';
 import { XcoreError } from '../../src/lib/errors.ts';
 import { pickSeed, Random } from '../support/random.ts';
-import { openVolume, readAll, temporaryFolder, writeFileAt } from '../support/volume.ts';
+import { bytesOf, openVolume, readAll, temporaryFolder, writeFileAt } from '../support/volume.ts';
 import type { OpenVolume, Scope, VolumeOptions } from '../support/volume.ts';
 
 const MIB = 2 ** 20;
@@ -49,7 +49,7 @@ async function rangeOf(
   whole = false,
   signal?: AbortSignal,
 ): Promise<Buffer> {
-  return Buffer.concat(await volume.reader.read(shard, offset, length, whole, signal));
+  return await volume.reader.read(shard, offset, length, whole, signal);
 }
 
 /** Bytes of all files in the cache folder. */
@@ -93,9 +93,9 @@ t.test('any range of a local shard reads as it was written, from disk and from m
     volume.reader.forget(1);
   }
   t.equal(wrong, 0);
-  t.notOk(volume.reader.read(1, 10, 10, false) instanceof Array, 'forgotten');
+  t.notOk(volume.reader.read(1, 10, 10, false) instanceof Buffer, 'forgotten');
   await rangeOf(volume, 1, 10, 10);
-  t.ok(volume.reader.read(1, 0, 100, false) instanceof Array, 'at once when it is in memory');
+  t.ok(volume.reader.read(1, 0, 100, false) instanceof Buffer, 'at once when it is in memory');
 });
 
 t.test('a changed byte of a local file never reaches a reader', async (t) => {
@@ -166,7 +166,7 @@ t.test('one fetch serves all who read a shard, a random read fetches leaves only
   const volume = await emptied(t, dir);
   t.ok((await rangeOf(volume, 1, 1_000_000, 4_096)).equals(data.subarray(1_000_000, 1_004_096)));
   t.same([volume.host.leafFetches, volume.host.shardFetches], [1, 0]);
-  t.ok(volume.reader.read(1, 1_000_000, 4_096, false) instanceof Array, 'kept in memory');
+  t.ok(volume.reader.read(1, 1_000_000, 4_096, false) instanceof Buffer, 'kept in memory');
   const reads = [...Array(50).keys()].map(async (n) =>
     (await rangeOf(volume, 1, n * 10_000, 9_000, n % 2 === 0)).equals(data.subarray(n * 10_000, n * 10_000 + 9_000)),
   );
@@ -224,7 +224,7 @@ t.test('readers and evictions under a small cap: right bytes, never more on disk
     for (let n = 0; n < 60; n++) {
       const offset = random.below(size);
       const length = random.between(1, 300_000);
-      const read = Buffer.concat(await volume.vfs.read(ino, handle, offset, length));
+      const read = await bytesOf(volume.vfs.read(ino, handle, offset, length));
       if (!read.equals(data.subarray(offset, offset + length))) wrong++;
       most = Math.max(most, volume.files.usedBytes);
       if (n % 10 === 0) onDisk = Math.max(onDisk, await bytesOnDisk(dir));

@@ -27,7 +27,7 @@ import { peerNameOf } from '../../src/net/peer-name.ts';
 import { KIND, PUBLISHED_KINDS } from '../../src/tree/keys.ts';
 import type { Filesystem } from '../../src/vfs/filesystem.ts';
 import { shardFiles } from '../support/hosts.ts';
-import { CALLER, temporaryFolder } from '../support/volume.ts';
+import { bytesOf, CALLER, temporaryFolder } from '../support/volume.ts';
 import type { Scope } from '../support/volume.ts';
 
 export type { Scope };
@@ -315,7 +315,7 @@ export class Device {
     const { handle } = await this.fs.open(ino, 0);
     const parts: Buffer[] = [];
     for (let at = 0; ;) {
-      const read = Buffer.concat(await this.fs.read(ino, handle, at, 131_072));
+      const read = await bytesOf(this.fs.read(ino, handle, at, 131_072));
       if (read.length === 0) break;
       parts.push(read);
       at += read.length;

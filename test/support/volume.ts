@@ -29,6 +29,11 @@ const INDEX_KEY = Buffer.alloc(32, 3);
 export const LINEAGE = Buffer.alloc(16, 4);
 export const CALLER = { uid: 1000, gid: 1000, pid: 1 };
 
+/** The bytes of an answer; those that are there at once are only lent. */
+export async function bytesOf(parts: Buffer[] | Promise<Buffer[]>): Promise<Buffer> {
+  return Buffer.concat(parts instanceof Promise ? await parts : parts);
+}
+
 /** The part of a tap test that is needed here. */
 export interface Scope {
   teardown(handler: () => unknown): void;
@@ -236,7 +241,7 @@ export async function readAll(vfs: Vfs, ino: number, requestBytes = 131_072): Pr
   const { handle } = await vfs.open(ino, 0);
   const parts: Buffer[] = [];
   for (let at = 0; ;) {
-    const read = Buffer.concat(await vfs.read(ino, handle, at, requestBytes));
+    const read = await bytesOf(vfs.read(ino, handle, at, requestBytes));
     if (read.length === 0) break;
     parts.push(read);
     at += read.length;

@@ -1,7 +1,7 @@
 import t from 'tap';
 import { MAX_FILE_SIZE_BYTES } from '../../src/vfs/attributes.ts';
 import { pickSeed, Random } from '../support/random.ts';
-import { abandon, CALLER, openVolume, readAll, temporaryFolder, writeFileAt } from '../support/volume.ts';
+import { abandon, bytesOf, CALLER, openVolume, readAll, temporaryFolder, writeFileAt } from '../support/volume.ts';
 import type { OpenVolume, Scope, VolumeOptions } from '../support/volume.ts';
 
 const MIB = 2 ** 20;
@@ -15,7 +15,7 @@ async function opened(t: Scope, options: VolumeOptions = {}, dir = temporaryFold
 }
 
 async function readRange(volume: OpenVolume, ino: number, offset: number, length: number): Promise<Buffer> {
-  return Buffer.concat(await volume.vfs.read(ino, 0, offset, length));
+  return await bytesOf(volume.vfs.read(ino, 0, offset, length));
 }
 
 t.test('a file ends where it ends', async (t) => {

@@ -1,7 +1,7 @@
 import t from 'tap';
 import { pickSeed, Random } from '../support/random.ts';
 import { findingsIn } from '../support/findings.ts';
-import { abandon, CALLER, openVolume, readAll, temporaryFolder } from '../support/volume.ts';
+import { abandon, bytesOf, CALLER, openVolume, readAll, temporaryFolder } from '../support/volume.ts';
 import type { OpenVolume } from '../support/volume.ts';
 import { Model, Node } from './model.ts';
 
@@ -218,7 +218,7 @@ t.test('random operations have the outcomes and the effects that a model has', {
         }
         const open = handles.splice(random.below(handles.length), 1)[0];
         if (open === undefined) return { what: 'none', expected: '', found: '' };
-        const data = Buffer.concat(await vfs.read(inoOf(open.node), open.handle, 0, 10_000));
+        const data = await bytesOf(vfs.read(inoOf(open.node), open.handle, 0, 10_000));
         await vfs.release(inoOf(open.node), open.handle);
         return { what: 'release', expected: 'same', found: data.equals(open.node.data) ? 'same' : 'different' };
       }

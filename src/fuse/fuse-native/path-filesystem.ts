@@ -160,9 +160,9 @@ export class PathFilesystem implements PathCalls {
 
   async read(handle: number, offset: number, sizeBytes: number, signal?: AbortSignal): Promise<Buffer> {
     const opened = this.#handles.get(handle);
-    const parts = await this.#filesystem.read(opened.ino, opened.handle, offset, sizeBytes, signal);
-    const [only] = parts;
-    const data = parts.length === 1 && only !== undefined ? only : Buffer.concat(parts);
+    const parts = this.#filesystem.read(opened.ino, opened.handle, offset, sizeBytes, signal);
+    // what is there at once is only lent
+    const data = Buffer.concat(parts instanceof Promise ? await parts : parts);
     if (data.length > sizeBytes) throw new RangeError(`read gave ${data.length} bytes of ${sizeBytes}`);
     return data;
   }

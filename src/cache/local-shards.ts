@@ -1,0 +1,158 @@
+// Verified ciphertext out of local files: each leaf is checked against leaf hashes that were checked against the shard
+// id when the file was opened. Knows no keys and no network.
+
+import { LRUCache } from 'lru-cache';
+import {
+  framedLeafHash,
+  HASH_SIZE_BYTES,
+  LEAF_SIZE_BYTES,
+  leafCountOf,
+  leafHash,
+  leafHashes,
+  shardIdOf,
+} from '../crypto/merkle.ts';
+import type { DiskFile } from '../lib/disk.ts';
+import { ERRNO, errnoOf, XcoreError } from '../lib/errors.ts';
+import { readAhead, ReadPlaces } from '../lib/resident-read.ts';
+import type { ShardFiles } from './shard-files.ts';
+import type { ShardEntry } from './shard-table.ts';
+
+/** With the leaf hashes of each, 4 KiB. */
+const OPEN_FILES = 512;
+/** Leaves that one read at once takes: 1 MiB that begins and ends inside of leaves. */
+const LEAVES_AT_ONCE = 66;
+
+/** A local file that is ready to be read. */
+interface OpenShard {
+  readonly file: DiskFile;
+  readonly sizeBytes: number;
+  /** Checked against the shard id. */
+  readonly leaves: Buffer;
+}
+
+interface Opening {
+  readonly opened: Promise<OpenShard>;
+  ready: OpenShard | null;
+}
+
+/** Local files of sealed shards, kept open. */
+export class LocalShards {
+  readonly #files: ShardFiles;
+  readonly #open = new LRUCache<number, Opening>({
+    max: OPEN_FILES,
+    // close() waits for reads under way
+    dispose: ({ opened }) => void opened.then(({ file }) => file.close()).catch(() => undefined),
+  });
+  /** The byte before a leaf is zero, as its hash wants it. */
+  readonly #places = new ReadPlaces(LEAVES_AT_ONCE, LEAF_SIZE_BYTES, 16);
+
+  constructor(files: ShardFiles) {
+    this.#files = files;
+  }
+
+  /**
+   * Calls `take` with each of the leaves first to last, at most 1 MiB, without any wait; false when a leaf is
+   * not in the kernel's memory or does not verify, and then it is for read() to find out.
+   */
+  readNow(shard: number, first: number, last: number, take: (leaf: number, ciphertext: Buffer) => void): boolean {
+    const opened = this.#open.get(shard)?.ready;
+    if (!opened || last - first >= LEAVES_AT_ONCE) return false;
+    const { file, sizeBytes, leaves } = opened;
+    const start = first * LEAF_SIZE_BYTES;
+    const length = Math.min((last + 1) * LEAF_SIZE_BYTES, sizeBytes) - start;
+    if (file.fd === undefined || length <= 0 || last >= leafCountOf(sizeBytes)) return false;
+    if (!this.#places.fill(file.fd, start, length)) return false;
+    this.#files.touch(shard);
+    for (let leaf = first; leaf <= last; leaf++) {
+      const bytes = Math.min(LEAF_SIZE_BYTES, sizeBytes - leaf * LEAF_SIZE_BYTES);
+      const framed = this.#places.at(leaf - first, bytes, 1);
+      if (!isLeaf(leaves, leaf, framedLeafHash(framed))) return false;
+      take(leaf, framed.subarray(1));
+    }
+    return true;
+  }
+
+  /** Ciphertext of the leaves first to last; CORRUPT_SHARD when the file is not what the shard id says. */
+  async read(shard: number, entry: ShardEntry, first: number, last: number): Promise<Buffer> {
+    this.#files.touch(shard);
+    const { file, leaves } = await this.#opened(shard, entry);
+    const start = first * LEAF_SIZE_BYTES;
+    const bytes = Buffer.allocUnsafeSlow(Math.min((last + 1) * LEAF_SIZE_BYTES, entry.sizeBytes) - start);
+    await readFully(file, bytes, start);
+    for (let leaf = first; leaf <= last; leaf++) {
+      const at = (leaf - first) * LEAF_SIZE_BYTES;
+      if (!isLeaf(leaves, leaf, leafHash(bytes.subarray(at, at + LEAF_SIZE_BYTES)))) {
+        throw new XcoreError('CORRUPT_SHARD', `local bytes of shard ${shard} are damaged`);
+      }
+    }
+    return bytes;
+  }
+
+  /** Opens a file and has the kernel read it ahead, for a reader that comes to it soon; what fails is for read() to say. */
+  async warm(shard: number, entry: ShardEntry): Promise<void> {
+    if (this.#open.has(shard)) return;
+    const { file } = await this.#opened(shard, entry);
+    if (file.fd !== undefined && file.fd >= 0) await readAhead(file.fd, 0, entry.sizeBytes);
+  }
+
+  #opened(shard: number, entry: ShardEntry): Promise<OpenShard> {
+    const known = this.#open.get(shard);
+    if (known !== undefined) return known.opened;
+    const opening: Opening = { opened: this.#openFile(shard, entry), ready: null };
+    this.#open.set(shard, opening);
+    opening.opened.then(
+      (opened) => (opening.ready = opened),
+      () => {
+        if (this.#open.peek(shard) === opening) this.#open.delete(shard);
+      },
+    );
+    return opening.opened;
+  }
+
+  async #openFile(shard: number, { id, sizeBytes }: ShardEntry): Promise<OpenShard> {
+    let file: DiskFile;
+    try {
+      file = await this.#files.disk.open(this.#files.path(shard), 'r');
+    } catch (error) {
+      if (errnoOf(error) !== ERRNO.ENOENT) throw error;
+      throw new XcoreError('CORRUPT_SHARD', `the local file of shard ${shard} is gone`, { cause: error });
+    }
+    try {
+      const leaves = Buffer.alloc(leafCountOf(sizeBytes) * HASH_SIZE_BYTES);
+      const { bytesRead } = await file.read(leaves, 0, leaves.length, sizeBytes);
+      if (bytesRead === leaves.length && shardIdOf(leaves, sizeBytes).equals(id)) return { file, sizeBytes, leaves };
+      // the leaf hashes were not written or are damaged; the bytes may still be right
+      const bytes = Buffer.allocUnsafe(sizeBytes);
+      await readFully(file, bytes, 0);
+      const computed = leafHashes(bytes);
+      if (shardIdOf(computed, sizeBytes).equals(id)) return { file, sizeBytes, leaves: computed };
+      throw new XcoreError('CORRUPT_SHARD', `the local file of shard ${shard} does not match its id`);
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  /** Closes the file of a shard, which is damaged or goes. */
+  forget(shard: number): void {
+    this.#open.delete(shard);
+  }
+
+  /** Closes all files. */
+  async stop(): Promise<void> {
+    const opened = await Promise.allSettled([...this.#open.values()].map((opening) => opening.opened));
+    for (const result of opened) if (result.status === 'fulfilled') await result.value.file.close();
+  }
+}
+
+function isLeaf(leaves: Buffer, leaf: number, hash: Buffer): boolean {
+  return leaves.compare(hash, 0, HASH_SIZE_BYTES, leaf * HASH_SIZE_BYTES, (leaf + 1) * HASH_SIZE_BYTES) === 0;
+}
+
+async function readFully(file: DiskFile, buffer: Buffer, position: number): Promise<void> {
+  for (let done = 0; done < buffer.length;) {
+    const { bytesRead } = await file.read(buffer, done, buffer.length - done, position + done);
+    if (bytesRead === 0) throw new XcoreError('CORRUPT_SHARD', 'a local shard file is too short');
+    done += bytesRead;
+  }
+}
