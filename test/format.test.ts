@@ -7,6 +7,7 @@ import { fromBinary } from '@bufbuild/protobuf';
 import { mnemonicToSeed } from '@scure/bip39';
 import t from 'tap';
 import type { Test } from 'tap';
+import { beginAnswer, isAnswer } from '../src/crypto/hashed-key.ts';
 import { ctrAt } from '../src/crypto/ctr.ts';
 import { hiddenName } from '../src/crypto/hidden-name.ts';
 import { subkey } from '../src/crypto/hkdf.ts';
@@ -20,7 +21,15 @@ import type { CheckpointComponents } from '../src/client/checkpoint.ts';
 import { EntryCodec } from '../src/client/log-entry.ts';
 import { signAuthentication } from '../src/net/authentication.ts';
 import { encodeFrame, FrameDecoder } from '../src/net/frame-codec.ts';
-import { checkOrder, signOrder, signReceipt, verifyOrder, verifyReceipt } from '../src/net/orders.ts';
+import { mintStock, verifyStock } from '../src/net/key-stock.ts';
+import {
+  checkOrder,
+  MAX_CLOCK_SKEW_MS,
+  signOrder,
+  signReceipt,
+  verifyOrder,
+  verifyReceipt,
+} from '../src/net/orders.ts';
 import { peerNameOf } from '../src/net/peer-name.ts';
 import { BRIDGE_FRAME_BYTES } from '../src/net/protocols.ts';
 import { BridgeRequestSchema } from '../src/net/proto/wire_pb.ts';
@@ -239,16 +248,36 @@ void t.test('order and receipt', async (t) => {
   t.same(signedOrder.body, fields.order);
   t.same(signedOrder.signature, fields['signature of the order']);
   const order = verifyOrder(signedOrder, bridge);
-  checkOrder(order, { operation: 'store', client, host, nowMs: 1_767_229_199_999 });
-  t.throws(() => checkOrder(order, { operation: 'store', client, host, nowMs: 1_767_229_200_000 }), {
-    code: 'REFUSED',
-  });
+  checkOrder(order, { operation: 'store', client, host, nowMs: 1_767_229_199_999 + MAX_CLOCK_SKEW_MS });
+  t.throws(
+    () => checkOrder(order, { operation: 'store', client, host, nowMs: 1_767_229_200_000 + MAX_CLOCK_SKEW_MS }),
+    {
+      code: 'REFUSED',
+    },
+  );
   const receipt = verifyReceipt({
     ...signedOrder,
     ...{ $typeName: 'xcore.wire.Signed', body: fields.receipt, signature: fields['signature of the receipt'] },
   });
   t.same(signReceipt(HOST_SEED, receipt).body, fields.receipt);
   t.same([receipt.serial, receipt.shardId, receipt.host], [order.serial, order.shardId, host]);
+});
+
+void t.test('hashed key', async (t) => {
+  const fields = example(t, 'hashed key', 'challenge', 'answer', 'commitment', 'stock', 'signature of the stock');
+  const { shard } = example(t, 'checkpoint', 'plaintext', 'shard', 'checkpoint');
+  t.same(beginAnswer(fields.challenge).update(shard).digest(), fields.answer);
+  t.ok(isAnswer(fields.answer, fields.commitment));
+  t.notOk(isAnswer(fields.commitment, fields.commitment));
+  const stock = verifyStock({
+    ...mintStock(CLIENT_SEED, Buffer.alloc(32), shard, 1),
+    ...{ body: fields.stock, signature: fields['signature of the stock'] },
+  });
+  t.match(stock, { minter: peerNameOf(CLIENT_SEED), sizeBytes: shard.length, keys: [{}] });
+  t.same(
+    stock.keys.map(({ challenge, commitment }) => [challenge, commitment]),
+    [[fields.challenge, fields.commitment].map((bytes) => new Uint8Array(bytes))],
+  );
 });
 
 function fromOrder(body: Buffer, signature: Buffer, bridge: string): ReturnType<typeof verifyOrder> {

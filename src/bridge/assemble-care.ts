@@ -5,6 +5,7 @@ import type { BridgeGround } from './ground.ts';
 import { Auditor } from './auditor.ts';
 import { HostJobs } from './host-jobs.ts';
 import type { JobProgress } from './host-jobs.ts';
+import type { HashedKeys } from './hashed-keys.ts';
 import type { HostRegistry } from './host-registry.ts';
 import { HostWatch } from './host-watch.ts';
 import { Inventory } from './inventory.ts';
@@ -24,6 +25,7 @@ export interface CareComponents extends BridgeGround {
   readonly directory: ShardDirectory;
   readonly index: MirrorIndex;
   readonly mirrors: Mirrors;
+  readonly keys: HashedKeys;
   readonly book: OrderBook;
   readonly signer: OrderSigner;
   readonly queue: RepairQueue;

@@ -5,6 +5,7 @@ import { assembleCare } from './assemble-care.ts';
 import type { Care } from './assemble-care.ts';
 import { DeleteQueue } from './delete-queue.ts';
 import { EntryEffects } from './entry-effects.ts';
+import { HashedKeys } from './hashed-keys.ts';
 import { HostRegistry } from './host-registry.ts';
 import { Leases } from './lease.ts';
 import { Locator } from './locator.ts';
@@ -70,7 +71,8 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
     },
     { ttlMs: options.leaseTtlMs },
   );
-  const shared = { store, volumes, registry, book, directory, index, queue, signer, volumeQueue, clock };
+  const keys = new HashedKeys({ store, directory, volumeQueue });
+  const shared = { store, volumes, registry, book, directory, index, queue, keys, signer, volumeQueue, clock };
   const mirrors = new Mirrors(shared);
   const parts = { ...shared, mirrors };
   const care = await assembleCare({ ...ground, ...parts }, options);
@@ -79,6 +81,7 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
       registry,
       placer: new Placer({ ...parts, random }),
       receipts: new Receipts(parts),
+      keys,
       locator: new Locator({ ...parts, random, onReport: (host, shardId) => care.auditor.recheck(host, shardId) }),
       log: new VolumeLog({
         ...parts,

@@ -5,6 +5,7 @@ import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { AUTHENTICATION_LABEL, authenticationText } from '../net/authentication.ts';
 import type { PeerName } from '../net/network.ts';
+import { MAX_CLOCK_SKEW_MS } from '../net/orders.ts';
 import type { Authenticate } from '../net/proto/wire_pb.ts';
 
 /** A proof is made for one connection; one that claims to be good for longer is refused. */
@@ -25,8 +26,8 @@ export function authenticate(
   clock: Clock,
 ): Owner {
   const left = Number(proof.expiresMs) - clock.now();
-  if (left <= 0) throw new XcoreError('REFUSED', "the proof has expired; check this machine's clock");
-  if (left > MAX_LIFETIME_MS)
+  if (left <= -MAX_CLOCK_SKEW_MS) throw new XcoreError('REFUSED', "the proof has expired; check this machine's clock");
+  if (left > MAX_LIFETIME_MS + MAX_CLOCK_SKEW_MS)
     throw new XcoreError('REFUSED', "the proof is good for too long; check this machine's clock");
   const text = authenticationText(parties.bridge, parties.client, proof.expiresMs);
   if (!verify(proof.volume, AUTHENTICATION_LABEL, text, proof.signature)) {

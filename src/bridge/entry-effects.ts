@@ -6,7 +6,7 @@ import { XcoreError } from '../lib/errors.ts';
 import type { EntryHeader, ShardRef } from '../net/proto/wire_pb.ts';
 import type { Owner } from './authenticate.ts';
 import type { HostRegistry } from './host-registry.ts';
-import { decodeNumber, encodeNumber, shardAtEndOf, unnamedOfOthers } from './keys.ts';
+import { decodeNumber, encodeNumber, shardAtEndOf, stockKey, unnamedOfOthers } from './keys.ts';
 import type { Mirrors } from './mirrors.ts';
 import type { OrderBook } from './order-book.ts';
 import type { OrderSigner } from './order-signer.ts';
@@ -130,6 +130,7 @@ export class EntryEffects {
       writes.push(queueDelete(signer.newSerial(), host, shardId, sizeBytes, owner.volume));
     if (!shard) return;
     if (shard.addedSeq === 0n) writes.push({ key: unnamedKeyOf(shardId, shard) });
+    writes.push({ key: stockKey(shardId) });
     shard.freed = true;
     const used = record.usedBytes - BigInt(shard.sizeBytes);
     record.usedBytes = used > 0n ? used : 0n;

@@ -168,6 +168,14 @@ export class HostRegistry {
     this.#change(host, (record) => noteAudit(record, passed, this.#clock.now()));
   }
 
+  /** Notes an audit that was answered with a good reason for not having the shard. */
+  excused(host: PeerName): void {
+    this.#change(host, (record) => {
+      record.unanswered = 0;
+      record.answeredMs = BigInt(this.#clock.now());
+    });
+  }
+
   /** Notes an audit without an answer. */
   unanswered(host: PeerName): void {
     this.#change(host, (record) => {

@@ -32,6 +32,11 @@ export function shardKey(shardId: Uint8Array): Uint8Array {
   return Buffer.concat([Buffer.from('s'), shardId]);
 }
 
+/** StockRecord of one shard. */
+export function stockKey(shardId: Uint8Array): Uint8Array {
+  return Buffer.concat([Buffer.from('k'), shardId]);
+}
+
 /** OrderRecord of one shard on one host. */
 export function orderKey(shardId: Uint8Array, host: PeerName): Uint8Array {
   return Buffer.concat([Buffer.from('o'), shardId, Buffer.from(host)]);

@@ -7,6 +7,7 @@ import type { Locate, Report } from '../net/proto/wire_pb.ts';
 import type { ResponseInit } from '../net/rpc.ts';
 import type { Owner } from './authenticate.ts';
 import type { PeerName } from '../net/network.ts';
+import type { HashedKeys } from './hashed-keys.ts';
 import type { HostRegistry, HostView } from './host-registry.ts';
 import type { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { OrderBook } from './order-book.ts';
@@ -33,6 +34,7 @@ export interface LocatorComponents {
   readonly registry: HostRegistry;
   readonly book: OrderBook;
   readonly directory: ShardDirectory;
+  readonly keys: HashedKeys;
   readonly signer: OrderSigner;
   readonly volumeQueue: KeyedQueue;
   readonly clock: Clock;
@@ -64,10 +66,12 @@ export class Locator {
       throw new XcoreError('PROTOCOL', `Locate names 1 to ${MAX_LOCATE_SHARDS} shards`);
     }
     for (const id of shardIds) checkShardId(id);
-    const known = await this.#components.directory.load(shardIds);
-    const locations = shardIds.map((shardId) => {
+    const { directory, keys } = this.#components;
+    const [known, wanted] = await Promise.all([directory.load(shardIds), keys.wanted(shardIds)]);
+    const locations = shardIds.map((shardId, at) => {
       const record = known.get(hexOf(shardId));
-      return { shardId, mirrors: belongsTo(record, owner.volume) ? this.#targets(owner, shardId, record) : [] };
+      if (!belongsTo(record, owner.volume)) return { shardId, mirrors: [] };
+      return { shardId, mirrors: this.#targets(owner, shardId, record), keysWanted: wanted[at]! };
     });
     return { case: 'locations', value: { locations } };
   }

@@ -68,13 +68,13 @@ export class Mirrors {
     sizeBytes: number,
     receipt: Uint8Array,
   ): Promise<void> {
-    const { book, directory, index, signer } = this.#components;
+    const { book, directory, index, signer, clock } = this.#components;
     await this.#change(shardId, volume, (record, shares) => {
       const writes = [book.settle(shardId, host)];
       if (!record || record.freed)
         return [...writes, queueDelete(signer.newSerial(), host, shardId, sizeBytes, volume)];
       if (record.mirrors.some((mirror) => mirror.host === host)) return writes;
-      record.mirrors.push(mirrorRecord.make({ host, receipt }));
+      record.mirrors.push(mirrorRecord.make({ host, receipt, countedMs: BigInt(clock.now()) }));
       shares.set(host, sizeBytes);
       return [...writes, index.added(host, shardId, sizeBytes), directory.save(shardId, record)];
     });

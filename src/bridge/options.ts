@@ -47,6 +47,8 @@ export interface BridgeOptions {
   readonly auditShareADay: number;
   /** At once, over all hosts. */
   readonly parallelAudits: number;
+  /** Share of the audits for which a host reads the whole shard, to answer a hashed key. */
+  readonly hashedAuditShare: number;
   /** Shards of a host that failed an audit that are looked at in each round of upkeep, until all of them were. */
   readonly verifiedPerRound: number;
   /** Between two comparisons of what a host holds with what it is to hold. */
@@ -85,6 +87,7 @@ export const BRIDGE_DEFAULTS: BridgeOptions = {
   auditsPerDay: 500,
   auditShareADay: 0.002,
   parallelAudits: 16,
+  hashedAuditShare: 0.1,
   verifiedPerRound: 8,
   inventoryMs: 24 * HOUR_MS,
   strayAfterMs: 7 * 24 * HOUR_MS,

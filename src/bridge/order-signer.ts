@@ -4,7 +4,7 @@ import type { Clock } from '../lib/clock.ts';
 import type { PeerName } from '../net/network.ts';
 import { signOrder } from '../net/orders.ts';
 import type { Operation } from '../net/orders.ts';
-import type { Signed } from '../net/proto/wire_pb.ts';
+import type { Order, Signed } from '../net/proto/wire_pb.ts';
 
 const SERIAL_BYTES = 16;
 
@@ -55,6 +55,11 @@ export class OrderSigner {
     const serial = wish.serial ?? this.newSerial();
     const expiresMs = this.#clock.now() + this.#lifetimesMs[wish.operation];
     return { signed: signOrder(this.#seed, { ...wish, serial, expiresMs: BigInt(expiresMs) }), serial, expiresMs };
+  }
+
+  /** When an order of this signer was made. */
+  madeMs({ operation, expiresMs }: Pick<Order, 'operation' | 'expiresMs'>): number {
+    return Number(expiresMs) - (this.#lifetimesMs[operation as Operation] ?? 0);
   }
 
   /** 16 random bytes. */

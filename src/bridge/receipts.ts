@@ -127,7 +127,7 @@ export class Receipts {
     draft.writes.push(book.settle(receipt.shardId, receipt.host));
     draft.counted.push(signed);
     if (shard.mirrors.some((mirror) => mirror.host === receipt.host)) return;
-    shard.mirrors.push(mirrorRecord.make({ host: receipt.host, receipt: bytes }));
+    shard.mirrors.push(mirrorRecord.make({ host: receipt.host, receipt: bytes, countedMs: BigInt(clock.now()) }));
     draft.writes.push(index.added(receipt.host, receipt.shardId, receipt.sizeBytes));
     draft.changed.set(id, receipt.shardId);
     draft.shares.set(receipt.host, (draft.shares.get(receipt.host) ?? 0) + receipt.sizeBytes);

@@ -9,6 +9,7 @@ import {
   MirrorRecordSchema,
   OrderRecordSchema,
   ShardRecordSchema,
+  StockRecordSchema,
   VolumeRecordSchema,
 } from './proto/records_pb.ts';
 import { MAX_SHARD_BYTES } from './policy.ts';
@@ -33,6 +34,8 @@ export const mirrorRecord = codecOf(MirrorRecordSchema);
 export const orderRecord = codecOf(OrderRecordSchema);
 /** A mirror that its host is to delete. */
 export const deleteRecord = codecOf(DeleteRecordSchema);
+/** Hashed keys of a shard that were not used yet. */
+export const stockRecord = codecOf(StockRecordSchema);
 
 /** A shard id's or volume's 32 bytes as a key of a Map. */
 export function hexOf(bytes: Uint8Array): string {

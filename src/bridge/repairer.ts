@@ -9,10 +9,12 @@ import type { Logger } from '../lib/log.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { HostCalls } from '../net/connected-hosts.ts';
 import type { PeerName } from '../net/network.ts';
+import { verifyStock } from '../net/key-stock.ts';
 import { verifyReceipt } from '../net/orders.ts';
 import { SignedSchema } from '../net/proto/wire_pb.ts';
 import type { Signed } from '../net/proto/wire_pb.ts';
 import type { Auditor } from './auditor.ts';
+import type { HashedKeys } from './hashed-keys.ts';
 import type { HostRegistry, HostView } from './host-registry.ts';
 import type { Mirrors } from './mirrors.ts';
 import type { OrderBook } from './order-book.ts';
@@ -35,6 +37,7 @@ export interface RepairerComponents {
   readonly store: Store;
   readonly registry: HostRegistry;
   readonly mirrors: Mirrors;
+  readonly keys: HashedKeys;
   readonly book: OrderBook;
   readonly queue: RepairQueue;
   readonly signer: OrderSigner;
@@ -124,7 +127,7 @@ export class Repairer {
 
   /** Whether one more mirror was made. */
   async #copy(shardId: Uint8Array, record: ShardRecord, signal: AbortSignal): Promise<boolean> {
-    const { book, store, signer, calls, bridge, registry, mirrors, clock, log } = this.#components;
+    const { book, store, signer, calls, bridge, registry, mirrors, keys, clock, log } = this.#components;
     const source = this.#source(record);
     const target = this.#target(shardId, record);
     if (!source || !target) return false;
@@ -137,10 +140,12 @@ export class Repairer {
     const permission = signer.make({ ...wish, operation: 'retrieve', client: target.host, host: source.host }).signed;
     const either = deadline(clock, COPY_TIMEOUT_MS, signal);
     try {
-      const order = { order: permission, addresses: source.addresses };
-      const signed = await calls.copy(target.host, made.signed, order, either);
-      checkReceipt(signed, { ...wish, host: target.host, client: bridge, serial });
-      await mirrors.add(shardId, volume, target.host, sizeBytes, toBinary(SignedSchema, signed));
+      const [keysWanted = 0] = await keys.wanted([shardId]);
+      const order = { order: permission, addresses: source.addresses, keysWanted };
+      const copied = await calls.copy(target.host, made.signed, order, either);
+      checkReceipt(copied.receipt, { ...wish, host: target.host, client: bridge, serial });
+      await mirrors.add(shardId, volume, target.host, sizeBytes, toBinary(SignedSchema, copied.receipt));
+      if (copied.keys) await this.#keep(copied.keys, target.host, volume);
       registry.took(target.host, sizeBytes);
       this.#copies.inc({ outcome: 'ok' });
       this.#bytes.inc(sizeBytes);
@@ -154,6 +159,18 @@ export class Repairer {
       if (hasCode(error, 'NOT_FOUND', 'CORRUPT_SHARD')) this.#components.auditor.recheck(source.host, shardId);
       else if (!signal.aborted) registry.failed(target.host);
       return false;
+    }
+  }
+
+  /** Keeps what a host minted; a stock that is none costs it nothing but the stock. */
+  async #keep(signed: Signed, host: PeerName, volume: Uint8Array): Promise<void> {
+    const { keys, log } = this.#components;
+    try {
+      const stock = verifyStock(signed);
+      if (stock.minter === host) await keys.add(stock, volume);
+    } catch (error) {
+      if (!(error instanceof XcoreError)) throw error;
+      log.warn({ err: error, host }, 'a host handed over no hashed keys');
     }
   }
 

@@ -5,7 +5,6 @@ import { createMetrics } from '../lib/metrics.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { ConnectedHosts } from '../net/connected-hosts.ts';
 import type { ByteStream, NetworkNode, NodeConnection } from '../net/node.ts';
-import { networkPrefix } from '../net/network-prefix.ts';
 import { BRIDGE_PROTOCOL } from '../net/protocols.ts';
 import { serveRpc } from '../net/rpc.ts';
 import { assembleBridge } from './assemble.ts';
@@ -42,7 +41,7 @@ export async function runBridge(components: BridgeComponents, options: BridgeOpt
     const served: Promise<void> = serveRpc(
       stream,
       connection.remotePeer.toString(),
-      (body, context) => service.handle(body, context, networkPrefix(connection.remoteAddr.toString())),
+      (body, context) => service.handle(body, context, connection.remoteAddr.toString()),
       { clock },
       (error, request) => log.error({ err: error, request }, 'a request failed'),
     ).finally(() => streams.delete(served));

@@ -4,12 +4,15 @@
 import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import { announceable } from '../net/address-scope.ts';
+import { networkPrefix } from '../net/network-prefix.ts';
 import type { PeerName } from '../net/network.ts';
 import type { Heartbeat, RegisterHost } from '../net/proto/wire_pb.ts';
 import type { RequestBody, ResponseInit, RpcContext, RpcSession } from '../net/rpc.ts';
 import { authenticate } from './authenticate.ts';
 import type { Owner } from './authenticate.ts';
 import type { DeleteQueue } from './delete-queue.ts';
+import type { HashedKeys } from './hashed-keys.ts';
 import type { HostRegistry } from './host-registry.ts';
 import type { Leases, LeaseView } from './lease.ts';
 import type { Locator } from './locator.ts';
@@ -29,6 +32,7 @@ export interface ServiceParts {
   readonly placer: Placer;
   readonly receipts: Receipts;
   readonly locator: Locator;
+  readonly keys: HashedKeys;
   readonly log: VolumeLog;
   readonly leases: Leases;
   readonly watchers: Watchers;
@@ -65,13 +69,13 @@ export class Service {
     this.#requests = parts.metrics.counter('bridge_requests_total', 'Requests answered', ['request', 'outcome']);
   }
 
-  /** Answers one request; `network` is the one that it came from, as far as mirrors are to be kept apart. */
-  async handle(body: RequestBody, context: RpcContext, network = ''): Promise<ResponseInit> {
+  /** Answers one request; `from` is the multiaddr that it came from, if that is known. */
+  async handle(body: RequestBody, context: RpcContext, from = ''): Promise<ResponseInit> {
     const session = this.#sessionOf(context.session);
     const waitMs = session.limit.take(this.#parts.clock.monotonicMs());
     if (waitMs > 0) await this.#parts.clock.sleep(waitMs, context.signal);
     try {
-      const answer = await this.#answer(body, context, session, network);
+      const answer = await this.#answer(body, context, session, from);
       this.#requests.inc({ request: body.case, outcome: 'ok' });
       return answer;
     } catch (error) {
@@ -80,8 +84,8 @@ export class Service {
     }
   }
 
-  async #answer(body: RequestBody, context: RpcContext, session: Session, network: string): Promise<ResponseInit> {
-    const { placer, receipts, locator, log, leases, space } = this.#parts;
+  async #answer(body: RequestBody, context: RpcContext, session: Session, from: string): Promise<ResponseInit> {
+    const { placer, receipts, locator, keys, log, leases, space } = this.#parts;
     switch (body.case) {
       case 'authenticate': {
         const parties = { bridge: this.#parts.bridge, client: context.remotePeer };
@@ -111,12 +115,14 @@ export class Service {
         return leaseAnswer(await leases.renew(ownerOf(session), body.value.epoch));
       case 'releaseLease':
         return leaseAnswer(await leases.release(ownerOf(session), body.value.epoch));
+      case 'handOver':
+        return keys.handOver(ownerOf(session), body.value);
       case 'space':
         return space(ownerOf(session));
       case 'watch':
         return this.#watch(ownerOf(session), context.session);
       case 'registerHost':
-        return this.#register(context.remotePeer, body.value, network);
+        return this.#register(context.remotePeer, body.value, from);
       case 'heartbeat':
         return this.#heartbeat(context.remotePeer, body.value);
       default:
@@ -130,9 +136,10 @@ export class Service {
     return DONE;
   }
 
-  async #register(host: PeerName, request: RegisterHost, network: string): Promise<ResponseInit> {
+  async #register(host: PeerName, request: RegisterHost, from: string): Promise<ResponseInit> {
     const space = { capacityBytes: toNumber(request.capacityBytes), usedBytes: toNumber(request.usedBytes) };
-    await this.#parts.registry.register(host, request.addresses, space, network);
+    const addresses = announceable(request.addresses, from);
+    await this.#parts.registry.register(host, addresses, space, networkPrefix(from));
     return DONE;
   }
 

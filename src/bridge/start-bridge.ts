@@ -56,7 +56,12 @@ async function startOn(
 ): Promise<RunningBridge> {
   const options = { ...BRIDGE_DEFAULTS, ...settings.options };
   const seed = await loadOrCreateSeed(join(settings.dir, 'identity.seed'));
-  const node = await createNode({ seed, listen: settings.listen, maxConnections: options.maxConnections });
+  const node = await createNode({
+    seed,
+    listen: settings.listen,
+    maxConnections: options.maxConnections,
+    dials: false,
+  });
   try {
     const serving = await runBridge({ store, node, seed, clock, random, randomBytes, log }, options);
     const addresses = addressesOf(node);

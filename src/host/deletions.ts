@@ -7,6 +7,7 @@ import type { PeerName } from '../net/network.ts';
 import { checkOrder, verifyOrder } from '../net/orders.ts';
 import type { Signed } from '../net/proto/wire_pb.ts';
 import type { ShardStore } from './shard-store.ts';
+import type { Tombstones } from './tombstones.ts';
 
 /** Orders of one heartbeat that are carried out; the rest comes again. */
 const MAX_ORDERS = 1_000;
@@ -14,6 +15,7 @@ const MAX_ORDERS = 1_000;
 /** What deletions work with. */
 export interface DeletionsComponents {
   readonly store: ShardStore;
+  readonly tombstones: Tombstones;
   readonly clock: Clock;
   readonly log: Logger;
   readonly host: PeerName;
@@ -30,19 +32,22 @@ export class Deletions {
 
   /** Carries out orders and returns the serials of those that are done; a shard that is not there counts as deleted. */
   async carryOut(orders: readonly Signed[]): Promise<Uint8Array[]> {
-    const { store, clock, log, host, bridge } = this.#components;
+    const { store, tombstones, clock, log, host, bridge } = this.#components;
     const done: Uint8Array[] = [];
+    const kept: { shardId: Uint8Array; signed: Signed }[] = [];
     const removed: Uint8Array[] = [];
     for (const signed of orders.slice(0, MAX_ORDERS)) {
       try {
         const order = verifyOrder(signed, bridge);
         checkOrder(order, { operation: 'delete', client: bridge, host, nowMs: clock.now() });
         if (await store.remove(order.shardId)) removed.push(order.shardId);
+        kept.push({ shardId: order.shardId, signed });
         done.push(order.serial);
       } catch (error) {
         log.warn({ err: asError(error) }, 'a delete order was not carried out');
       }
     }
+    await tombstones.keep(kept);
     await store.syncRemovals(removed);
     return done;
   }

@@ -21,6 +21,7 @@ import type { HostFs } from './host-fs.ts';
 import type { Intent } from './intent.ts';
 import type { HostOptions } from './options.ts';
 import { ShardStore } from './shard-store.ts';
+import { Tombstones } from './tombstones.ts';
 import { Transfers } from './transfers.ts';
 import { UsedSerials } from './used-serials.ts';
 
@@ -70,14 +71,18 @@ export async function runHost(
   const bridge = peerNameIn(settings.bridge);
   const host = node.peerId.toString();
   const serials = await UsedSerials.open({ store: components.serials, clock });
+  const tombstones = await Tombstones.open({ store: components.serials, clock });
   const store = await ShardStore.open(dir, { fs, log }, { ...options, limitBytes: capacityBytes });
   const metrics = createMetrics();
   const peers = new HostClient(node, { clock });
   const transfers = new Transfers(
-    { store, serials, clock, metrics, seed, host, bridge, fetchFrom: (...source) => fetchShard(peers, ...source) },
+    {
+      ...{ store, serials, tombstones, clock, metrics, seed, host, bridge },
+      fetchFrom: (...source) => fetchShard(peers, ...source),
+    },
     options,
   );
-  const deletions = new Deletions({ store, clock, log, host, bridge });
+  const deletions = new Deletions({ store, tombstones, clock, log, host, bridge });
   const agent = new BridgeAgent(
     { node, budget: store.budget, deletions, intent, clock, random, log, transfers: () => transfers.active },
     settings.bridge,

@@ -291,11 +291,26 @@ class LeafHasher {
 async function readExactly(file: Awaited<ReturnType<HostFs['open']>>, offset: number, length: number): Promise<Buffer> {
   const bytes = Buffer.allocUnsafeSlow(length);
   for (let done = 0; done < length;) {
-    const { bytesRead } = await file.read(bytes, done, length - done, offset + done);
+    const { bytesRead } = await readSome(file, bytes, done, offset + done);
     if (bytesRead === 0) throw new XcoreError('CORRUPT_SHARD', 'the stored shard is too short');
     done += bytesRead;
   }
   return bytes;
+}
+
+/** A sector that cannot be read any more is a harmed shard; what else fails says nothing of it. */
+async function readSome(
+  file: Awaited<ReturnType<HostFs['open']>>,
+  bytes: Buffer,
+  from: number,
+  position: number,
+): Promise<{ bytesRead: number }> {
+  try {
+    return await file.read(bytes, from, bytes.length - from, position);
+  } catch (error) {
+    if (codeOf(error) !== 'EIO') throw error;
+    throw new XcoreError('CORRUPT_SHARD', 'the disk cannot read the stored shard', { cause: error });
+  }
 }
 
 function keyOf(id: Uint8Array): string {

@@ -1,23 +1,27 @@
 // What a host does for clients and the bridge: honours orders for storing, reading and copying shards. Knows the
 // bridge only by its signature, and no keys but its own.
 
+import { beginAnswer, CHALLENGE_BYTES } from '../crypto/hashed-key.ts';
 import { leafCountOf, MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
 import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { HostTarget } from '../net/host-client.ts';
+import { mintStock } from '../net/key-stock.ts';
 import type { PeerName } from '../net/network.ts';
 import { checkOrder, signReceipt, verifyOrder } from '../net/orders.ts';
 import type { Operation } from '../net/orders.ts';
 import type { Order, Signed } from '../net/proto/wire_pb.ts';
-import type { ShardHandlers, TransferContext } from '../net/shard-protocol.ts';
+import type { CopySource, ShardHandlers, TransferContext } from '../net/shard-protocol.ts';
 import type { ShardStore } from './shard-store.ts';
+import type { Tombstones } from './tombstones.ts';
 import type { UsedSerials } from './used-serials.ts';
 
 /** What transfers work with. */
 export interface TransfersComponents {
   readonly store: ShardStore;
   readonly serials: UsedSerials;
+  readonly tombstones: Tombstones;
   readonly clock: Clock;
   readonly metrics: Metrics;
   /** Ed25519 seed of the host, which signs receipts. */
@@ -130,15 +134,15 @@ export class Transfers implements ShardHandlers {
   }
 
   /**
-   * Fetches a mirror from another host on the bridge's order and answers with a receipt. CORRUPT_SHARD or NOT_FOUND
+   * Fetches a mirror from another host on the bridge's order and answers with a receipt, and with hashed keys if some are wanted. CORRUPT_SHARD or NOT_FOUND
    * when the other host does not have it; REFUSED, HOST_FULL, UNREACHABLE, TIMEOUT, EAGAIN.
    */
   async copy(
     signed: Signed | undefined,
-    source: { readonly order: Signed | undefined; readonly addresses: readonly string[] },
+    source: CopySource,
     context: TransferContext,
-  ): Promise<Signed> {
-    const { store, serials, bridge, host, clock, fetchFrom } = this.#components;
+  ): Promise<{ receipt: Signed; keys?: Signed }> {
+    const { store, serials, seed, bridge, host, clock, fetchFrom } = this.#components;
     const order = this.#check(signed, 'store', context);
     if (context.remotePeer !== bridge) throw new XcoreError('REFUSED', 'only the bridge may have shards copied');
     const permission = verifyOrder(source.order, bridge);
@@ -154,16 +158,44 @@ export class Transfers implements ShardHandlers {
       const { shardId, sizeBytes } = order;
       if (!(await store.holds(shardId, sizeBytes))) {
         const target = { host: permission.host, addresses: source.addresses, order: source.order! };
+        let data: Buffer | undefined;
         const fetch = async function* (): AsyncGenerator<Buffer> {
-          yield await fetchFrom(target, sizeBytes, context.signal);
+          yield (data = await fetchFrom(target, sizeBytes, context.signal));
         };
         await store.store(shardId, sizeBytes, () => this.#withDeadline(fetch()));
         this.#moved('in', sizeBytes);
+        if (data && source.keysWanted > 0) {
+          return { receipt: this.#receipt(order), keys: mintStock(seed, shardId, data, source.keysWanted) };
+        }
       }
-      return this.#receipt(order);
+      return { receipt: this.#receipt(order) };
     } finally {
       this.#copies -= 1;
     }
+  }
+
+  /** The answer to a challenge, from all bytes of a shard, for the bridge only. REFUSED, PROTOCOL, NOT_FOUND, CORRUPT_SHARD. */
+  async prove(signed: Signed | undefined, challenge: Uint8Array, context: TransferContext): Promise<Uint8Array> {
+    const { store, bridge } = this.#components;
+    const { shardId, sizeBytes } = this.#check(signed, 'retrieve', context);
+    if (context.remotePeer !== bridge) throw new XcoreError('REFUSED', 'only the bridge may ask for an answer');
+    if (challenge.length !== CHALLENGE_BYTES) throw new XcoreError('PROTOCOL', 'malformed challenge');
+    this.#reads += 1;
+    try {
+      const answer = beginAnswer(challenge);
+      for await (const part of await store.read(shardId, sizeBytes)) answer.update(part);
+      this.#audited();
+      return answer.digest();
+    } finally {
+      this.#reads -= 1;
+    }
+  }
+
+  /** The order on which a shard was deleted here, for the bridge only. */
+  async findDeletion(shardId: Uint8Array, context: TransferContext): Promise<Signed | undefined> {
+    const { bridge, tombstones } = this.#components;
+    if (context.remotePeer !== bridge) throw new XcoreError('REFUSED', 'only the bridge may ask for deletions');
+    return tombstones.find(shardId);
   }
 
   /** A page of what is stored, for the bridge only. */

@@ -5,12 +5,15 @@ import { XcoreError } from '../lib/errors.ts';
 import { LevelStore } from '../lib/level-store.ts';
 import { openLevel } from '../lib/open-level.ts';
 import type { Store } from '../lib/store.ts';
+import { MAX_CLOCK_SKEW_MS } from '../net/orders.ts';
 
 const FORMAT_VERSION = 1;
 // LevelDB's own files stay below the size of a shard, like all files of a host.
 const WRITE_BUFFER_BYTES = 256 * 1024;
 const MAX_FILE_BYTES = 1024 * 1024;
 const MAX_SERIALS = 1_000_000;
+/** For so long after its order has expired a serial is kept: the order is good for one skew, and then this clock may be set from one end to the other. */
+const KEEP_MS = 3 * MAX_CLOCK_SKEW_MS;
 const SWEEP_INTERVAL_MS = 10 * 60_000;
 const MAX_SWEEP_DELETES = 50_000;
 
@@ -58,7 +61,7 @@ export class UsedSerials {
       await this.sweep();
       if (this.#count >= MAX_SERIALS) throw new XcoreError('REFUSED', 'this host got too many orders; try again later');
       const value = Buffer.alloc(8);
-      value.writeBigUInt64BE(BigInt(expiresMs));
+      value.writeBigUInt64BE(BigInt(Math.min(Number.MAX_SAFE_INTEGER, expiresMs + KEEP_MS)));
       await this.#store.batch([{ key, value }]);
       this.#count += 1;
     } finally {

@@ -10,7 +10,7 @@ import { Batcher } from './batcher.ts';
 import type { BridgeLink } from './bridge-link.ts';
 import type { Head, Lease, NetworkSpace, PeerName, Policy, ShardStanding, WireEntry } from './network.ts';
 import { peerNameOf } from './peer-name.ts';
-import { MAX_CONFIRM_RECEIPTS, MAX_LOCATE_SHARDS, MAX_PLACE_SHARDS } from './protocols.ts';
+import { MAX_CONFIRM_RECEIPTS, MAX_HAND_OVERS, MAX_LOCATE_SHARDS, MAX_PLACE_SHARDS } from './protocols.ts';
 import { ReceiptSchema } from './proto/wire_pb.ts';
 import type * as wire from './proto/wire_pb.ts';
 import type { RpcClient } from './rpc.ts';
@@ -62,6 +62,7 @@ export class BridgeCalls {
   readonly #places: Batcher<PlaceInput, Placed>;
   readonly #confirms: Batcher<wire.Signed, wire.ShardStanding | undefined>;
   readonly #locates: Batcher<Uint8Array, wire.Location | undefined>;
+  readonly #handOvers: Batcher<wire.Signed, void>;
   #measurements: Measurement[] = [];
 
   constructor(link: BridgeLink, clock: Clock = systemClock) {
@@ -69,6 +70,7 @@ export class BridgeCalls {
     this.#places = new Batcher((inputs) => this.#placeAll(inputs), MAX_PLACE_SHARDS, MAX_BATCHES, clock);
     this.#confirms = new Batcher((receipts) => this.#confirmAll(receipts), MAX_CONFIRM_RECEIPTS, MAX_BATCHES, clock);
     this.#locates = new Batcher((ids) => this.#locateAll(ids), MAX_LOCATE_SHARDS, MAX_BATCHES, clock);
+    this.#handOvers = new Batcher((stocks) => this.#handOverAll(stocks), MAX_HAND_OVERS, MAX_BATCHES, clock);
   }
 
   async announce(sizeBytes: number): Promise<Policy> {
@@ -105,9 +107,14 @@ export class BridgeCalls {
     return { mirrors: standing.mirrors, durable: standing.durable };
   }
 
-  /** The mirrors of one shard, best first; none for a shard that the bridge does not know. */
-  async locate(id: Uint8Array): Promise<readonly wire.Target[]> {
-    return (await this.#locates.add(id))?.mirrors ?? [];
+  /** The mirrors of one shard, best first, none for a shard that the bridge does not know; and how many hashed keys it could do with. */
+  async locate(id: Uint8Array): Promise<Pick<wire.Location, 'mirrors' | 'keysWanted'>> {
+    return (await this.#locates.add(id)) ?? { mirrors: [], keysWanted: 0 };
+  }
+
+  /** Hands over a stock of hashed keys. */
+  handOver(stock: wire.Signed): Promise<void> {
+    return this.#handOvers.add(stock);
   }
 
   async report(host: PeerName, shardId: Uint8Array, code: string): Promise<void> {
@@ -182,6 +189,11 @@ export class BridgeCalls {
     const { shards } = await this.#link.call({ case: 'confirm', value: { receipts, transfers } }, 'confirmed');
     const standings = new Map(shards.map((shard) => [hexOf(shard.shardId), shard]));
     return receipts.map((receipt) => standings.get(hexOf(shardIdIn(receipt))));
+  }
+
+  async #handOverAll(stocks: wire.Signed[]): Promise<void[]> {
+    await this.#link.call({ case: 'handOver', value: { stocks } }, 'done');
+    return stocks.map(() => undefined);
   }
 
   async #locateAll(shardIds: Uint8Array[]): Promise<(wire.Location | undefined)[]> {

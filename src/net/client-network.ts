@@ -10,6 +10,7 @@ import { BridgeLink } from './bridge-link.ts';
 import { FailingHosts } from './failing-hosts.ts';
 import { Fetcher } from './fetcher.ts';
 import { HostClient } from './host-client.ts';
+import { KeyMinter } from './key-minter.ts';
 import { Locations } from './locations.ts';
 import type {
   Head,
@@ -59,6 +60,7 @@ interface Parts {
   readonly link: BridgeLink;
   readonly bridge: BridgeCalls;
   readonly hosts: HostClient;
+  readonly minter: KeyMinter;
   readonly uploader: Uploader;
   readonly fetcher: Fetcher;
 }
@@ -108,8 +110,10 @@ export class ClientNetwork implements Network {
     });
     const bridge = new BridgeCalls(link, clock);
     const hosts = new HostClient(node, { clock });
+    const minter = new KeyMinter(bridge, deviceSeed);
     const shared = {
       bridge,
+      minter,
       hosts,
       failing: new FailingHosts(() => clock.monotonicMs()),
       problems: this.#problems,
@@ -128,7 +132,7 @@ export class ClientNetwork implements Network {
         stopping,
       },
     );
-    this.#parts = { node, link, bridge, hosts, uploader, fetcher };
+    this.#parts = { node, link, bridge, hosts, minter, uploader, fetcher };
     const tell = (): void => {
       this.#measuring?.restart();
       void bridge.sendMeasurements().catch(() => {});
@@ -141,9 +145,10 @@ export class ClientNetwork implements Network {
     this.#stopping.abort(new XcoreError('CLOSED', 'the network was stopped'));
     this.#measuring?.cancel();
     if (!this.#parts) return;
-    const { node, link, hosts, uploader, fetcher } = this.#parts;
+    const { node, link, hosts, minter, uploader, fetcher } = this.#parts;
     await link.stop();
     await Promise.all([uploader.settled(), fetcher.settled()]);
+    await minter.settled();
     await hosts.stop();
     await node.stop();
   }
@@ -190,7 +195,7 @@ export class ClientNetwork implements Network {
   }
 
   async mirrors(id: Uint8Array): Promise<number> {
-    return (await this.#running().bridge.locate(id)).length;
+    return (await this.#running().bridge.locate(id)).mirrors.length;
   }
 
   async append(entry: WireEntry): Promise<Head> {

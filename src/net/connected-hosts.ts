@@ -17,6 +17,8 @@ export interface CopySource {
   readonly order: Signed;
   /** Multiaddrs without /p2p/. */
   readonly addresses: readonly string[];
+  /** Hashed keys that the host is to mint meanwhile. */
+  readonly keysWanted: number;
 }
 
 /** What the bridge asks of hosts; errors are those of HostClient, and UNREACHABLE for a host that is not connected. */
@@ -29,8 +31,17 @@ export interface HostCalls {
     dataBytes: number,
     signal?: AbortSignal,
   ): Promise<{ data: Buffer; proof: Uint8Array[] }>;
-  /** Has a host fetch a mirror from another one; its receipt, unverified. */
-  copy(host: PeerName, order: Signed, source: CopySource, signal?: AbortSignal): Promise<Signed>;
+  /** Has a host fetch a mirror from another one; its receipt and hashed keys, unverified. */
+  copy(
+    host: PeerName,
+    order: Signed,
+    source: CopySource,
+    signal?: AbortSignal,
+  ): Promise<{ receipt: Signed; keys?: Signed | undefined }>;
+  /** A host's answer to a challenge, unverified. */
+  prove(host: PeerName, order: Signed, challenge: Uint8Array, signal?: AbortSignal): Promise<Uint8Array>;
+  /** The order on which a host says it deleted a shard, unverified. */
+  findDeletion(host: PeerName, shardId: Uint8Array, signal?: AbortSignal): Promise<Signed | undefined>;
   /** What a host says it holds, after an id, ascending. */
   list(
     host: PeerName,
@@ -59,8 +70,21 @@ export class ConnectedHosts implements HostCalls {
     return this.#client.retrieve({ host, addresses: [], order }, range, dataBytes, { signal });
   }
 
-  copy(host: PeerName, order: Signed, source: CopySource, signal?: AbortSignal): Promise<Signed> {
+  copy(
+    host: PeerName,
+    order: Signed,
+    source: CopySource,
+    signal?: AbortSignal,
+  ): Promise<{ receipt: Signed; keys: Signed | undefined }> {
     return this.#client.copy({ host, addresses: [], order }, source, signal);
+  }
+
+  prove(host: PeerName, order: Signed, challenge: Uint8Array, signal?: AbortSignal): Promise<Uint8Array> {
+    return this.#client.prove({ host, addresses: [], order }, challenge, signal);
+  }
+
+  findDeletion(host: PeerName, shardId: Uint8Array, signal?: AbortSignal): Promise<Signed | undefined> {
+    return this.#client.findDeletion({ host, addresses: [] }, shardId, signal);
   }
 
   list(

@@ -12,6 +12,7 @@ import { abortError, toNetworkError } from './failure.ts';
 import type { FailingHosts } from './failing-hosts.ts';
 import type { HostClient, LeafRange } from './host-client.ts';
 import { hedge } from './hedge.ts';
+import type { KeyMinter } from './key-minter.ts';
 import { Limiter } from './limiter.ts';
 import type { Locations } from './locations.ts';
 import type { Problems } from './problems.ts';
@@ -30,6 +31,7 @@ export interface FetcherComponents {
   readonly bridge: BridgeCalls;
   readonly hosts: HostClient;
   readonly locations: Locations;
+  readonly minter: KeyMinter;
   readonly failing: FailingHosts;
   readonly problems: Problems;
   readonly clock: Clock;
@@ -93,7 +95,9 @@ export class Fetcher {
       let hashes: Buffer | null = null;
       const data = await this.#fetch(wanted, (received) => (hashes = verifyShard(id, received.data)) !== null, signal);
       try {
-        if (hashes) await writeShard(this.#components.disk, path, [data, hashes]);
+        const { disk, locations, minter } = this.#components;
+        if (hashes) await writeShard(disk, path, [data, hashes]);
+        minter.mint(id, data, locations.takeKeysWanted(id));
       } finally {
         this.#buffers.give(data);
       }

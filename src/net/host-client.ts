@@ -134,19 +134,40 @@ export class HostClient {
     });
   }
 
-  /** Has the target fetch a mirror from another host and returns its receipt, unverified. Errors as store(). */
+  /** Has the target fetch a mirror from another host and returns its receipt and new hashed keys, unverified. Errors as store(). */
   async copy(
     target: HostTarget,
-    source: { readonly order: Signed; readonly addresses: readonly string[] },
+    source: { readonly order: Signed; readonly addresses: readonly string[]; readonly keysWanted: number },
     signal?: AbortSignal,
-  ): Promise<Signed> {
+  ): Promise<{ receipt: Signed; keys: Signed | undefined }> {
     return this.#transfer(target, COPY_TIMEOUT_MS, signal, async (frames, moved) => {
-      const { order, addresses } = source;
-      await send(frames, { case: 'copy', value: { order: target.order, source: order, addresses: [...addresses] } });
-      const { receipt } = await receive(frames, 'stored', true);
+      const { order, addresses, keysWanted } = source;
+      const value = { order: target.order, source: order, addresses: [...addresses], keysWanted };
+      await send(frames, { case: 'copy', value });
+      const { receipt, keys } = await receive(frames, 'stored', true);
       moved();
       if (!receipt) throw new XcoreError('PROTOCOL', 'the receipt is missing');
-      return receipt;
+      return { receipt, keys };
+    });
+  }
+
+  /** The target's answer to a challenge, unverified. Errors as store(). */
+  async prove(target: HostTarget, challenge: Uint8Array, signal?: AbortSignal): Promise<Uint8Array> {
+    return this.#transfer(target, RETRIEVE_STALL_MS, signal, async (frames, moved) => {
+      await send(frames, { case: 'prove', value: { order: target.order, challenge } });
+      const { answer } = await receive(frames, 'proved');
+      moved();
+      return answer;
+    });
+  }
+
+  /** The order on which the target says it deleted a shard, unverified, or undefined. Errors as store(). */
+  async findDeletion(target: HostTarget, shardId: Uint8Array, signal?: AbortSignal): Promise<Signed | undefined> {
+    return this.#transfer(target, RETRIEVE_STALL_MS, signal, async (frames, moved) => {
+      await send(frames, { case: 'findDeletion', value: { shardId } });
+      const { order } = await receive(frames, 'deletion');
+      moved();
+      return order;
     });
   }
 

@@ -30,6 +30,20 @@ export function nativeTls(): (components: NativeTlsComponents) => ConnectionEncr
   return (components) => new NativeTls(components);
 }
 
+/** @libp2p/tls makes a certificate good from an hour before it is made, and every peer checks that by its own clock. */
+const BACKDATED_MS = 24 * 60 * 60_000;
+
+/** Begins something at an earlier time; only what it does before its first await sees that. */
+function backdated<T>(begin: () => Promise<T>): Promise<T> {
+  const { now } = Date;
+  Date.now = () => now() - BACKDATED_MS;
+  try {
+    return begin();
+  } finally {
+    Date.now = now;
+  }
+}
+
 class NativeTls implements ConnectionEncrypter {
   readonly protocol = PROTOCOL;
   readonly #components: NativeTlsComponents;
@@ -83,7 +97,7 @@ class NativeTls implements ConnectionEncrypter {
   }
 
   async #makeContext(): Promise<SecureContext> {
-    const { cert, key } = await generateCertificate(this.#components.privateKey);
+    const { cert, key } = await backdated(() => generateCertificate(this.#components.privateKey));
     return createSecureContext({ cert, key, minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3' });
   }
 }

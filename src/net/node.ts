@@ -21,6 +21,8 @@ import { tcp } from './tcp-transport.ts';
 
 /** Connections of one node, both ways; more are refused. */
 export const MAX_CONNECTIONS = 512;
+/** Connections of one peer; the oldest is ended beyond. */
+export const MAX_CONNECTIONS_PER_PEER = 8;
 /** Connections that are still being encrypted; more are refused. */
 export const MAX_PENDING_CONNECTIONS = 64;
 /** New connections a second from one address; many nodes may share one machine or one NAT. */
@@ -83,6 +85,8 @@ export interface NodeOptions {
   /** Multiaddrs to listen on; empty for a node that only dials. */
   readonly listen: readonly string[];
   readonly maxConnections?: number;
+  /** Whether it may dial at all, for whatever reason; true unless told. */
+  readonly dials?: boolean;
   readonly maxInboundStreams?: number;
   readonly maxOutboundStreams?: number;
   readonly maxPendingConnections?: number;
@@ -94,7 +98,7 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
   checkSeed(options.seed);
   const maxInboundStreams = options.maxInboundStreams ?? MAX_INBOUND_STREAMS;
   const maxOutboundStreams = options.maxOutboundStreams ?? MAX_OUTBOUND_STREAMS;
-  return createLibp2p({
+  const node = await createLibp2p({
     privateKey: await generateKeyPairFromSeed('Ed25519', options.seed),
     addresses: { listen: [...options.listen] },
     nodeInfo: { name: 'xcore', version: '1' },
@@ -127,7 +131,17 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
     // A busy machine answers late; calls have deadlines of their own.
     connectionMonitor: { pingInterval: 15_000, pingTimeout: { minTimeout: 15_000 } },
     services: { identify: identify(), ping: ping() },
+    ...(options.dials === false
+      ? { connectionGater: { denyDialPeer: () => true, denyDialMultiaddr: () => true } }
+      : {}),
   });
+  node.addEventListener('connection:open', ({ detail: { remotePeer } }) => {
+    const connections = node.getConnections(remotePeer);
+    if (connections.length <= MAX_CONNECTIONS_PER_PEER) return;
+    const [oldest] = connections.toSorted((a, b) => a.timeline.open - b.timeline.open);
+    oldest?.abort(new XcoreError('REFUSED', 'too many connections'));
+  });
+  return node;
 }
 
 /** The multiaddrs on which a node can be dialled, each with its /p2p/ id. */

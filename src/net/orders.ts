@@ -14,6 +14,9 @@ const RECEIPT_LABEL = 'xcore/receipt/1';
 const SERIAL_BYTES = 16;
 const ID_BYTES = 32;
 
+/** The clocks of two parties may differ by so much, either way. */
+export const MAX_CLOCK_SKEW_MS = 2 * 60 * 60_000;
+
 /** What an order permits. */
 export type Operation = 'store' | 'retrieve' | 'delete';
 
@@ -45,7 +48,7 @@ export function readOrder(signed: Signed | undefined): Order {
   throw new XcoreError('PROTOCOL', 'the order is missing');
 }
 
-/** Throws REFUSED unless a verified order permits this operation to this client on this host now. */
+/** Throws REFUSED unless a verified order permits this operation to this client on this host now, as far as clocks can be trusted. */
 export function checkOrder(
   order: Order,
   use: { operation: Operation; client: PeerName; host: PeerName; nowMs: number },
@@ -53,7 +56,8 @@ export function checkOrder(
   if (order.operation !== use.operation) throw new XcoreError('REFUSED', `the order is not for "${use.operation}"`);
   if (order.client !== use.client) throw new XcoreError('REFUSED', 'the order is for another client');
   if (order.host !== use.host) throw new XcoreError('REFUSED', 'the order is for another host');
-  if (order.expiresMs <= BigInt(use.nowMs)) throw new XcoreError('REFUSED', 'the order has expired');
+  if (order.expiresMs + BigInt(MAX_CLOCK_SKEW_MS) <= BigInt(use.nowMs))
+    throw new XcoreError('REFUSED', 'the order has expired');
 }
 
 /** Signs a receipt with the host's seed, 32 bytes. */

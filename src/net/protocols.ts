@@ -23,5 +23,7 @@ export const MAX_UNREAD_EVENT_BYTES = 1024 * 1024;
 export const MAX_PLACE_SHARDS = 64;
 /** Most receipts of one Confirm. */
 export const MAX_CONFIRM_RECEIPTS = 256;
+/** Most stocks of hashed keys of one HandOver. */
+export const MAX_HAND_OVERS = 64;
 /** Most shards of one Locate. */
 export const MAX_LOCATE_SHARDS = 256;

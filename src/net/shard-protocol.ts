@@ -27,6 +27,13 @@ export interface TransferContext {
   readonly signal: AbortSignal;
 }
 
+/** Where a mirror is copied from, as the bridge says, and how many hashed keys it would like. */
+export interface CopySource {
+  readonly order: Signed | undefined;
+  readonly addresses: readonly string[];
+  readonly keysWanted: number;
+}
+
 /** What a host does with a transfer; errors travel to the client as in rpc.ts. */
 export interface ShardHandlers {
   /**
@@ -45,12 +52,16 @@ export interface ShardHandlers {
     leafCount: number,
     context: TransferContext,
   ): Promise<{ dataBytes: number; proof: Uint8Array[]; data: Iterable<Uint8Array> | AsyncIterable<Uint8Array> }>;
-  /** Fetches a mirror from another host, verifies and keeps it. Returns the receipt. */
+  /** Fetches a mirror from another host, verifies and keeps it. Returns the receipt, and hashed keys if some are wanted. */
   copy(
     order: Signed | undefined,
-    source: { readonly order: Signed | undefined; readonly addresses: readonly string[] },
+    source: CopySource,
     context: TransferContext,
-  ): Promise<Signed>;
+  ): Promise<{ receipt: Signed; keys?: Signed | undefined }>;
+  /** The answer to a challenge. */
+  prove(order: Signed | undefined, challenge: Uint8Array, context: TransferContext): Promise<Uint8Array>;
+  /** The order on which a shard was deleted here, if one is remembered. */
+  findDeletion(shardId: Uint8Array, context: TransferContext): Promise<Signed | undefined>;
   /** Ids of stored shards after `after`, ascending; `last` when none follow. */
   list(after: Uint8Array, limit: number, context: TransferContext): Promise<{ shardIds: Uint8Array[]; last: boolean }>;
 }
@@ -86,10 +97,20 @@ export async function serveShardStream(
           onInternalError,
         );
       } else if (body.case === 'copy') {
-        const { order, source, addresses } = body.value;
+        const { order, source, addresses, keysWanted } = body.value;
         await answer(frames, 'copy', onInternalError, async () => {
-          const receipt = await handlers.copy(order, { order: source, addresses }, context);
-          return { case: 'stored', value: { receipt } };
+          const copied = await handlers.copy(order, { order: source, addresses, keysWanted }, context);
+          return { case: 'stored', value: copied };
+        });
+      } else if (body.case === 'prove') {
+        const { order, challenge } = body.value;
+        await answer(frames, 'prove', onInternalError, async () => {
+          return { case: 'proved', value: { answer: await handlers.prove(order, challenge, context) } };
+        });
+      } else if (body.case === 'findDeletion') {
+        const { shardId } = body.value;
+        await answer(frames, 'findDeletion', onInternalError, async () => {
+          return { case: 'deletion', value: { order: await handlers.findDeletion(shardId, context) } };
         });
       } else if (body.case === 'listShards') {
         const { after, limit } = body.value;

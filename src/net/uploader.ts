@@ -10,6 +10,7 @@ import type { BridgeCalls, Placed } from './bridge-calls.ts';
 import { abortError, isAway, toNetworkError } from './failure.ts';
 import type { FailingHosts } from './failing-hosts.ts';
 import type { HostClient } from './host-client.ts';
+import type { KeyMinter } from './key-minter.ts';
 import { Limiter } from './limiter.ts';
 import type { PeerName, ShardSource, ShardStanding } from './network.ts';
 import { verifyReceipt } from './orders.ts';
@@ -20,10 +21,14 @@ import { ShardBuffers } from './shard-buffers.ts';
 /** Failures that another try does not mend. */
 const FINAL: ReadonlySet<ErrorCode> = new Set(['QUOTA', 'TOO_LARGE', 'ABORTED', 'CLOSED']);
 
+/** Hashed keys of a new shard; each takes a hash over it, and whoever fetches it whole makes more. */
+const FIRST_KEYS = 2;
+
 /** What an uploader works with. */
 export interface UploaderComponents {
   readonly bridge: BridgeCalls;
   readonly hosts: HostClient;
+  readonly minter: KeyMinter;
   readonly failing: FailingHosts;
   readonly problems: Problems;
   readonly clock: Clock;
@@ -94,7 +99,7 @@ export class Uploader {
     signal: AbortSignal,
     durable: (standing: ShardStanding) => void,
   ): Promise<ShardStanding> {
-    const { bridge, failing, problems, clock, random } = this.#components;
+    const { bridge, minter, failing, problems, clock, random } = this.#components;
     const backOff = new BackOff(random);
     let exclude = true;
     for (;;) {
@@ -103,7 +108,10 @@ export class Uploader {
         const placed = await bridge.place(shard.id, shard.sizeBytes, exclude ? failing.avoided() : []);
         exclude = true;
         const standing = await this.#storeAll(shard, data, placed, signal, durable);
-        if (standing.durable) return standing;
+        if (standing.durable) {
+          minter.mint(shard.id, data, FIRST_KEYS);
+          return standing;
+        }
         problems.add(
           'NO_HOSTS',
           `a shard has ${standing.mirrors} of ${placed.policy.minReceipts} mirrors; more hosts are awaited`,

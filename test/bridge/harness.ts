@@ -49,7 +49,7 @@ export class Harness {
   #parts: AssembledBridge;
 
   /** What hosts answer; nobody is there unless a test says otherwise. */
-  calls: HostCalls = { retrieve: nobody, copy: nobody, list: nobody };
+  calls: HostCalls = { retrieve: nobody, copy: nobody, list: nobody, prove: nobody, findDeletion: nobody };
 
   private constructor(dir: string, options: BridgeOptions, store: Store) {
     this.#dir = dir;
@@ -78,10 +78,11 @@ export class Harness {
     return this.#store;
   }
 
-  /** Stops without any farewell and starts again on the same folder. */
-  async reopen(): Promise<void> {
+  /** Stops without any farewell and starts again on the same folder, to which something may happen meanwhile. */
+  async reopen(meanwhile: (dir: string) => Promise<void> = async () => {}): Promise<void> {
     await this.#parts.registry.flush();
     await this.#store.close();
+    await meanwhile(this.#dir);
     this.#store = await openLevelStore(this.#dir);
     await this.#assemble();
   }
@@ -129,6 +130,8 @@ export class Harness {
           retrieve: (...call) => this.calls.retrieve(...call),
           copy: (...call) => this.calls.copy(...call),
           list: (...call) => this.calls.list(...call),
+          prove: (...call) => this.calls.prove(...call),
+          findDeletion: (...call) => this.calls.findDeletion(...call),
         },
       },
       this.options,

@@ -9,6 +9,7 @@ import { leafHashes, shardIdOf } from '../../src/crypto/merkle.ts';
 import { Deletions } from '../../src/host/deletions.ts';
 import { HOST_DEFAULTS } from '../../src/host/options.ts';
 import { ShardStore } from '../../src/host/shard-store.ts';
+import { Tombstones } from '../../src/host/tombstones.ts';
 import { Transfers } from '../../src/host/transfers.ts';
 import { openSerialStore, UsedSerials } from '../../src/host/used-serials.ts';
 import { XcoreError } from '../../src/lib/errors.ts';
@@ -37,10 +38,15 @@ export class SimulatedHost extends Party {
   readonly #session: Session;
   #deleted: Uint8Array[] = [];
 
-  constructor(network: SimulatedHosts, dir: string, store: ShardStore, serials: UsedSerials) {
+  constructor(
+    network: SimulatedHosts,
+    dir: string,
+    parts: { readonly store: ShardStore; readonly serials: UsedSerials; readonly tombstones: Tombstones },
+  ) {
     super();
     this.#network = network;
     this.dir = dir;
+    const { store, serials, tombstones } = parts;
     this.store = store;
     this.#session = new Session(this.peer);
     const { clock, identity } = network.bridge;
@@ -49,6 +55,7 @@ export class SimulatedHost extends Party {
       {
         store,
         serials,
+        tombstones,
         clock,
         metrics: createMetrics(),
         seed: this.seed,
@@ -58,7 +65,7 @@ export class SimulatedHost extends Party {
       },
       HOST_DEFAULTS,
     );
-    this.deletions = new Deletions({ store, clock, log: silentLogger, host: this.peer, bridge });
+    this.deletions = new Deletions({ store, tombstones, clock, log: silentLogger, host: this.peer, bridge });
   }
 
   async register(): Promise<void> {
@@ -111,7 +118,12 @@ export class SimulatedHost extends Party {
 
   /** Changes every byte of a shard. */
   async corrupt(shard: TestShard): Promise<void> {
-    await writeFile(this.pathOf(shard), randomBytes(shard.sizeBytes));
+    await this.replace(shard, randomBytes(shard.sizeBytes));
+  }
+
+  /** Puts other bytes into the place of a shard. */
+  async replace(shard: TestShard, data: Buffer): Promise<void> {
+    await writeFile(this.pathOf(shard), data);
   }
 
   pathOf({ shardId }: TestShard): string {
@@ -145,14 +157,14 @@ export class SimulatedHosts implements HostCalls {
   }
 
   async join(t: Scope, dir: string): Promise<SimulatedHost> {
-    const serials = await UsedSerials.open({
-      store: await openSerialStore(join(dir, 'state')),
-      clock: this.bridge.clock,
-    });
+    const { clock } = this.bridge;
+    const state = await openSerialStore(join(dir, 'state'));
+    const serials = await UsedSerials.open({ store: state, clock });
+    const tombstones = await Tombstones.open({ store: state, clock });
     t.teardown(() => serials.close());
     const options = { ...HOST_DEFAULTS, floorBytes: 0, limitBytes: CAPACITY_BYTES };
     const store = await ShardStore.open(dir, { fs: promises, log: silentLogger }, options);
-    const host = new SimulatedHost(this, dir, store, serials);
+    const host = new SimulatedHost(this, dir, { store, serials, tombstones });
     this.hosts.push(host);
     await host.register();
     return host;
@@ -162,6 +174,14 @@ export class SimulatedHosts implements HostCalls {
   async upload(client: Client, sizeBytes = 40_000): Promise<TestShard> {
     const data = randomBytes(sizeBytes);
     const shard = { shardId: shardIdOf(leafHashes(data), sizeBytes), sizeBytes };
+    this.#contents.set(Buffer.from(shard.shardId).toString('hex'), data);
+    await this.store(client, shard);
+    return shard;
+  }
+
+  /** Places, stores and confirms a shard that was uploaded before. */
+  async store(client: Client, shard: TestShard): Promise<void> {
+    const data = this.bytesOf(shard);
     const { placements } = await client.place([shard]);
     const signal = new AbortController().signal;
     const context = { remotePeer: client.device.peer, signal };
@@ -169,8 +189,11 @@ export class SimulatedHosts implements HostCalls {
       this.of(host).transfers.store(order, () => once(data), context),
     );
     await client.confirm(await Promise.all(receipts));
-    this.#contents.set(Buffer.from(shard.shardId).toString('hex'), data);
-    return shard;
+  }
+
+  /** The bytes of an uploaded shard. */
+  bytesOf({ shardId }: TestShard): Buffer {
+    return this.#contents.get(Buffer.from(shardId).toString('hex'))!;
   }
 
   /** Lets time pass, with heartbeats and rounds of care each step. */
@@ -215,10 +238,18 @@ export class SimulatedHosts implements HostCalls {
     return { data: await collect(data), proof };
   }
 
-  async copy(...[host, order, source]: Parameters<HostCalls['copy']>): Promise<Signed> {
-    const receipt = await this.#reach(host).transfers.copy(order, source, this.#context());
+  async copy(...[host, order, source]: Parameters<HostCalls['copy']>): ReturnType<HostCalls['copy']> {
+    const copied = await this.#reach(host).transfers.copy(order, source, this.#context());
     this.copies.push(Buffer.from(readOrder(order).shardId).toString('hex'));
-    return receipt;
+    return copied;
+  }
+
+  async prove(...[host, order, challenge]: Parameters<HostCalls['prove']>): Promise<Uint8Array> {
+    return this.#reach(host).transfers.prove(order, challenge, this.#context());
+  }
+
+  async findDeletion(...[host, shardId]: Parameters<HostCalls['findDeletion']>): Promise<Signed | undefined> {
+    return this.#reach(host).transfers.findDeletion(shardId, this.#context());
   }
 
   async list(...[host, after, limit]: Parameters<HostCalls['list']>): ReturnType<HostCalls['list']> {

@@ -11,6 +11,7 @@ import type { HostFs } from '../../src/host/host-fs.ts';
 import { HOST_DEFAULTS } from '../../src/host/options.ts';
 import type { HostOptions } from '../../src/host/options.ts';
 import { ShardStore } from '../../src/host/shard-store.ts';
+import { Tombstones } from '../../src/host/tombstones.ts';
 import { Transfers } from '../../src/host/transfers.ts';
 import { openSerialStore, UsedSerials } from '../../src/host/used-serials.ts';
 import { XcoreError } from '../../src/lib/errors.ts';
@@ -58,6 +59,7 @@ export class Harness {
   fetchFrom: (host: string) => Promise<Buffer> = () => Promise.reject(new XcoreError('UNREACHABLE'));
   readonly #options: HarnessOptions;
   #serials: UsedSerials | undefined;
+  #tombstones: Tombstones | undefined;
   #store: ShardStore | undefined;
   #transfers: Transfers | undefined;
 
@@ -83,7 +85,8 @@ export class Harness {
 
   get deletions(): Deletions {
     const { store, clock, host, bridge } = this;
-    return new Deletions({ store, clock, log: silentLogger, host, bridge });
+    const tombstones = this.#tombstones!;
+    return new Deletions({ store, tombstones, clock, log: silentLogger, host, bridge });
   }
 
   async close(): Promise<void> {
@@ -152,8 +155,11 @@ export class Harness {
   async #open(): Promise<void> {
     const { clock, seed, host, bridge, dir } = this;
     const options = { ...HOST_DEFAULTS, floorBytes: 0, ...this.#options };
-    const serials = await UsedSerials.open({ store: await openSerialStore(join(dir, 'state')), clock });
+    const state = await openSerialStore(join(dir, 'state'));
+    const serials = await UsedSerials.open({ store: state, clock });
+    const tombstones = await Tombstones.open({ store: state, clock });
     this.#serials = serials;
+    this.#tombstones = tombstones;
     const fs = this.#options.fs ?? promises;
     const limitBytes = this.#options.capacityBytes ?? 100_000_000;
     const store = await ShardStore.open(dir, { fs, log: silentLogger }, { ...options, limitBytes });
@@ -162,6 +168,7 @@ export class Harness {
       {
         store,
         serials,
+        tombstones,
         clock,
         metrics: createMetrics(),
         seed,

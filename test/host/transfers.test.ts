@@ -4,7 +4,7 @@ import { mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { LEAF_SIZE_BYTES, verifyRange } from '../../src/crypto/merkle.ts';
-import { verifyReceipt } from '../../src/net/orders.ts';
+import { MAX_CLOCK_SKEW_MS, verifyReceipt } from '../../src/net/orders.ts';
 import { peerNameOf } from '../../src/net/peer-name.ts';
 import { ShardFiles } from '../../src/host/shard-files.ts';
 import { silentLogger } from '../../src/lib/log.ts';
@@ -87,7 +87,11 @@ t.test('a mirror is copied from another host on orders of the bridge, and kept o
     from = permission,
     remotePeer = host.bridge,
   ): ReturnType<Harness['transfers']['copy']> =>
-    host.transfers.copy(order, { order: from, addresses: [] }, { remotePeer, signal: new AbortController().signal });
+    host.transfers.copy(
+      order,
+      { order: from, addresses: [], keysWanted: 0 },
+      { remotePeer, signal: new AbortController().signal },
+    );
   const order = (): ReturnType<Harness['order']> => host.order(shard, { client: host.bridge });
   await t.rejects(copy(host.order(shard), permission, host.client), { code: 'REFUSED' }, 'a client asks');
   await t.rejects(copy(order(), host.order(shard, { host: source })), { code: 'REFUSED' }, 'no order for reading');
@@ -102,7 +106,7 @@ t.test('a mirror is copied from another host on orders of the bridge, and kept o
   await t.rejects(copy(order()), { code: 'CORRUPT_SHARD' });
   t.equal(host.store.budget.usedBytes, 0);
   served = shard.data;
-  const receipt = verifyReceipt(await copy(order()));
+  const receipt = verifyReceipt((await copy(order())).receipt);
   t.match(receipt, { host: host.host, client: host.bridge, sizeBytes: shard.data.length });
   t.ok((await readFile(host.pathOf(shard))).equals(shard.data));
   await copy(order());
@@ -142,7 +146,7 @@ t.test('only orders of the bridge, for this client and host, in time, and once',
     ['changed after signing', put({ ...host.order(shard), body: host.order(shard).body })],
     ["another client's", put(host.order(shard), other)],
     ["another host's", put(host.order(shard, { host: other }))],
-    ['expired', put(host.order(shard, { expiresMs: BigInt(host.clock.now()) }))],
+    ['expired', put(host.order(shard, { expiresMs: BigInt(host.clock.now() - MAX_CLOCK_SKEW_MS) }))],
     ['for reading', put(host.order(shard, { operation: 'retrieve' }))],
     ['for storing', host.get(host.order(shard))],
     ['for deleting', put(host.order(shard, { operation: 'delete' }))],
@@ -182,11 +186,17 @@ t.test('used serials are forgotten only after their orders have expired', async 
   const shard = randomShard(10);
   const order = host.order(shard, { expiresMs: BigInt(host.clock.now() + 3_600_000) });
   await host.put(order, shard.data);
-  host.clock.advance(3_599_000);
+  host.clock.advance(3_599_000 + MAX_CLOCK_SKEW_MS);
   await host.store1(randomShard(10));
   await t.rejects(host.put(order, shard.data), { code: 'REFUSED', message: /used before/ });
-  host.clock.advance(3_600_000);
+  host.clock.advance(2 * MAX_CLOCK_SKEW_MS);
   await host.store1(randomShard(10));
+  await t.rejects(host.put(order, shard.data), { code: 'REFUSED', message: /expired/ });
+  host.clock.advance(-2 * MAX_CLOCK_SKEW_MS);
+  await t.rejects(host.put(order, shard.data), { code: 'REFUSED', message: /used before/ }, 'the clock was set right');
+  host.clock.advance(3 * MAX_CLOCK_SKEW_MS);
+  await host.store1(randomShard(10));
+  host.clock.advance(-MAX_CLOCK_SKEW_MS);
   await t.rejects(host.put(order, shard.data), { code: 'REFUSED', message: /expired/ });
 });
 
@@ -306,7 +316,7 @@ t.test('shards are deleted on the order of the bridge only', async (t) => {
       order(kept, { host: host.client }),
       order(kept, { client: host.client }),
       order(kept, { operation: 'store' }),
-      order(kept, { expiresMs: BigInt(host.clock.now()) }),
+      order(kept, { expiresMs: BigInt(host.clock.now() - MAX_CLOCK_SKEW_MS) }),
     ]),
     [],
   );

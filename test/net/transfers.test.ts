@@ -71,6 +71,8 @@ void t.test('transfers between client and host', async (t) => {
           retrieve: async () => Promise.reject(new XcoreError('REFUSED')),
           copy: async () => Promise.reject(new XcoreError('REFUSED')),
           list: async () => Promise.reject(new XcoreError('REFUSED')),
+          prove: async () => Promise.reject(new XcoreError('REFUSED')),
+          findDeletion: async () => Promise.reject(new XcoreError('REFUSED')),
           ...handlers,
         },
         (error) => internal.push(error),

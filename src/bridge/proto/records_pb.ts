@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file records.proto.
  */
 export const file_records: GenFile = /*@__PURE__*/
-  fileDesc("Cg1yZWNvcmRzLnByb3RvEgx4Y29yZS5icmlkZ2Ui5wMKCkhvc3RSZWNvcmQSEQoJYWRkcmVzc2VzGAEgAygJEhYKDmNhcGFjaXR5X2J5dGVzGAIgASgEEhIKCnVzZWRfYnl0ZXMYAyABKAQSEgoKZnJlZV9ieXRlcxgEIAEoBBIUCgxsYXN0X3NlZW5fbXMYBSABKAQSGAoQYnl0ZXNfcGVyX3NlY29uZBgGIAEoARITCgtyZWxpYWJpbGl0eRgHIAEoARIVCg1maXJzdF9zZWVuX21zGAggASgEEhEKCW9ubGluZV9tcxgJIAEoBBIOCgZzaGFyZHMYCiABKAQSEwoLc2hhcmRfYnl0ZXMYCyABKAQSFQoNYXVkaXRzX3Bhc3NlZBgMIAEoBBIVCg1hdWRpdHNfZmFpbGVkGA0gASgEEhUKDXBhc3NlZF93ZWlnaHQYDiABKAESFQoNZmFpbGVkX3dlaWdodBgPIAEoARISCgp1bmFuc3dlcmVkGBAgASgNEhMKC2Fuc3dlcmVkX21zGBEgASgEEhQKDGRpc3F1YWxpZmllZBgSIAEoCRIPCgdsb3N0X21zGBMgASgEEg4KBnBhdXNlZBgUIAEoCBIPCgdleGl0aW5nGBUgASgIEg8KB25ldHdvcmsYFiABKAkSFAoMaW52ZW50b3J5X21zGBcgASgEItEBCgxWb2x1bWVSZWNvcmQSEAoIaGVhZF9zZXEYASABKAQSEQoJaGVhZF9oYXNoGAIgASgMEhwKFGNoZWNrcG9pbnRfZW50cnlfc2VxGAMgASgEEhYKDmNoZWNrcG9pbnRfc2VxGAQgASgEEhIKCnBydW5lZF9zZXEYBSABKAQSEgoKdXNlZF9ieXRlcxgGIAEoBBITCgtxdW90YV9ieXRlcxgHIAEoBBITCgtsZWFzZV9lcG9jaBgIIAEoBBIUCgxsZWFzZV9ob2xkZXIYCSABKAkizgEKC1NoYXJkUmVjb3JkEg4KBnZvbHVtZRgBIAEoDBISCgpzaXplX2J5dGVzGAIgASgNEhQKDG1pbl9yZWNlaXB0cxgDIAEoDRIRCglhZGRlZF9zZXEYBCABKAQSDQoFZnJlZWQYBSABKAgSKwoHbWlycm9ycxgGIAMoCzIaLnhjb3JlLmJyaWRnZS5NaXJyb3JSZWNvcmQSDgoGZGV2aWNlGAcgASgJEhQKDGNvbmZpcm1lZF9tcxgIIAEoBBIQCghkZWxldGluZxgJIAMoCSJmCgxNaXJyb3JSZWNvcmQSDAoEaG9zdBgBIAEoCRIPCgdyZWNlaXB0GAIgASgMEg8KB3JlcG9ydHMYAyABKA0SFgoObGFzdF9yZXBvcnRfbXMYBCABKAQSDgoGZmFpbGVkGAUgASgIImwKC09yZGVyUmVjb3JkEg4KBnZvbHVtZRgBIAEoDBISCgpzaXplX2J5dGVzGAIgASgNEhQKDG1pbl9yZWNlaXB0cxgDIAEoDRIPCgdzZXJpYWxzGAQgAygMEhIKCmV4cGlyZXNfbXMYBSABKAQiRAoMRGVsZXRlUmVjb3JkEhAKCHNoYXJkX2lkGAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0SDgoGdm9sdW1lGAMgASgMYgZwcm90bzM");
+  fileDesc("Cg1yZWNvcmRzLnByb3RvEgx4Y29yZS5icmlkZ2Ui5wMKCkhvc3RSZWNvcmQSEQoJYWRkcmVzc2VzGAEgAygJEhYKDmNhcGFjaXR5X2J5dGVzGAIgASgEEhIKCnVzZWRfYnl0ZXMYAyABKAQSEgoKZnJlZV9ieXRlcxgEIAEoBBIUCgxsYXN0X3NlZW5fbXMYBSABKAQSGAoQYnl0ZXNfcGVyX3NlY29uZBgGIAEoARITCgtyZWxpYWJpbGl0eRgHIAEoARIVCg1maXJzdF9zZWVuX21zGAggASgEEhEKCW9ubGluZV9tcxgJIAEoBBIOCgZzaGFyZHMYCiABKAQSEwoLc2hhcmRfYnl0ZXMYCyABKAQSFQoNYXVkaXRzX3Bhc3NlZBgMIAEoBBIVCg1hdWRpdHNfZmFpbGVkGA0gASgEEhUKDXBhc3NlZF93ZWlnaHQYDiABKAESFQoNZmFpbGVkX3dlaWdodBgPIAEoARISCgp1bmFuc3dlcmVkGBAgASgNEhMKC2Fuc3dlcmVkX21zGBEgASgEEhQKDGRpc3F1YWxpZmllZBgSIAEoCRIPCgdsb3N0X21zGBMgASgEEg4KBnBhdXNlZBgUIAEoCBIPCgdleGl0aW5nGBUgASgIEg8KB25ldHdvcmsYFiABKAkSFAoMaW52ZW50b3J5X21zGBcgASgEItEBCgxWb2x1bWVSZWNvcmQSEAoIaGVhZF9zZXEYASABKAQSEQoJaGVhZF9oYXNoGAIgASgMEhwKFGNoZWNrcG9pbnRfZW50cnlfc2VxGAMgASgEEhYKDmNoZWNrcG9pbnRfc2VxGAQgASgEEhIKCnBydW5lZF9zZXEYBSABKAQSEgoKdXNlZF9ieXRlcxgGIAEoBBITCgtxdW90YV9ieXRlcxgHIAEoBBITCgtsZWFzZV9lcG9jaBgIIAEoBBIUCgxsZWFzZV9ob2xkZXIYCSABKAkizgEKC1NoYXJkUmVjb3JkEg4KBnZvbHVtZRgBIAEoDBISCgpzaXplX2J5dGVzGAIgASgNEhQKDG1pbl9yZWNlaXB0cxgDIAEoDRIRCglhZGRlZF9zZXEYBCABKAQSDQoFZnJlZWQYBSABKAgSKwoHbWlycm9ycxgGIAMoCzIaLnhjb3JlLmJyaWRnZS5NaXJyb3JSZWNvcmQSDgoGZGV2aWNlGAcgASgJEhQKDGNvbmZpcm1lZF9tcxgIIAEoBBIQCghkZWxldGluZxgJIAMoCSJ6CgxNaXJyb3JSZWNvcmQSDAoEaG9zdBgBIAEoCRIPCgdyZWNlaXB0GAIgASgMEg8KB3JlcG9ydHMYAyABKA0SFgoObGFzdF9yZXBvcnRfbXMYBCABKAQSDgoGZmFpbGVkGAUgASgIEhIKCmNvdW50ZWRfbXMYBiABKAQibAoLT3JkZXJSZWNvcmQSDgoGdm9sdW1lGAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0SFAoMbWluX3JlY2VpcHRzGAMgASgNEg8KB3NlcmlhbHMYBCADKAwSEgoKZXhwaXJlc19tcxgFIAEoBCJECgxEZWxldGVSZWNvcmQSEAoIc2hhcmRfaWQYASABKAwSEgoKc2l6ZV9ieXRlcxgCIAEoDRIOCgZ2b2x1bWUYAyABKAwiKwoLU3RvY2tSZWNvcmQSDgoGbWludGVyGAEgASgJEgwKBGtleXMYAiABKAxiBnByb3RvMw");
 
 /**
  * @generated from message xcore.bridge.HostRecord
@@ -343,6 +343,13 @@ export type MirrorRecord = Message<"xcore.bridge.MirrorRecord"> & {
    * @generated from field: bool failed = 5;
    */
   failed: boolean;
+
+  /**
+   * when the bridge counted it
+   *
+   * @generated from field: uint64 counted_ms = 6;
+   */
+  countedMs: bigint;
 };
 
 /**
@@ -421,4 +428,32 @@ export type DeleteRecord = Message<"xcore.bridge.DeleteRecord"> & {
  */
 export const DeleteRecordSchema: GenMessage<DeleteRecord> = /*@__PURE__*/
   messageDesc(file_records, 5);
+
+/**
+ * Hashed keys of a shard that were not used yet.
+ *
+ * @generated from message xcore.bridge.StockRecord
+ */
+export type StockRecord = Message<"xcore.bridge.StockRecord"> & {
+  /**
+   * peer id
+   *
+   * @generated from field: string minter = 1;
+   */
+  minter: string;
+
+  /**
+   * 48 bytes each: challenge (16), commitment (32)
+   *
+   * @generated from field: bytes keys = 2;
+   */
+  keys: Uint8Array;
+};
+
+/**
+ * Describes the message xcore.bridge.StockRecord.
+ * Use `create(StockRecordSchema)` to create a new message.
+ */
+export const StockRecordSchema: GenMessage<StockRecord> = /*@__PURE__*/
+  messageDesc(file_records, 6);
 

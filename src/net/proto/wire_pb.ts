@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file wire.proto.
  */
 export const file_wire: GenFile = /*@__PURE__*/
-  fileDesc("Cgp3aXJlLnByb3RvEgp4Y29yZS53aXJlIpIBCgVPcmRlchIOCgZzZXJpYWwYASABKAwSEQoJb3BlcmF0aW9uGAIgASgJEhAKCHNoYXJkX2lkGAMgASgMEhIKCnNpemVfYnl0ZXMYBCABKA0SDgoGY2xpZW50GAUgASgJEgwKBGhvc3QYBiABKAkSDgoGdm9sdW1lGAcgASgMEhIKCmV4cGlyZXNfbXMYCCABKAQibgoHUmVjZWlwdBIOCgZzZXJpYWwYASABKAwSEAoIc2hhcmRfaWQYAiABKAwSEgoKc2l6ZV9ieXRlcxgDIAEoDRIMCgRob3N0GAQgASgJEg4KBmNsaWVudBgFIAEoCRIPCgd0aW1lX21zGAYgASgEIikKBlNpZ25lZBIMCgRib2R5GAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDCIoCgdGYWlsdXJlEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCSKiBQoNQnJpZGdlUmVxdWVzdBIKCgJpZBgBIAEoDRIwCgxhdXRoZW50aWNhdGUYAiABKAsyGC54Y29yZS53aXJlLkF1dGhlbnRpY2F0ZUgAEigKCGFubm91bmNlGAMgASgLMhQueGNvcmUud2lyZS5Bbm5vdW5jZUgAEiIKBXBsYWNlGAQgASgLMhEueGNvcmUud2lyZS5QbGFjZUgAEiYKB2NvbmZpcm0YBSABKAsyEy54Y29yZS53aXJlLkNvbmZpcm1IABIkCgZsb2NhdGUYBiABKAsyEi54Y29yZS53aXJlLkxvY2F0ZUgAEiQKBnJlcG9ydBgHIAEoCzISLnhjb3JlLndpcmUuUmVwb3J0SAASJAoGYXBwZW5kGAggASgLMhIueGNvcmUud2lyZS5BcHBlbmRIABInCghyZWFkX2xvZxgJIAEoCzITLnhjb3JlLndpcmUuUmVhZExvZ0gAEjEKDWFjcXVpcmVfbGVhc2UYCiABKAsyGC54Y29yZS53aXJlLkFjcXVpcmVMZWFzZUgAEi0KC3JlbmV3X2xlYXNlGAsgASgLMhYueGNvcmUud2lyZS5SZW5ld0xlYXNlSAASMQoNcmVsZWFzZV9sZWFzZRgMIAEoCzIYLnhjb3JlLndpcmUuUmVsZWFzZUxlYXNlSAASIgoFc3BhY2UYDSABKAsyES54Y29yZS53aXJlLlNwYWNlSAASIgoFd2F0Y2gYDiABKAsyES54Y29yZS53aXJlLldhdGNoSAASMQoNcmVnaXN0ZXJfaG9zdBgUIAEoCzIYLnhjb3JlLndpcmUuUmVnaXN0ZXJIb3N0SAASKgoJaGVhcnRiZWF0GBUgASgLMhUueGNvcmUud2lyZS5IZWFydGJlYXRIAEIGCgRib2R5IvMDCg5CcmlkZ2VSZXNwb25zZRIKCgJpZBgBIAEoDRImCgdmYWlsdXJlGAIgASgLMhMueGNvcmUud2lyZS5GYWlsdXJlSAASIAoEZG9uZRgDIAEoCzIQLnhjb3JlLndpcmUuRG9uZUgAEiQKBnBvbGljeRgEIAEoCzISLnhjb3JlLndpcmUuUG9saWN5SAASLAoKcGxhY2VtZW50cxgFIAEoCzIWLnhjb3JlLndpcmUuUGxhY2VtZW50c0gAEioKCWNvbmZpcm1lZBgGIAEoCzIVLnhjb3JlLndpcmUuQ29uZmlybWVkSAASKgoJbG9jYXRpb25zGAcgASgLMhUueGNvcmUud2lyZS5Mb2NhdGlvbnNIABIgCgRoZWFkGAggASgLMhAueGNvcmUud2lyZS5IZWFkSAASLQoLbG9nX2VudHJpZXMYCSABKAsyFi54Y29yZS53aXJlLkxvZ0VudHJpZXNIABIiCgVsZWFzZRgKIAEoCzIRLnhjb3JlLndpcmUuTGVhc2VIABIrCgpzcGFjZV9pbmZvGAsgASgLMhUueGNvcmUud2lyZS5TcGFjZUluZm9IABI1Cg9oZWFydGJlYXRfcmVwbHkYFSABKAsyGi54Y29yZS53aXJlLkhlYXJ0YmVhdFJlcGx5SABCBgoEYm9keSIGCgREb25lIkUKDEF1dGhlbnRpY2F0ZRIOCgZ2b2x1bWUYASABKAwSEgoKZXhwaXJlc19tcxgCIAEoBBIRCglzaWduYXR1cmUYAyABKAwiHgoIQW5ub3VuY2USEgoKc2l6ZV9ieXRlcxgBIAEoBCJYCgZQb2xpY3kSGAoQc2hhcmRfc2l6ZV9ieXRlcxgBIAEoDRIPCgdtaXJyb3JzGAIgASgNEhQKDG1pbl9yZWNlaXB0cxgDIAEoDRINCgVob3N0cxgEIAEoDSJECgVQbGFjZRIkCgZzaGFyZHMYASADKAsyFC54Y29yZS53aXJlLlNoYXJkUmVmEhUKDWV4Y2x1ZGVfaG9zdHMYAiADKAkiMAoIU2hhcmRSZWYSEAoIc2hhcmRfaWQYASABKAwSEgoKc2l6ZV9ieXRlcxgCIAEoDSJbCgpQbGFjZW1lbnRzEiIKBnBvbGljeRgBIAEoCzISLnhjb3JlLndpcmUuUG9saWN5EikKCnBsYWNlbWVudHMYAiADKAsyFS54Y29yZS53aXJlLlBsYWNlbWVudCJUCglQbGFjZW1lbnQSEAoIc2hhcmRfaWQYASABKAwSIwoHdGFyZ2V0cxgCIAMoCzISLnhjb3JlLndpcmUuVGFyZ2V0EhAKCHJlY2VpcHRzGAMgASgNIkwKBlRhcmdldBIMCgRob3N0GAEgASgJEhEKCWFkZHJlc3NlcxgCIAMoCRIhCgVvcmRlchgDIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkIlgKB0NvbmZpcm0SJAoIcmVjZWlwdHMYASADKAsyEi54Y29yZS53aXJlLlNpZ25lZBInCgl0cmFuc2ZlcnMYAiADKAsyFC54Y29yZS53aXJlLlRyYW5zZmVyIlEKCFRyYW5zZmVyEgwKBGhvc3QYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoBBITCgtkdXJhdGlvbl9tcxgDIAEoDRIOCgZ1cGxvYWQYBCABKAgiNgoJQ29uZmlybWVkEikKBnNoYXJkcxgBIAMoCzIZLnhjb3JlLndpcmUuU2hhcmRTdGFuZGluZyJDCg1TaGFyZFN0YW5kaW5nEhAKCHNoYXJkX2lkGAEgASgMEg8KB21pcnJvcnMYAiABKA0SDwoHZHVyYWJsZRgDIAEoCCIbCgZMb2NhdGUSEQoJc2hhcmRfaWRzGAEgAygMIjQKCUxvY2F0aW9ucxInCglsb2NhdGlvbnMYASADKAsyFC54Y29yZS53aXJlLkxvY2F0aW9uIkEKCExvY2F0aW9uEhAKCHNoYXJkX2lkGAEgASgMEiMKB21pcnJvcnMYAiADKAsyEi54Y29yZS53aXJlLlRhcmdldCI2CgZSZXBvcnQSDAoEaG9zdBgBIAEoCRIQCghzaGFyZF9pZBgCIAEoDBIMCgRjb2RlGAMgASgJIoQCCgtFbnRyeUhlYWRlchIPCgd2ZXJzaW9uGAEgASgNEg4KBnZvbHVtZRgCIAEoDBILCgNzZXEYAyABKAQSEQoJcHJldl9oYXNoGAQgASgMEg0KBWVwb2NoGAUgASgEEg4KBmRldmljZRgGIAEoCRIRCglib2R5X2hhc2gYByABKAwSFwoPYm9keV9zaXplX2J5dGVzGAggASgNEioKDHNoYXJkc19hZGRlZBgJIAMoCzIULnhjb3JlLndpcmUuU2hhcmRSZWYSFAoMc2hhcmRzX2ZyZWVkGAogAygMEg8KB3RpbWVfbXMYCyABKAQSFgoOY2hlY2twb2ludF9zZXEYDCABKAQiOwoITG9nRW50cnkSDgoGaGVhZGVyGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDBIMCgRib2R5GAMgASgMIi0KBkFwcGVuZBIjCgVlbnRyeRgBIAEoCzIULnhjb3JlLndpcmUuTG9nRW50cnkiRAoHUmVhZExvZxIQCghmcm9tX3NlcRgBIAEoBBIRCgltYXhfYnl0ZXMYAiABKA0SFAoMaGVhZGVyc19vbmx5GAMgASgIIlMKCkxvZ0VudHJpZXMSJQoHZW50cmllcxgBIAMoCzIULnhjb3JlLndpcmUuTG9nRW50cnkSHgoEaGVhZBgCIAEoCzIQLnhjb3JlLndpcmUuSGVhZCI/CgRIZWFkEgsKA3NlcRgBIAEoBBIMCgRoYXNoGAIgASgMEhwKFGNoZWNrcG9pbnRfZW50cnlfc2VxGAMgASgEIgcKBVdhdGNoIiEKDEFjcXVpcmVMZWFzZRIRCgl0YWtlX292ZXIYASABKAgiGwoKUmVuZXdMZWFzZRINCgVlcG9jaBgBIAEoBCIdCgxSZWxlYXNlTGVhc2USDQoFZXBvY2gYASABKAQiSwoFTGVhc2USDAoEaGVsZBgBIAEoCBINCgVlcG9jaBgCIAEoBBIOCgZob2xkZXIYAyABKAkSFQoNZXhwaXJlc19pbl9tcxgEIAEoBCIHCgVTcGFjZSKGAQoJU3BhY2VJbmZvEhMKC3F1b3RhX2J5dGVzGAEgASgEEhIKCnVzZWRfYnl0ZXMYAiABKAQSGgoSbmV0d29ya19mcmVlX2J5dGVzGAMgASgEEg8KB21pcnJvcnMYBCABKA0SIwoFaG9zdHMYBSADKAsyFC54Y29yZS53aXJlLkhvc3RJbmZvIn8KCEhvc3RJbmZvEgwKBGhvc3QYASABKAkSDgoGb25saW5lGAIgASgIEhQKDGxhc3Rfc2Vlbl9tcxgDIAEoBBIWCg5jYXBhY2l0eV9ieXRlcxgEIAEoBBISCgp1c2VkX2J5dGVzGAUgASgEEhMKC3JlbGlhYmlsaXR5GAYgASgBIl4KDFJlZ2lzdGVySG9zdBIRCglhZGRyZXNzZXMYASADKAkSFgoOY2FwYWNpdHlfYnl0ZXMYAiABKAQSEgoKdXNlZF9ieXRlcxgDIAEoBBIPCgd2ZXJzaW9uGAQgASgJIp4BCglIZWFydGJlYXQSFgoOY2FwYWNpdHlfYnl0ZXMYASABKAQSEgoKdXNlZF9ieXRlcxgCIAEoBBISCgpmcmVlX2J5dGVzGAMgASgEEg8KB2RlbGV0ZWQYBCADKAwSEQoJdHJhbnNmZXJzGAUgASgNEg4KBnBhdXNlZBgGIAEoCBIPCgdleGl0aW5nGAcgASgIEgwKBGxvc3QYCCADKAwicgoOSGVhcnRiZWF0UmVwbHkSIwoHZGVsZXRlcxgBIAMoCzISLnhjb3JlLndpcmUuU2lnbmVkEhMKC2ludGVydmFsX21zGAIgASgNEiYKCHN0YW5kaW5nGAMgASgLMhQueGNvcmUud2lyZS5TdGFuZGluZyLJAQoIU3RhbmRpbmcSDQoFc3RhdGUYASABKAkSDgoGcmVhc29uGAIgASgJEg4KBnNoYXJkcxgDIAEoBBITCgtzaGFyZF9ieXRlcxgEIAEoBBIVCg1hdWRpdHNfcGFzc2VkGAUgASgEEhUKDWF1ZGl0c19mYWlsZWQYBiABKAQSEwoLYXVkaXRfc2NvcmUYByABKAESDgoGdXB0aW1lGAggASgBEhMKC3JlbGlhYmlsaXR5GAkgASgBEhEKCW1heV9sZWF2ZRgKIAEoCCK0AQoLSG9zdFJlcXVlc3QSIgoFc3RvcmUYASABKAsyES54Y29yZS53aXJlLlN0b3JlSAASKAoIcmV0cmlldmUYAiABKAsyFC54Y29yZS53aXJlLlJldHJpZXZlSAASIAoEY29weRgDIAEoCzIQLnhjb3JlLndpcmUuQ29weUgAEi0KC2xpc3Rfc2hhcmRzGAQgASgLMhYueGNvcmUud2lyZS5MaXN0U2hhcmRzSABCBgoEYm9keSLhAQoMSG9zdFJlc3BvbnNlEiYKB2ZhaWx1cmUYASABKAsyEy54Y29yZS53aXJlLkZhaWx1cmVIABIiCgVyZWFkeRgCIAEoCzIRLnhjb3JlLndpcmUuUmVhZHlIABIkCgZzdG9yZWQYAyABKAsyEi54Y29yZS53aXJlLlN0b3JlZEgAEioKCXJldHJpZXZlZBgEIAEoCzIVLnhjb3JlLndpcmUuUmV0cmlldmVkSAASKwoKc2hhcmRfcGFnZRgFIAEoCzIVLnhjb3JlLndpcmUuU2hhcmRQYWdlSABCBgoEYm9keSIqCgVTdG9yZRIhCgVvcmRlchgBIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkIh0KBVJlYWR5EhQKDGFscmVhZHlfaGVsZBgBIAEoCCItCgZTdG9yZWQSIwoHcmVjZWlwdBgBIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkIlUKCFJldHJpZXZlEiEKBW9yZGVyGAEgASgLMhIueGNvcmUud2lyZS5TaWduZWQSEgoKZmlyc3RfbGVhZhgCIAEoDRISCgpsZWFmX2NvdW50GAMgASgNIi4KCVJldHJpZXZlZBISCgpkYXRhX2J5dGVzGAEgASgNEg0KBXByb29mGAIgAygMImAKBENvcHkSIQoFb3JkZXIYASABKAsyEi54Y29yZS53aXJlLlNpZ25lZBIiCgZzb3VyY2UYAiABKAsyEi54Y29yZS53aXJlLlNpZ25lZBIRCglhZGRyZXNzZXMYAyADKAkiKgoKTGlzdFNoYXJkcxINCgVhZnRlchgBIAEoDBINCgVsaW1pdBgCIAEoDSIsCglTaGFyZFBhZ2USEQoJc2hhcmRfaWRzGAEgAygMEgwKBGxhc3QYAiABKAhiBnByb3RvMw");
+  fileDesc("Cgp3aXJlLnByb3RvEgp4Y29yZS53aXJlIpIBCgVPcmRlchIOCgZzZXJpYWwYASABKAwSEQoJb3BlcmF0aW9uGAIgASgJEhAKCHNoYXJkX2lkGAMgASgMEhIKCnNpemVfYnl0ZXMYBCABKA0SDgoGY2xpZW50GAUgASgJEgwKBGhvc3QYBiABKAkSDgoGdm9sdW1lGAcgASgMEhIKCmV4cGlyZXNfbXMYCCABKAQibgoHUmVjZWlwdBIOCgZzZXJpYWwYASABKAwSEAoIc2hhcmRfaWQYAiABKAwSEgoKc2l6ZV9ieXRlcxgDIAEoDRIMCgRob3N0GAQgASgJEg4KBmNsaWVudBgFIAEoCRIPCgd0aW1lX21zGAYgASgEImUKCEtleVN0b2NrEhAKCHNoYXJkX2lkGAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0SDgoGbWludGVyGAMgASgJEiMKBGtleXMYBCADKAsyFS54Y29yZS53aXJlLkhhc2hlZEtleSIyCglIYXNoZWRLZXkSEQoJY2hhbGxlbmdlGAEgASgMEhIKCmNvbW1pdG1lbnQYAiABKAwiKQoGU2lnbmVkEgwKBGJvZHkYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMIigKB0ZhaWx1cmUSDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJIs0FCg1CcmlkZ2VSZXF1ZXN0EgoKAmlkGAEgASgNEjAKDGF1dGhlbnRpY2F0ZRgCIAEoCzIYLnhjb3JlLndpcmUuQXV0aGVudGljYXRlSAASKAoIYW5ub3VuY2UYAyABKAsyFC54Y29yZS53aXJlLkFubm91bmNlSAASIgoFcGxhY2UYBCABKAsyES54Y29yZS53aXJlLlBsYWNlSAASJgoHY29uZmlybRgFIAEoCzITLnhjb3JlLndpcmUuQ29uZmlybUgAEiQKBmxvY2F0ZRgGIAEoCzISLnhjb3JlLndpcmUuTG9jYXRlSAASJAoGcmVwb3J0GAcgASgLMhIueGNvcmUud2lyZS5SZXBvcnRIABIkCgZhcHBlbmQYCCABKAsyEi54Y29yZS53aXJlLkFwcGVuZEgAEicKCHJlYWRfbG9nGAkgASgLMhMueGNvcmUud2lyZS5SZWFkTG9nSAASMQoNYWNxdWlyZV9sZWFzZRgKIAEoCzIYLnhjb3JlLndpcmUuQWNxdWlyZUxlYXNlSAASLQoLcmVuZXdfbGVhc2UYCyABKAsyFi54Y29yZS53aXJlLlJlbmV3TGVhc2VIABIxCg1yZWxlYXNlX2xlYXNlGAwgASgLMhgueGNvcmUud2lyZS5SZWxlYXNlTGVhc2VIABIiCgVzcGFjZRgNIAEoCzIRLnhjb3JlLndpcmUuU3BhY2VIABIiCgV3YXRjaBgOIAEoCzIRLnhjb3JlLndpcmUuV2F0Y2hIABIpCgloYW5kX292ZXIYDyABKAsyFC54Y29yZS53aXJlLkhhbmRPdmVySAASMQoNcmVnaXN0ZXJfaG9zdBgUIAEoCzIYLnhjb3JlLndpcmUuUmVnaXN0ZXJIb3N0SAASKgoJaGVhcnRiZWF0GBUgASgLMhUueGNvcmUud2lyZS5IZWFydGJlYXRIAEIGCgRib2R5IvMDCg5CcmlkZ2VSZXNwb25zZRIKCgJpZBgBIAEoDRImCgdmYWlsdXJlGAIgASgLMhMueGNvcmUud2lyZS5GYWlsdXJlSAASIAoEZG9uZRgDIAEoCzIQLnhjb3JlLndpcmUuRG9uZUgAEiQKBnBvbGljeRgEIAEoCzISLnhjb3JlLndpcmUuUG9saWN5SAASLAoKcGxhY2VtZW50cxgFIAEoCzIWLnhjb3JlLndpcmUuUGxhY2VtZW50c0gAEioKCWNvbmZpcm1lZBgGIAEoCzIVLnhjb3JlLndpcmUuQ29uZmlybWVkSAASKgoJbG9jYXRpb25zGAcgASgLMhUueGNvcmUud2lyZS5Mb2NhdGlvbnNIABIgCgRoZWFkGAggASgLMhAueGNvcmUud2lyZS5IZWFkSAASLQoLbG9nX2VudHJpZXMYCSABKAsyFi54Y29yZS53aXJlLkxvZ0VudHJpZXNIABIiCgVsZWFzZRgKIAEoCzIRLnhjb3JlLndpcmUuTGVhc2VIABIrCgpzcGFjZV9pbmZvGAsgASgLMhUueGNvcmUud2lyZS5TcGFjZUluZm9IABI1Cg9oZWFydGJlYXRfcmVwbHkYFSABKAsyGi54Y29yZS53aXJlLkhlYXJ0YmVhdFJlcGx5SABCBgoEYm9keSIGCgREb25lIkUKDEF1dGhlbnRpY2F0ZRIOCgZ2b2x1bWUYASABKAwSEgoKZXhwaXJlc19tcxgCIAEoBBIRCglzaWduYXR1cmUYAyABKAwiHgoIQW5ub3VuY2USEgoKc2l6ZV9ieXRlcxgBIAEoBCJYCgZQb2xpY3kSGAoQc2hhcmRfc2l6ZV9ieXRlcxgBIAEoDRIPCgdtaXJyb3JzGAIgASgNEhQKDG1pbl9yZWNlaXB0cxgDIAEoDRINCgVob3N0cxgEIAEoDSJECgVQbGFjZRIkCgZzaGFyZHMYASADKAsyFC54Y29yZS53aXJlLlNoYXJkUmVmEhUKDWV4Y2x1ZGVfaG9zdHMYAiADKAkiMAoIU2hhcmRSZWYSEAoIc2hhcmRfaWQYASABKAwSEgoKc2l6ZV9ieXRlcxgCIAEoDSJbCgpQbGFjZW1lbnRzEiIKBnBvbGljeRgBIAEoCzISLnhjb3JlLndpcmUuUG9saWN5EikKCnBsYWNlbWVudHMYAiADKAsyFS54Y29yZS53aXJlLlBsYWNlbWVudCJUCglQbGFjZW1lbnQSEAoIc2hhcmRfaWQYASABKAwSIwoHdGFyZ2V0cxgCIAMoCzISLnhjb3JlLndpcmUuVGFyZ2V0EhAKCHJlY2VpcHRzGAMgASgNIkwKBlRhcmdldBIMCgRob3N0GAEgASgJEhEKCWFkZHJlc3NlcxgCIAMoCRIhCgVvcmRlchgDIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkIlgKB0NvbmZpcm0SJAoIcmVjZWlwdHMYASADKAsyEi54Y29yZS53aXJlLlNpZ25lZBInCgl0cmFuc2ZlcnMYAiADKAsyFC54Y29yZS53aXJlLlRyYW5zZmVyIlEKCFRyYW5zZmVyEgwKBGhvc3QYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoBBITCgtkdXJhdGlvbl9tcxgDIAEoDRIOCgZ1cGxvYWQYBCABKAgiNgoJQ29uZmlybWVkEikKBnNoYXJkcxgBIAMoCzIZLnhjb3JlLndpcmUuU2hhcmRTdGFuZGluZyJDCg1TaGFyZFN0YW5kaW5nEhAKCHNoYXJkX2lkGAEgASgMEg8KB21pcnJvcnMYAiABKA0SDwoHZHVyYWJsZRgDIAEoCCIbCgZMb2NhdGUSEQoJc2hhcmRfaWRzGAEgAygMIjQKCUxvY2F0aW9ucxInCglsb2NhdGlvbnMYASADKAsyFC54Y29yZS53aXJlLkxvY2F0aW9uIlYKCExvY2F0aW9uEhAKCHNoYXJkX2lkGAEgASgMEiMKB21pcnJvcnMYAiADKAsyEi54Y29yZS53aXJlLlRhcmdldBITCgtrZXlzX3dhbnRlZBgDIAEoDSIuCghIYW5kT3ZlchIiCgZzdG9ja3MYASADKAsyEi54Y29yZS53aXJlLlNpZ25lZCI2CgZSZXBvcnQSDAoEaG9zdBgBIAEoCRIQCghzaGFyZF9pZBgCIAEoDBIMCgRjb2RlGAMgASgJIoQCCgtFbnRyeUhlYWRlchIPCgd2ZXJzaW9uGAEgASgNEg4KBnZvbHVtZRgCIAEoDBILCgNzZXEYAyABKAQSEQoJcHJldl9oYXNoGAQgASgMEg0KBWVwb2NoGAUgASgEEg4KBmRldmljZRgGIAEoCRIRCglib2R5X2hhc2gYByABKAwSFwoPYm9keV9zaXplX2J5dGVzGAggASgNEioKDHNoYXJkc19hZGRlZBgJIAMoCzIULnhjb3JlLndpcmUuU2hhcmRSZWYSFAoMc2hhcmRzX2ZyZWVkGAogAygMEg8KB3RpbWVfbXMYCyABKAQSFgoOY2hlY2twb2ludF9zZXEYDCABKAQiOwoITG9nRW50cnkSDgoGaGVhZGVyGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDBIMCgRib2R5GAMgASgMIi0KBkFwcGVuZBIjCgVlbnRyeRgBIAEoCzIULnhjb3JlLndpcmUuTG9nRW50cnkiRAoHUmVhZExvZxIQCghmcm9tX3NlcRgBIAEoBBIRCgltYXhfYnl0ZXMYAiABKA0SFAoMaGVhZGVyc19vbmx5GAMgASgIIlMKCkxvZ0VudHJpZXMSJQoHZW50cmllcxgBIAMoCzIULnhjb3JlLndpcmUuTG9nRW50cnkSHgoEaGVhZBgCIAEoCzIQLnhjb3JlLndpcmUuSGVhZCI/CgRIZWFkEgsKA3NlcRgBIAEoBBIMCgRoYXNoGAIgASgMEhwKFGNoZWNrcG9pbnRfZW50cnlfc2VxGAMgASgEIgcKBVdhdGNoIiEKDEFjcXVpcmVMZWFzZRIRCgl0YWtlX292ZXIYASABKAgiGwoKUmVuZXdMZWFzZRINCgVlcG9jaBgBIAEoBCIdCgxSZWxlYXNlTGVhc2USDQoFZXBvY2gYASABKAQiSwoFTGVhc2USDAoEaGVsZBgBIAEoCBINCgVlcG9jaBgCIAEoBBIOCgZob2xkZXIYAyABKAkSFQoNZXhwaXJlc19pbl9tcxgEIAEoBCIHCgVTcGFjZSKGAQoJU3BhY2VJbmZvEhMKC3F1b3RhX2J5dGVzGAEgASgEEhIKCnVzZWRfYnl0ZXMYAiABKAQSGgoSbmV0d29ya19mcmVlX2J5dGVzGAMgASgEEg8KB21pcnJvcnMYBCABKA0SIwoFaG9zdHMYBSADKAsyFC54Y29yZS53aXJlLkhvc3RJbmZvIn8KCEhvc3RJbmZvEgwKBGhvc3QYASABKAkSDgoGb25saW5lGAIgASgIEhQKDGxhc3Rfc2Vlbl9tcxgDIAEoBBIWCg5jYXBhY2l0eV9ieXRlcxgEIAEoBBISCgp1c2VkX2J5dGVzGAUgASgEEhMKC3JlbGlhYmlsaXR5GAYgASgBIl4KDFJlZ2lzdGVySG9zdBIRCglhZGRyZXNzZXMYASADKAkSFgoOY2FwYWNpdHlfYnl0ZXMYAiABKAQSEgoKdXNlZF9ieXRlcxgDIAEoBBIPCgd2ZXJzaW9uGAQgASgJIp4BCglIZWFydGJlYXQSFgoOY2FwYWNpdHlfYnl0ZXMYASABKAQSEgoKdXNlZF9ieXRlcxgCIAEoBBISCgpmcmVlX2J5dGVzGAMgASgEEg8KB2RlbGV0ZWQYBCADKAwSEQoJdHJhbnNmZXJzGAUgASgNEg4KBnBhdXNlZBgGIAEoCBIPCgdleGl0aW5nGAcgASgIEgwKBGxvc3QYCCADKAwicgoOSGVhcnRiZWF0UmVwbHkSIwoHZGVsZXRlcxgBIAMoCzISLnhjb3JlLndpcmUuU2lnbmVkEhMKC2ludGVydmFsX21zGAIgASgNEiYKCHN0YW5kaW5nGAMgASgLMhQueGNvcmUud2lyZS5TdGFuZGluZyLJAQoIU3RhbmRpbmcSDQoFc3RhdGUYASABKAkSDgoGcmVhc29uGAIgASgJEg4KBnNoYXJkcxgDIAEoBBITCgtzaGFyZF9ieXRlcxgEIAEoBBIVCg1hdWRpdHNfcGFzc2VkGAUgASgEEhUKDWF1ZGl0c19mYWlsZWQYBiABKAQSEwoLYXVkaXRfc2NvcmUYByABKAESDgoGdXB0aW1lGAggASgBEhMKC3JlbGlhYmlsaXR5GAkgASgBEhEKCW1heV9sZWF2ZRgKIAEoCCKLAgoLSG9zdFJlcXVlc3QSIgoFc3RvcmUYASABKAsyES54Y29yZS53aXJlLlN0b3JlSAASKAoIcmV0cmlldmUYAiABKAsyFC54Y29yZS53aXJlLlJldHJpZXZlSAASIAoEY29weRgDIAEoCzIQLnhjb3JlLndpcmUuQ29weUgAEi0KC2xpc3Rfc2hhcmRzGAQgASgLMhYueGNvcmUud2lyZS5MaXN0U2hhcmRzSAASIgoFcHJvdmUYBSABKAsyES54Y29yZS53aXJlLlByb3ZlSAASMQoNZmluZF9kZWxldGlvbhgGIAEoCzIYLnhjb3JlLndpcmUuRmluZERlbGV0aW9uSABCBgoEYm9keSKxAgoMSG9zdFJlc3BvbnNlEiYKB2ZhaWx1cmUYASABKAsyEy54Y29yZS53aXJlLkZhaWx1cmVIABIiCgVyZWFkeRgCIAEoCzIRLnhjb3JlLndpcmUuUmVhZHlIABIkCgZzdG9yZWQYAyABKAsyEi54Y29yZS53aXJlLlN0b3JlZEgAEioKCXJldHJpZXZlZBgEIAEoCzIVLnhjb3JlLndpcmUuUmV0cmlldmVkSAASKwoKc2hhcmRfcGFnZRgFIAEoCzIVLnhjb3JlLndpcmUuU2hhcmRQYWdlSAASJAoGcHJvdmVkGAYgASgLMhIueGNvcmUud2lyZS5Qcm92ZWRIABIoCghkZWxldGlvbhgHIAEoCzIULnhjb3JlLndpcmUuRGVsZXRpb25IAEIGCgRib2R5IioKBVN0b3JlEiEKBW9yZGVyGAEgASgLMhIueGNvcmUud2lyZS5TaWduZWQiHQoFUmVhZHkSFAoMYWxyZWFkeV9oZWxkGAEgASgIIk8KBlN0b3JlZBIjCgdyZWNlaXB0GAEgASgLMhIueGNvcmUud2lyZS5TaWduZWQSIAoEa2V5cxgCIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkIlUKCFJldHJpZXZlEiEKBW9yZGVyGAEgASgLMhIueGNvcmUud2lyZS5TaWduZWQSEgoKZmlyc3RfbGVhZhgCIAEoDRISCgpsZWFmX2NvdW50GAMgASgNIi4KCVJldHJpZXZlZBISCgpkYXRhX2J5dGVzGAEgASgNEg0KBXByb29mGAIgAygMInUKBENvcHkSIQoFb3JkZXIYASABKAsyEi54Y29yZS53aXJlLlNpZ25lZBIiCgZzb3VyY2UYAiABKAsyEi54Y29yZS53aXJlLlNpZ25lZBIRCglhZGRyZXNzZXMYAyADKAkSEwoLa2V5c193YW50ZWQYBCABKA0iKgoKTGlzdFNoYXJkcxINCgVhZnRlchgBIAEoDBINCgVsaW1pdBgCIAEoDSIsCglTaGFyZFBhZ2USEQoJc2hhcmRfaWRzGAEgAygMEgwKBGxhc3QYAiABKAgiPQoFUHJvdmUSIQoFb3JkZXIYASABKAsyEi54Y29yZS53aXJlLlNpZ25lZBIRCgljaGFsbGVuZ2UYAiABKAwiGAoGUHJvdmVkEg4KBmFuc3dlchgBIAEoDCIgCgxGaW5kRGVsZXRpb24SEAoIc2hhcmRfaWQYASABKAwiLQoIRGVsZXRpb24SIQoFb3JkZXIYASABKAsyEi54Y29yZS53aXJlLlNpZ25lZGIGcHJvdG8z");
 
 /**
  * The bridge's permission for one transfer. Signed bytes: "xcore/order/1" NUL, then this message.
@@ -127,11 +127,75 @@ export const ReceiptSchema: GenMessage<Receipt> = /*@__PURE__*/
   messageDesc(file_wire, 1);
 
 /**
+ * Questions for a shard, from a party that has verified all of it. Signed bytes: "xcore/keys/1" NUL, then this message.
+ *
+ * @generated from message xcore.wire.KeyStock
+ */
+export type KeyStock = Message<"xcore.wire.KeyStock"> & {
+  /**
+   * @generated from field: bytes shard_id = 1;
+   */
+  shardId: Uint8Array;
+
+  /**
+   * @generated from field: uint32 size_bytes = 2;
+   */
+  sizeBytes: number;
+
+  /**
+   * peer id of that party
+   *
+   * @generated from field: string minter = 3;
+   */
+  minter: string;
+
+  /**
+   * 1 to 8
+   *
+   * @generated from field: repeated xcore.wire.HashedKey keys = 4;
+   */
+  keys: HashedKey[];
+};
+
+/**
+ * Describes the message xcore.wire.KeyStock.
+ * Use `create(KeyStockSchema)` to create a new message.
+ */
+export const KeyStockSchema: GenMessage<KeyStock> = /*@__PURE__*/
+  messageDesc(file_wire, 2);
+
+/**
+ * @generated from message xcore.wire.HashedKey
+ */
+export type HashedKey = Message<"xcore.wire.HashedKey"> & {
+  /**
+   * 16 random bytes
+   *
+   * @generated from field: bytes challenge = 1;
+   */
+  challenge: Uint8Array;
+
+  /**
+   * SHA-256 of the answer
+   *
+   * @generated from field: bytes commitment = 2;
+   */
+  commitment: Uint8Array;
+};
+
+/**
+ * Describes the message xcore.wire.HashedKey.
+ * Use `create(HashedKeySchema)` to create a new message.
+ */
+export const HashedKeySchema: GenMessage<HashedKey> = /*@__PURE__*/
+  messageDesc(file_wire, 3);
+
+/**
  * @generated from message xcore.wire.Signed
  */
 export type Signed = Message<"xcore.wire.Signed"> & {
   /**
-   * encoded Order or Receipt
+   * encoded Order, Receipt or KeyStock
    *
    * @generated from field: bytes body = 1;
    */
@@ -150,7 +214,7 @@ export type Signed = Message<"xcore.wire.Signed"> & {
  * Use `create(SignedSchema)` to create a new message.
  */
 export const SignedSchema: GenMessage<Signed> = /*@__PURE__*/
-  messageDesc(file_wire, 2);
+  messageDesc(file_wire, 4);
 
 /**
  * @generated from message xcore.wire.Failure
@@ -174,7 +238,7 @@ export type Failure = Message<"xcore.wire.Failure"> & {
  * Use `create(FailureSchema)` to create a new message.
  */
 export const FailureSchema: GenMessage<Failure> = /*@__PURE__*/
-  messageDesc(file_wire, 3);
+  messageDesc(file_wire, 5);
 
 /**
  * @generated from message xcore.wire.BridgeRequest
@@ -270,6 +334,12 @@ export type BridgeRequest = Message<"xcore.wire.BridgeRequest"> & {
     case: "watch";
   } | {
     /**
+     * @generated from field: xcore.wire.HandOver hand_over = 15;
+     */
+    value: HandOver;
+    case: "handOver";
+  } | {
+    /**
      * @generated from field: xcore.wire.RegisterHost register_host = 20;
      */
     value: RegisterHost;
@@ -288,7 +358,7 @@ export type BridgeRequest = Message<"xcore.wire.BridgeRequest"> & {
  * Use `create(BridgeRequestSchema)` to create a new message.
  */
 export const BridgeRequestSchema: GenMessage<BridgeRequest> = /*@__PURE__*/
-  messageDesc(file_wire, 4);
+  messageDesc(file_wire, 6);
 
 /**
  * @generated from message xcore.wire.BridgeResponse
@@ -378,7 +448,7 @@ export type BridgeResponse = Message<"xcore.wire.BridgeResponse"> & {
  * Use `create(BridgeResponseSchema)` to create a new message.
  */
 export const BridgeResponseSchema: GenMessage<BridgeResponse> = /*@__PURE__*/
-  messageDesc(file_wire, 5);
+  messageDesc(file_wire, 7);
 
 /**
  * @generated from message xcore.wire.Done
@@ -391,7 +461,7 @@ export type Done = Message<"xcore.wire.Done"> & {
  * Use `create(DoneSchema)` to create a new message.
  */
 export const DoneSchema: GenMessage<Done> = /*@__PURE__*/
-  messageDesc(file_wire, 6);
+  messageDesc(file_wire, 8);
 
 /**
  * Proves the owner on this connection. Signed bytes: "xcore/authenticate/1" NUL, bridge peer id,
@@ -423,7 +493,7 @@ export type Authenticate = Message<"xcore.wire.Authenticate"> & {
  * Use `create(AuthenticateSchema)` to create a new message.
  */
 export const AuthenticateSchema: GenMessage<Authenticate> = /*@__PURE__*/
-  messageDesc(file_wire, 7);
+  messageDesc(file_wire, 9);
 
 /**
  * What the client is about to store; the bridge decides how.
@@ -442,7 +512,7 @@ export type Announce = Message<"xcore.wire.Announce"> & {
  * Use `create(AnnounceSchema)` to create a new message.
  */
 export const AnnounceSchema: GenMessage<Announce> = /*@__PURE__*/
-  messageDesc(file_wire, 8);
+  messageDesc(file_wire, 10);
 
 /**
  * @generated from message xcore.wire.Policy
@@ -482,7 +552,7 @@ export type Policy = Message<"xcore.wire.Policy"> & {
  * Use `create(PolicySchema)` to create a new message.
  */
 export const PolicySchema: GenMessage<Policy> = /*@__PURE__*/
-  messageDesc(file_wire, 9);
+  messageDesc(file_wire, 11);
 
 /**
  * @generated from message xcore.wire.Place
@@ -508,7 +578,7 @@ export type Place = Message<"xcore.wire.Place"> & {
  * Use `create(PlaceSchema)` to create a new message.
  */
 export const PlaceSchema: GenMessage<Place> = /*@__PURE__*/
-  messageDesc(file_wire, 10);
+  messageDesc(file_wire, 12);
 
 /**
  * @generated from message xcore.wire.ShardRef
@@ -530,7 +600,7 @@ export type ShardRef = Message<"xcore.wire.ShardRef"> & {
  * Use `create(ShardRefSchema)` to create a new message.
  */
 export const ShardRefSchema: GenMessage<ShardRef> = /*@__PURE__*/
-  messageDesc(file_wire, 11);
+  messageDesc(file_wire, 13);
 
 /**
  * @generated from message xcore.wire.Placements
@@ -554,7 +624,7 @@ export type Placements = Message<"xcore.wire.Placements"> & {
  * Use `create(PlacementsSchema)` to create a new message.
  */
 export const PlacementsSchema: GenMessage<Placements> = /*@__PURE__*/
-  messageDesc(file_wire, 12);
+  messageDesc(file_wire, 14);
 
 /**
  * @generated from message xcore.wire.Placement
@@ -585,7 +655,7 @@ export type Placement = Message<"xcore.wire.Placement"> & {
  * Use `create(PlacementSchema)` to create a new message.
  */
 export const PlacementSchema: GenMessage<Placement> = /*@__PURE__*/
-  messageDesc(file_wire, 13);
+  messageDesc(file_wire, 15);
 
 /**
  * @generated from message xcore.wire.Target
@@ -614,7 +684,7 @@ export type Target = Message<"xcore.wire.Target"> & {
  * Use `create(TargetSchema)` to create a new message.
  */
 export const TargetSchema: GenMessage<Target> = /*@__PURE__*/
-  messageDesc(file_wire, 14);
+  messageDesc(file_wire, 16);
 
 /**
  * @generated from message xcore.wire.Confirm
@@ -640,7 +710,7 @@ export type Confirm = Message<"xcore.wire.Confirm"> & {
  * Use `create(ConfirmSchema)` to create a new message.
  */
 export const ConfirmSchema: GenMessage<Confirm> = /*@__PURE__*/
-  messageDesc(file_wire, 15);
+  messageDesc(file_wire, 17);
 
 /**
  * @generated from message xcore.wire.Transfer
@@ -672,7 +742,7 @@ export type Transfer = Message<"xcore.wire.Transfer"> & {
  * Use `create(TransferSchema)` to create a new message.
  */
 export const TransferSchema: GenMessage<Transfer> = /*@__PURE__*/
-  messageDesc(file_wire, 16);
+  messageDesc(file_wire, 18);
 
 /**
  * @generated from message xcore.wire.Confirmed
@@ -691,7 +761,7 @@ export type Confirmed = Message<"xcore.wire.Confirmed"> & {
  * Use `create(ConfirmedSchema)` to create a new message.
  */
 export const ConfirmedSchema: GenMessage<Confirmed> = /*@__PURE__*/
-  messageDesc(file_wire, 17);
+  messageDesc(file_wire, 19);
 
 /**
  * @generated from message xcore.wire.ShardStanding
@@ -720,7 +790,7 @@ export type ShardStanding = Message<"xcore.wire.ShardStanding"> & {
  * Use `create(ShardStandingSchema)` to create a new message.
  */
 export const ShardStandingSchema: GenMessage<ShardStanding> = /*@__PURE__*/
-  messageDesc(file_wire, 18);
+  messageDesc(file_wire, 20);
 
 /**
  * @generated from message xcore.wire.Locate
@@ -739,7 +809,7 @@ export type Locate = Message<"xcore.wire.Locate"> & {
  * Use `create(LocateSchema)` to create a new message.
  */
 export const LocateSchema: GenMessage<Locate> = /*@__PURE__*/
-  messageDesc(file_wire, 19);
+  messageDesc(file_wire, 21);
 
 /**
  * @generated from message xcore.wire.Locations
@@ -758,7 +828,7 @@ export type Locations = Message<"xcore.wire.Locations"> & {
  * Use `create(LocationsSchema)` to create a new message.
  */
 export const LocationsSchema: GenMessage<Locations> = /*@__PURE__*/
-  messageDesc(file_wire, 20);
+  messageDesc(file_wire, 22);
 
 /**
  * @generated from message xcore.wire.Location
@@ -775,6 +845,13 @@ export type Location = Message<"xcore.wire.Location"> & {
    * @generated from field: repeated xcore.wire.Target mirrors = 2;
    */
   mirrors: Target[];
+
+  /**
+   * by HandOver, from a client that gets the whole shard
+   *
+   * @generated from field: uint32 keys_wanted = 3;
+   */
+  keysWanted: number;
 };
 
 /**
@@ -782,7 +859,28 @@ export type Location = Message<"xcore.wire.Location"> & {
  * Use `create(LocationSchema)` to create a new message.
  */
 export const LocationSchema: GenMessage<Location> = /*@__PURE__*/
-  messageDesc(file_wire, 21);
+  messageDesc(file_wire, 23);
+
+/**
+ * New hashed keys of shards that the client has as a whole. What the bridge has no use for is ignored.
+ *
+ * @generated from message xcore.wire.HandOver
+ */
+export type HandOver = Message<"xcore.wire.HandOver"> & {
+  /**
+   * KeyStocks whose minter is the client, at most 64
+   *
+   * @generated from field: repeated xcore.wire.Signed stocks = 1;
+   */
+  stocks: Signed[];
+};
+
+/**
+ * Describes the message xcore.wire.HandOver.
+ * Use `create(HandOverSchema)` to create a new message.
+ */
+export const HandOverSchema: GenMessage<HandOver> = /*@__PURE__*/
+  messageDesc(file_wire, 24);
 
 /**
  * A mirror that failed or lied.
@@ -813,7 +911,7 @@ export type Report = Message<"xcore.wire.Report"> & {
  * Use `create(ReportSchema)` to create a new message.
  */
 export const ReportSchema: GenMessage<Report> = /*@__PURE__*/
-  messageDesc(file_wire, 22);
+  messageDesc(file_wire, 25);
 
 /**
  * Signed bytes: "xcore/entry/1" NUL, then this message. Entry hash: SHA-256 of those bytes.
@@ -903,7 +1001,7 @@ export type EntryHeader = Message<"xcore.wire.EntryHeader"> & {
  * Use `create(EntryHeaderSchema)` to create a new message.
  */
 export const EntryHeaderSchema: GenMessage<EntryHeader> = /*@__PURE__*/
-  messageDesc(file_wire, 23);
+  messageDesc(file_wire, 26);
 
 /**
  * @generated from message xcore.wire.LogEntry
@@ -936,7 +1034,7 @@ export type LogEntry = Message<"xcore.wire.LogEntry"> & {
  * Use `create(LogEntrySchema)` to create a new message.
  */
 export const LogEntrySchema: GenMessage<LogEntry> = /*@__PURE__*/
-  messageDesc(file_wire, 24);
+  messageDesc(file_wire, 27);
 
 /**
  * @generated from message xcore.wire.Append
@@ -953,7 +1051,7 @@ export type Append = Message<"xcore.wire.Append"> & {
  * Use `create(AppendSchema)` to create a new message.
  */
 export const AppendSchema: GenMessage<Append> = /*@__PURE__*/
-  messageDesc(file_wire, 25);
+  messageDesc(file_wire, 28);
 
 /**
  * @generated from message xcore.wire.ReadLog
@@ -982,7 +1080,7 @@ export type ReadLog = Message<"xcore.wire.ReadLog"> & {
  * Use `create(ReadLogSchema)` to create a new message.
  */
 export const ReadLogSchema: GenMessage<ReadLog> = /*@__PURE__*/
-  messageDesc(file_wire, 26);
+  messageDesc(file_wire, 29);
 
 /**
  * @generated from message xcore.wire.LogEntries
@@ -1004,7 +1102,7 @@ export type LogEntries = Message<"xcore.wire.LogEntries"> & {
  * Use `create(LogEntriesSchema)` to create a new message.
  */
 export const LogEntriesSchema: GenMessage<LogEntries> = /*@__PURE__*/
-  messageDesc(file_wire, 27);
+  messageDesc(file_wire, 30);
 
 /**
  * @generated from message xcore.wire.Head
@@ -1035,7 +1133,7 @@ export type Head = Message<"xcore.wire.Head"> & {
  * Use `create(HeadSchema)` to create a new message.
  */
 export const HeadSchema: GenMessage<Head> = /*@__PURE__*/
-  messageDesc(file_wire, 28);
+  messageDesc(file_wire, 31);
 
 /**
  * Asks for events: from now on a Head with id 0 follows each append, and a Lease with id 0 each change of the lease.
@@ -1050,7 +1148,7 @@ export type Watch = Message<"xcore.wire.Watch"> & {
  * Use `create(WatchSchema)` to create a new message.
  */
 export const WatchSchema: GenMessage<Watch> = /*@__PURE__*/
-  messageDesc(file_wire, 29);
+  messageDesc(file_wire, 32);
 
 /**
  * @generated from message xcore.wire.AcquireLease
@@ -1069,7 +1167,7 @@ export type AcquireLease = Message<"xcore.wire.AcquireLease"> & {
  * Use `create(AcquireLeaseSchema)` to create a new message.
  */
 export const AcquireLeaseSchema: GenMessage<AcquireLease> = /*@__PURE__*/
-  messageDesc(file_wire, 30);
+  messageDesc(file_wire, 33);
 
 /**
  * @generated from message xcore.wire.RenewLease
@@ -1086,7 +1184,7 @@ export type RenewLease = Message<"xcore.wire.RenewLease"> & {
  * Use `create(RenewLeaseSchema)` to create a new message.
  */
 export const RenewLeaseSchema: GenMessage<RenewLease> = /*@__PURE__*/
-  messageDesc(file_wire, 31);
+  messageDesc(file_wire, 34);
 
 /**
  * @generated from message xcore.wire.ReleaseLease
@@ -1103,7 +1201,7 @@ export type ReleaseLease = Message<"xcore.wire.ReleaseLease"> & {
  * Use `create(ReleaseLeaseSchema)` to create a new message.
  */
 export const ReleaseLeaseSchema: GenMessage<ReleaseLease> = /*@__PURE__*/
-  messageDesc(file_wire, 32);
+  messageDesc(file_wire, 35);
 
 /**
  * @generated from message xcore.wire.Lease
@@ -1139,7 +1237,7 @@ export type Lease = Message<"xcore.wire.Lease"> & {
  * Use `create(LeaseSchema)` to create a new message.
  */
 export const LeaseSchema: GenMessage<Lease> = /*@__PURE__*/
-  messageDesc(file_wire, 33);
+  messageDesc(file_wire, 36);
 
 /**
  * @generated from message xcore.wire.Space
@@ -1152,7 +1250,7 @@ export type Space = Message<"xcore.wire.Space"> & {
  * Use `create(SpaceSchema)` to create a new message.
  */
 export const SpaceSchema: GenMessage<Space> = /*@__PURE__*/
-  messageDesc(file_wire, 34);
+  messageDesc(file_wire, 37);
 
 /**
  * @generated from message xcore.wire.SpaceInfo
@@ -1195,7 +1293,7 @@ export type SpaceInfo = Message<"xcore.wire.SpaceInfo"> & {
  * Use `create(SpaceInfoSchema)` to create a new message.
  */
 export const SpaceInfoSchema: GenMessage<SpaceInfo> = /*@__PURE__*/
-  messageDesc(file_wire, 35);
+  messageDesc(file_wire, 38);
 
 /**
  * @generated from message xcore.wire.HostInfo
@@ -1239,7 +1337,7 @@ export type HostInfo = Message<"xcore.wire.HostInfo"> & {
  * Use `create(HostInfoSchema)` to create a new message.
  */
 export const HostInfoSchema: GenMessage<HostInfo> = /*@__PURE__*/
-  messageDesc(file_wire, 36);
+  messageDesc(file_wire, 39);
 
 /**
  * @generated from message xcore.wire.RegisterHost
@@ -1273,7 +1371,7 @@ export type RegisterHost = Message<"xcore.wire.RegisterHost"> & {
  * Use `create(RegisterHostSchema)` to create a new message.
  */
 export const RegisterHostSchema: GenMessage<RegisterHost> = /*@__PURE__*/
-  messageDesc(file_wire, 37);
+  messageDesc(file_wire, 40);
 
 /**
  * @generated from message xcore.wire.Heartbeat
@@ -1337,7 +1435,7 @@ export type Heartbeat = Message<"xcore.wire.Heartbeat"> & {
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
-  messageDesc(file_wire, 38);
+  messageDesc(file_wire, 41);
 
 /**
  * @generated from message xcore.wire.HeartbeatReply
@@ -1368,7 +1466,7 @@ export type HeartbeatReply = Message<"xcore.wire.HeartbeatReply"> & {
  * Use `create(HeartbeatReplySchema)` to create a new message.
  */
 export const HeartbeatReplySchema: GenMessage<HeartbeatReply> = /*@__PURE__*/
-  messageDesc(file_wire, 39);
+  messageDesc(file_wire, 42);
 
 /**
  * How the bridge judges a host, with its reasons.
@@ -1444,7 +1542,7 @@ export type Standing = Message<"xcore.wire.Standing"> & {
  * Use `create(StandingSchema)` to create a new message.
  */
 export const StandingSchema: GenMessage<Standing> = /*@__PURE__*/
-  messageDesc(file_wire, 40);
+  messageDesc(file_wire, 43);
 
 /**
  * One request at a time on a stream, any number one after another. Store is followed by size_bytes raw bytes, in frames of any
@@ -1480,6 +1578,18 @@ export type HostRequest = Message<"xcore.wire.HostRequest"> & {
      */
     value: ListShards;
     case: "listShards";
+  } | {
+    /**
+     * @generated from field: xcore.wire.Prove prove = 5;
+     */
+    value: Prove;
+    case: "prove";
+  } | {
+    /**
+     * @generated from field: xcore.wire.FindDeletion find_deletion = 6;
+     */
+    value: FindDeletion;
+    case: "findDeletion";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1488,7 +1598,7 @@ export type HostRequest = Message<"xcore.wire.HostRequest"> & {
  * Use `create(HostRequestSchema)` to create a new message.
  */
 export const HostRequestSchema: GenMessage<HostRequest> = /*@__PURE__*/
-  messageDesc(file_wire, 41);
+  messageDesc(file_wire, 44);
 
 /**
  * @generated from message xcore.wire.HostResponse
@@ -1529,6 +1639,18 @@ export type HostResponse = Message<"xcore.wire.HostResponse"> & {
      */
     value: ShardPage;
     case: "shardPage";
+  } | {
+    /**
+     * @generated from field: xcore.wire.Proved proved = 6;
+     */
+    value: Proved;
+    case: "proved";
+  } | {
+    /**
+     * @generated from field: xcore.wire.Deletion deletion = 7;
+     */
+    value: Deletion;
+    case: "deletion";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1537,7 +1659,7 @@ export type HostResponse = Message<"xcore.wire.HostResponse"> & {
  * Use `create(HostResponseSchema)` to create a new message.
  */
 export const HostResponseSchema: GenMessage<HostResponse> = /*@__PURE__*/
-  messageDesc(file_wire, 42);
+  messageDesc(file_wire, 45);
 
 /**
  * @generated from message xcore.wire.Store
@@ -1554,7 +1676,7 @@ export type Store = Message<"xcore.wire.Store"> & {
  * Use `create(StoreSchema)` to create a new message.
  */
 export const StoreSchema: GenMessage<Store> = /*@__PURE__*/
-  messageDesc(file_wire, 43);
+  messageDesc(file_wire, 46);
 
 /**
  * @generated from message xcore.wire.Ready
@@ -1573,7 +1695,7 @@ export type Ready = Message<"xcore.wire.Ready"> & {
  * Use `create(ReadySchema)` to create a new message.
  */
 export const ReadySchema: GenMessage<Ready> = /*@__PURE__*/
-  messageDesc(file_wire, 44);
+  messageDesc(file_wire, 47);
 
 /**
  * @generated from message xcore.wire.Stored
@@ -1583,6 +1705,13 @@ export type Stored = Message<"xcore.wire.Stored"> & {
    * @generated from field: xcore.wire.Signed receipt = 1;
    */
   receipt?: Signed | undefined;
+
+  /**
+   * to Copy: a KeyStock of this host, as far as keys were wanted
+   *
+   * @generated from field: xcore.wire.Signed keys = 2;
+   */
+  keys?: Signed | undefined;
 };
 
 /**
@@ -1590,7 +1719,7 @@ export type Stored = Message<"xcore.wire.Stored"> & {
  * Use `create(StoredSchema)` to create a new message.
  */
 export const StoredSchema: GenMessage<Stored> = /*@__PURE__*/
-  messageDesc(file_wire, 45);
+  messageDesc(file_wire, 48);
 
 /**
  * Leaves are 16 KiB; leaf_count 0 asks for the whole shard and no proof.
@@ -1619,7 +1748,7 @@ export type Retrieve = Message<"xcore.wire.Retrieve"> & {
  * Use `create(RetrieveSchema)` to create a new message.
  */
 export const RetrieveSchema: GenMessage<Retrieve> = /*@__PURE__*/
-  messageDesc(file_wire, 46);
+  messageDesc(file_wire, 49);
 
 /**
  * @generated from message xcore.wire.Retrieved
@@ -1645,7 +1774,7 @@ export type Retrieved = Message<"xcore.wire.Retrieved"> & {
  * Use `create(RetrievedSchema)` to create a new message.
  */
 export const RetrievedSchema: GenMessage<Retrieved> = /*@__PURE__*/
-  messageDesc(file_wire, 47);
+  messageDesc(file_wire, 50);
 
 /**
  * The bridge asks a host to fetch a mirror from another host; answered with Stored.
@@ -1673,6 +1802,13 @@ export type Copy = Message<"xcore.wire.Copy"> & {
    * @generated from field: repeated string addresses = 3;
    */
   addresses: string[];
+
+  /**
+   * at most 8
+   *
+   * @generated from field: uint32 keys_wanted = 4;
+   */
+  keysWanted: number;
 };
 
 /**
@@ -1680,7 +1816,7 @@ export type Copy = Message<"xcore.wire.Copy"> & {
  * Use `create(CopySchema)` to create a new message.
  */
 export const CopySchema: GenMessage<Copy> = /*@__PURE__*/
-  messageDesc(file_wire, 48);
+  messageDesc(file_wire, 51);
 
 /**
  * The bridge asks what a host holds, page by page.
@@ -1708,7 +1844,7 @@ export type ListShards = Message<"xcore.wire.ListShards"> & {
  * Use `create(ListShardsSchema)` to create a new message.
  */
 export const ListShardsSchema: GenMessage<ListShards> = /*@__PURE__*/
-  messageDesc(file_wire, 49);
+  messageDesc(file_wire, 52);
 
 /**
  * @generated from message xcore.wire.ShardPage
@@ -1732,5 +1868,88 @@ export type ShardPage = Message<"xcore.wire.ShardPage"> & {
  * Use `create(ShardPageSchema)` to create a new message.
  */
 export const ShardPageSchema: GenMessage<ShardPage> = /*@__PURE__*/
-  messageDesc(file_wire, 50);
+  messageDesc(file_wire, 53);
+
+/**
+ * The bridge has a host show that it has a whole shard, with a challenge of 16 bytes that it never saw before.
+ *
+ * @generated from message xcore.wire.Prove
+ */
+export type Prove = Message<"xcore.wire.Prove"> & {
+  /**
+   * "retrieve", with the bridge as its client
+   *
+   * @generated from field: xcore.wire.Signed order = 1;
+   */
+  order?: Signed | undefined;
+
+  /**
+   * @generated from field: bytes challenge = 2;
+   */
+  challenge: Uint8Array;
+};
+
+/**
+ * Describes the message xcore.wire.Prove.
+ * Use `create(ProveSchema)` to create a new message.
+ */
+export const ProveSchema: GenMessage<Prove> = /*@__PURE__*/
+  messageDesc(file_wire, 54);
+
+/**
+ * @generated from message xcore.wire.Proved
+ */
+export type Proved = Message<"xcore.wire.Proved"> & {
+  /**
+   * SHA-256 of "xcore/answer/1" NUL, the challenge, the bytes of the shard
+   *
+   * @generated from field: bytes answer = 1;
+   */
+  answer: Uint8Array;
+};
+
+/**
+ * Describes the message xcore.wire.Proved.
+ * Use `create(ProvedSchema)` to create a new message.
+ */
+export const ProvedSchema: GenMessage<Proved> = /*@__PURE__*/
+  messageDesc(file_wire, 55);
+
+/**
+ * The bridge asks why a host does not have a shard.
+ *
+ * @generated from message xcore.wire.FindDeletion
+ */
+export type FindDeletion = Message<"xcore.wire.FindDeletion"> & {
+  /**
+   * @generated from field: bytes shard_id = 1;
+   */
+  shardId: Uint8Array;
+};
+
+/**
+ * Describes the message xcore.wire.FindDeletion.
+ * Use `create(FindDeletionSchema)` to create a new message.
+ */
+export const FindDeletionSchema: GenMessage<FindDeletion> = /*@__PURE__*/
+  messageDesc(file_wire, 56);
+
+/**
+ * @generated from message xcore.wire.Deletion
+ */
+export type Deletion = Message<"xcore.wire.Deletion"> & {
+  /**
+   * "delete", as it was carried out; absent: none is known
+   *
+   * @generated from field: xcore.wire.Signed order = 1;
+   */
+  order?: Signed | undefined;
+};
+
+/**
+ * Describes the message xcore.wire.Deletion.
+ * Use `create(DeletionSchema)` to create a new message.
+ */
+export const DeletionSchema: GenMessage<Deletion> = /*@__PURE__*/
+  messageDesc(file_wire, 57);
 

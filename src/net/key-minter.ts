@@ -1,0 +1,36 @@
+// Mints hashed keys of shards that are here as a whole and verified, and hands them to the bridge on the side: nothing
+// waits for it, and what fails is made by whoever has the shard next.
+
+import type { BridgeCalls } from './bridge-calls.ts';
+import { mintStock } from './key-stock.ts';
+
+/** Stocks on their way; more are left out. */
+const MAX_PENDING = 64;
+
+/** Mints for one device. */
+export class KeyMinter {
+  readonly #bridge: BridgeCalls;
+  readonly #seed: Uint8Array;
+  readonly #pending = new Set<Promise<void>>();
+
+  /** `seed`: of the device's identity, 32 bytes. */
+  constructor(bridge: BridgeCalls, seed: Uint8Array) {
+    this.#bridge = bridge;
+    this.#seed = seed;
+  }
+
+  /** Mints so many keys of a verified shard before it returns; the bytes are the caller's again. */
+  mint(shardId: Uint8Array, data: Uint8Array, count: number): void {
+    if (count <= 0 || this.#pending.size >= MAX_PENDING) return;
+    const pending: Promise<void> = this.#bridge
+      .handOver(mintStock(this.#seed, shardId, data, count))
+      .catch(() => {})
+      .finally(() => this.#pending.delete(pending));
+    this.#pending.add(pending);
+  }
+
+  /** Waits for what is on its way; the link is to be stopped first. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#pending);
+  }
+}
