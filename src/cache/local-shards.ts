@@ -13,7 +13,7 @@ import {
 } from '../crypto/merkle.ts';
 import type { DiskFile } from '../lib/disk.ts';
 import { ERRNO, errnoOf, XcoreError } from '../lib/errors.ts';
-import { readAhead, ReadPlaces } from '../lib/resident-read.ts';
+import { DiskPatience, readAhead, ReadPlaces } from '../lib/resident-read.ts';
 import type { ShardFiles } from './shard-files.ts';
 import type { ShardEntry } from './shard-table.ts';
 
@@ -21,6 +21,9 @@ import type { ShardEntry } from './shard-table.ts';
 const OPEN_FILES = 512;
 /** Leaves that one read at once takes: 1 MiB that begins and ends inside of leaves. */
 const LEAVES_AT_ONCE = 66;
+
+/** Leaves for which the disk may be waited for. */
+const PATIENT_LEAVES = 2;
 
 /** A local file that is ready to be read. */
 interface OpenShard {
@@ -45,14 +48,17 @@ export class LocalShards {
   });
   /** The byte before a leaf is zero, as its hash wants it. */
   readonly #places = new ReadPlaces(LEAVES_AT_ONCE, LEAF_SIZE_BYTES, 16);
+  readonly #patience = new DiskPatience(() => performance.now());
+  /** Reads by other threads under way. */
+  #waiting = 0;
 
   constructor(files: ShardFiles) {
     this.#files = files;
   }
 
   /**
-   * Calls `take` with each of the leaves first to last, at most 1 MiB, without any wait; false when a leaf is
-   * not in the kernel's memory or does not verify, and then it is for read() to find out.
+   * Calls `take` with each of the leaves first to last, at most 1 MiB, without any wait but for a few leaves that a
+   * fast disk gives; false when a leaf is not there or does not verify, and then it is for read() to find out.
    */
   readNow(shard: number, first: number, last: number, take: (leaf: number, ciphertext: Buffer) => void): boolean {
     const opened = this.#open.get(shard)?.ready;
@@ -61,7 +67,13 @@ export class LocalShards {
     const start = first * LEAF_SIZE_BYTES;
     const length = Math.min((last + 1) * LEAF_SIZE_BYTES, sizeBytes) - start;
     if (file.fd === undefined || length <= 0 || last >= leafCountOf(sizeBytes)) return false;
-    if (!this.#places.fill(file.fd, start, length)) return false;
+    const { fd } = file;
+    const isHere =
+      this.#places.fill(fd, start, length) ||
+      (this.#waiting === 0 &&
+        last - first < PATIENT_LEAVES &&
+        this.#patience.wait(() => this.#places.fill(fd, start, length, true)));
+    if (!isHere) return false;
     this.#files.touch(shard);
     for (let leaf = first; leaf <= last; leaf++) {
       const bytes = Math.min(LEAF_SIZE_BYTES, sizeBytes - leaf * LEAF_SIZE_BYTES);
@@ -78,7 +90,12 @@ export class LocalShards {
     const { file, leaves } = await this.#opened(shard, entry);
     const start = first * LEAF_SIZE_BYTES;
     const bytes = Buffer.allocUnsafeSlow(Math.min((last + 1) * LEAF_SIZE_BYTES, entry.sizeBytes) - start);
-    await readFully(file, bytes, start);
+    this.#waiting++;
+    try {
+      await readFully(file, bytes, start);
+    } finally {
+      this.#waiting--;
+    }
     for (let leaf = first; leaf <= last; leaf++) {
       const at = (leaf - first) * LEAF_SIZE_BYTES;
       if (!isLeaf(leaves, leaf, leafHash(bytes.subarray(at, at + LEAF_SIZE_BYTES)))) {

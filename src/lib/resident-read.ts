@@ -1,10 +1,17 @@
-// Reads of bytes that the kernel has in memory, at once and without a thread in between. Knows no shards.
+// Reads of files at once, without a thread in between: of bytes that the kernel has in memory, and of a disk that
+// answers faster than another thread would. Knows no shards.
 
 import koffi from 'koffi';
 
 /** linux/fs.h: fail rather than wait for the disk. */
 const RWF_NOWAIT = 8;
 const POSIX_FADV_WILLNEED = 3;
+/** Of one read in the average of reads. */
+const WEIGHT = 0.1;
+/** What a read by another thread costs besides the disk, and a little. */
+const MAX_WAIT_MS = 0.3;
+/** A disk that was slower is tried again after so long. */
+const SLOW_DISK_MS = 2_000;
 /** struct iovec. */
 const VECTOR_BYTES = 16;
 
@@ -55,15 +62,43 @@ export class ReadPlaces {
     return this.#memory.subarray(start - before, start + sizeBytes);
   }
 
-  /** Fills places in order with `sizeBytes` of a file; false unless all of them are in the kernel's memory. */
-  fill(fd: number, offset: number, sizeBytes: number): boolean {
+  /** Fills places in order with `sizeBytes` of a file; unless `wait`, false where some are not in the kernel's memory. */
+  fill(fd: number, offset: number, sizeBytes: number, wait = false): boolean {
     if (preadv2 === null) return false;
     const count = Math.ceil(sizeBytes / this.#placeBytes);
     if (count > this.count) throw new RangeError(`${sizeBytes} bytes into ${this.count} places`);
     for (let n = 0, left = sizeBytes; n < count; n++, left -= this.#placeBytes) {
       this.#vectors.writeUInt32LE(Math.min(left, this.#placeBytes), n * VECTOR_BYTES + 8);
     }
-    return preadv2(fd, this.#vectorsAddress, count, offset, RWF_NOWAIT) === sizeBytes;
+    return preadv2(fd, this.#vectorsAddress, count, offset, wait ? 0 : RWF_NOWAIT) === sizeBytes;
+  }
+}
+
+/** Says when to wait for the disk is better than to have a thread wait: for one read at a time, while the disk is fast. */
+export class DiskPatience {
+  readonly #nowMs: () => number;
+  #averageMs = 0;
+  #retryMs = 0;
+  #hasWaited = false;
+
+  constructor(nowMs: () => number) {
+    this.#nowMs = nowMs;
+  }
+
+  /** Runs a read that may wait, if it is the first in this turn of the event loop; else false. */
+  wait(read: () => boolean): boolean {
+    const startMs = this.#nowMs();
+    if (this.#hasWaited || startMs < this.#retryMs) return false;
+    this.#hasWaited = true;
+    setImmediate(() => (this.#hasWaited = false));
+    const isRead = read();
+    const endMs = this.#nowMs();
+    this.#averageMs += (endMs - startMs - this.#averageMs) * WEIGHT;
+    if (this.#averageMs > MAX_WAIT_MS) {
+      this.#averageMs = 0;
+      this.#retryMs = endMs + SLOW_DISK_MS;
+    }
+    return isRead;
   }
 }
 
