@@ -37,20 +37,40 @@ interface Step {
   readonly changes: { key: string; value: Uint8Array | null }[];
 }
 
-/** Counts which shards the merged windows refer to. */
+/** Counts which shards the merged windows refer to, and knows at any time which of them are staged. */
 class References {
+  readonly #isStaged: (shard: number) => boolean;
   readonly #windows = new Map<string, readonly number[]>();
   readonly #counts = new Map<number, number>();
+  readonly #staged = new Set<number>();
 
-  set(key: string, value: Uint8Array | null): void {
-    for (const shard of this.#windows.get(key) ?? []) this.#counts.set(shard, (this.#counts.get(shard) ?? 1) - 1);
-    const shards = value === null ? [] : (decodeRecord(KIND.window, value, 0) as Window).shards;
-    this.#windows.set(key, shards);
-    for (const shard of shards) this.#counts.set(shard, (this.#counts.get(shard) ?? 0) + 1);
+  constructor(isStaged: (shard: number) => boolean) {
+    this.#isStaged = isStaged;
   }
 
-  shards(): number[] {
-    return [...this.#counts].filter(([, count]) => count > 0).map(([shard]) => shard);
+  set(key: string, value: Uint8Array | null): void {
+    const before = this.#windows.get(key) ?? [];
+    const shards = value === null ? [] : (decodeRecord(KIND.window, value, 0) as Window).shards;
+    this.#windows.set(key, shards);
+    for (const shard of shards) this.#count(shard, 1);
+    for (const shard of before) this.#count(shard, -1);
+  }
+
+  #count(shard: number, change: number): void {
+    const before = this.#counts.get(shard) ?? 0;
+    const count = before + change;
+    if (count > 0) this.#counts.set(shard, count);
+    else this.#counts.delete(shard);
+    if (before === 0 && this.#isStaged(shard)) this.#staged.add(shard);
+    else if (count === 0) this.#staged.delete(shard);
+  }
+
+  get shards(): number[] {
+    return [...this.#counts.keys()];
+  }
+
+  get staged(): ReadonlySet<number> {
+    return this.#staged;
   }
 }
 
@@ -75,10 +95,10 @@ export async function nextPublication(
   boundary: number,
   targetBytes = ENTRY_TARGET_BYTES,
 ): Promise<Publication | Blocked | null> {
-  const references = new References();
+  const references = new References((shard) => tree.isStaged(shard));
+  const waitsFor = references.staged;
   const merged = new Map<string, Uint8Array | null>();
-  let publishable: { lastCommit: number; changes: Map<string, Uint8Array | null>; shards: number[] } | null = null;
-  let waitsFor: number[] = [];
+  let publishable: number | null = null;
   let firstWaitsFor: number[] = [];
   let sizeBytes = 0;
   for await (const { commit, changes } of steps(tree)) {
@@ -88,21 +108,19 @@ export async function nextPublication(
       sizeBytes += key.length + (value?.length ?? 0) + 8;
       if (key.startsWith(KIND.window)) references.set(key, value);
     }
-    const shards = references.shards();
-    waitsFor = shards.filter((shard) => tree.isStaged(shard));
-    if (waitsFor.length === 0) publishable = { lastCommit: commit, changes: merged, shards };
-    else if (firstWaitsFor.length === 0) firstWaitsFor = waitsFor;
+    if (waitsFor.size === 0) publishable = commit;
+    else if (firstWaitsFor.length === 0) firstWaitsFor = [...waitsFor];
     if (sizeBytes > targetBytes) break;
   }
   if (publishable === null)
-    return waitsFor.length > 0 ? { waitsFor, firstWaitsFor, isFull: sizeBytes > targetBytes } : null;
+    return waitsFor.size > 0 ? { waitsFor: [...waitsFor], firstWaitsFor, isFull: sizeBytes > targetBytes } : null;
   // what was merged after the last publishable commit must not be part of it
-  if (waitsFor.length > 0) return replayTo(tree, publishable.lastCommit);
-  return complete(tree, publishable.changes, publishable.lastCommit, publishable.shards);
+  if (waitsFor.size > 0) return replayTo(tree, publishable);
+  return complete(tree, merged, publishable, references.shards);
 }
 
 async function replayTo(tree: Tree, lastCommit: number): Promise<Publication> {
-  const references = new References();
+  const references = new References(() => false);
   const merged = new Map<string, Uint8Array | null>();
   for await (const { commit, changes } of steps(tree)) {
     if (commit > lastCommit) break;
@@ -111,7 +129,7 @@ async function replayTo(tree: Tree, lastCommit: number): Promise<Publication> {
       if (key.startsWith(KIND.window)) references.set(key, value);
     }
   }
-  return complete(tree, merged, lastCommit, references.shards());
+  return complete(tree, merged, lastCommit, references.shards);
 }
 
 /** Adds what only became known after the commits: shard ids, and which shards died. */

@@ -53,11 +53,11 @@ export class Publisher {
   /** Publishes one entry, of commits up to `boundary`; false when there is nothing that can be. */
   async publish(volume: LocalVolume, epoch: number, boundary = Infinity): Promise<boolean> {
     const { tree, store } = volume;
+    // until one of these changes, reading the outbox again would find the same
+    if (this.#blockedOn.some((shard) => tree.isStaged(shard) && tree.shard(shard)?.liveBytes !== 0)) return false;
     // what others may see must survive a power cut here
     await store.commit(true);
     const limit = Math.min(boundary, store.lastCommit);
-    // until one of these changes, reading the outbox again would find the same
-    if (this.#blockedOn.some((shard) => tree.isStaged(shard) && tree.shard(shard)?.liveBytes !== 0)) return false;
     const next = await nextPublication(tree, limit, this.#limits.entryTargetBytes);
     this.#blockedOn = [];
     if (next === null) return false;

@@ -13,6 +13,7 @@ import type { CheckpointComponents } from './checkpoint.ts';
 import { follow, isStaged } from './follow.ts';
 import type { EntryCodec } from './log-entry.ts';
 import type { LocalVolume } from './local-volume.ts';
+import { Pace } from './pace.ts';
 import type { Problems } from './problems.ts';
 import type { Publisher } from './publisher.ts';
 import type { Invalidations } from './replay.ts';
@@ -63,6 +64,7 @@ export class VolumeSync {
   readonly #c: SyncComponents;
   readonly #options: SyncOptions;
   readonly #stopping = new AbortController();
+  readonly #pace: Pace;
   #writer = false;
   #epoch = 0;
   #holder = '';
@@ -74,13 +76,13 @@ export class VolumeSync {
   #nextRenewMs = 0;
   #nextAcquireMs = 0;
   #running: Promise<void> | null = null;
-  #wake: (() => void) | null = null;
   readonly #waiters = new Set<() => void>();
 
   constructor(components: SyncComponents, options: SyncOptions) {
     this.#c = components;
     this.#options = options;
     this.#takeOver = options.takeOver;
+    this.#pace = new Pace(components.clock, this.#stopping.signal);
   }
 
   /** Whether this device may change the volume now. */
@@ -133,7 +135,6 @@ export class VolumeSync {
   /** Ends the loop after the step under way. */
   async stop(): Promise<void> {
     this.#stopping.abort();
-    this.nudge();
     await this.#running;
   }
 
@@ -151,7 +152,7 @@ export class VolumeSync {
 
   /** Something happened that may be published or read. */
   nudge(): void {
-    this.#wake?.();
+    this.#pace.nudge();
   }
 
   /** Resolves after the next step of the loop. */
@@ -163,6 +164,7 @@ export class VolumeSync {
     const { signal } = this.#stopping;
     while (!signal.aborted) {
       let delayMs = STEP_INTERVAL_MS;
+      this.#pace.begin();
       if (this.#connected) {
         try {
           await this.#step();
@@ -174,20 +176,8 @@ export class VolumeSync {
       }
       for (const waiter of this.#waiters) waiter();
       this.#waiters.clear();
-      if (!signal.aborted) await this.#pause(delayMs);
+      await this.#pace.pause(delayMs);
     }
-  }
-
-  #pause(delayMs: number): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = setTimeout(done, delayMs);
-      const finish = (): void => done();
-      this.#wake = finish;
-      function done(): void {
-        clearTimeout(timer);
-        resolve();
-      }
-    });
   }
 
   #fail(error: Error): void {
