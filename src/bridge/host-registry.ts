@@ -5,10 +5,12 @@ import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { PeerName } from '../net/network.ts';
 import type { Standing } from '../net/proto/wire_pb.ts';
+import { creditFor, isExcused, isResting, noteRest } from './host-rest.ts';
+import type { RestTold } from './host-rest.ts';
 import { auditScore, isDependable, noteAudit, standingOf, takesShards, uptimeOf } from './host-standing.ts';
 import type { StandingView } from './host-standing.ts';
 import { hostKey, ofKind } from './keys.ts';
-import type { Candidate } from './placement.ts';
+import type { Candidate, Place } from './placement.ts';
 import type { HostRecord } from './proto/records_pb.ts';
 import { hostRecord } from './records.ts';
 import type { Store } from '../lib/store.ts';
@@ -30,6 +32,7 @@ const MAX_DRAWS = 1_024;
 const MIN_CANDIDATES = 64;
 const MAX_ADDRESSES = 16;
 const MAX_ADDRESS_CHARACTERS = 256;
+const MAX_LABEL_CHARACTERS = 64;
 
 /** Times and bounds of a registry. */
 export interface HostRegistryOptions {
@@ -48,7 +51,11 @@ export interface HostSpace {
   readonly paused?: boolean;
   /** Once true, always true: a host that has asked to leave leaves. */
   readonly exiting?: boolean;
+  readonly rest?: RestTold;
 }
+
+/** Where a host is: the network seen by the bridge, the rest as its owner says. */
+export type HostPlace = Partial<Pick<Place, 'network' | 'operator' | 'region'>>;
 
 /** A host as placement, answers and status need it. */
 export interface HostView extends Candidate, HostSpace {
@@ -57,6 +64,10 @@ export interface HostView extends Candidate, HostSpace {
   readonly standing: StandingView;
   /** Whether what it holds counts as mirrors. */
   readonly dependable: boolean;
+  /** It moves no shards now; what it holds counts all the same. */
+  readonly resting: boolean;
+  /** It may be silent now. */
+  readonly excused: boolean;
   /** Since when its mirrors do not count, because it was away for too long; 0: they do. */
   readonly lostMs: number;
   /** Audits in a row without an answer, and when one was last answered. */
@@ -112,7 +123,7 @@ export class HostRegistry {
     host: PeerName,
     addresses: readonly string[],
     space: Pick<HostSpace, 'capacityBytes' | 'usedBytes'>,
-    network = '',
+    place: HostPlace = {},
   ): Promise<void> {
     if (addresses.length > MAX_ADDRESSES || addresses.some((address) => !isAddress(address))) {
       throw new XcoreError('PROTOCOL', 'malformed host addresses');
@@ -128,7 +139,9 @@ export class HostRegistry {
     }
     if (entry.record.firstSeenMs === 0n) entry.record.firstSeenMs = BigInt(this.#clock.now());
     entry.record.addresses = [...addresses];
-    entry.record.network = network;
+    entry.record.network = place.network ?? '';
+    entry.record.operator = labelOf(place.operator);
+    entry.record.region = labelOf(place.region);
     this.heartbeat(host, { ...space, freeBytes: Math.max(0, space.capacityBytes - space.usedBytes) });
     await this.flush();
   }
@@ -139,9 +152,12 @@ export class HostRegistry {
     entry.record.capacityBytes = BigInt(space.capacityBytes);
     entry.record.usedBytes = BigInt(space.usedBytes);
     entry.record.freeBytes = BigInt(Math.min(space.freeBytes, space.capacityBytes));
-    const since = this.#clock.now() - Number(entry.record.lastSeenMs);
-    if (since > 0 && since <= this.#patienceMs) entry.record.onlineMs += BigInt(since);
-    entry.record.lastSeenMs = BigInt(this.#clock.now());
+    const now = this.#clock.now();
+    const lastMs = Number(entry.record.lastSeenMs);
+    const there = now - lastMs <= this.#patienceMs ? Math.max(0, now - lastMs) : creditFor(entry.record, lastMs, now);
+    entry.record.onlineMs += BigInt(there);
+    entry.record.lastSeenMs = BigInt(now);
+    if (space.rest) noteRest(entry.record, space.rest);
     entry.record.paused = space.paused ?? false;
     entry.record.exiting ||= space.exiting ?? false;
     this.#dirty.add(entry);
@@ -211,9 +227,9 @@ export class HostRegistry {
     return entry && this.#view(host, entry.record);
   }
 
-  /** Networks of some hosts, as far as they are known. */
-  networksOf(hosts: readonly PeerName[]): string[] {
-    return hosts.map((host) => this.#hosts.get(host)?.record.network ?? '').filter((network) => network !== '');
+  /** Places of some hosts. */
+  placesOf(hosts: readonly PeerName[]): Place[] {
+    return hosts.flatMap((host) => this.get(host) ?? []);
   }
 
   /**
@@ -328,6 +344,11 @@ export class HostRegistry {
       takesShards: takesShards(record),
       vetted: standing.state !== 'vetting',
       network: record.network,
+      operator: record.operator,
+      region: record.region,
+      partTime: record.partTime,
+      resting: isResting(record, this.#clock.now()),
+      excused: isExcused(record, this.#clock.now()),
       standing,
       dependable: isDependable(record),
       lostMs: Number(record.lostMs),
@@ -341,6 +362,11 @@ export class HostRegistry {
 
 function atLeastZero(value: bigint): bigint {
   return value > 0n ? value : 0n;
+}
+
+function labelOf(text = ''): string {
+  if (text.length <= MAX_LABEL_CHARACTERS && /^[\x21-\x7e]*$/.test(text)) return text;
+  throw new XcoreError('PROTOCOL', 'malformed operator or region');
 }
 
 function isAddress(address: string): boolean {

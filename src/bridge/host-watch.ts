@@ -79,7 +79,8 @@ export class HostWatch {
         queue.wake();
       }
     } else {
-      const since = this.#silentSince.get(host) ?? now;
+      // A silence that was announced begins to count when it should be over.
+      const since = view.excused ? now : (this.#silentSince.get(host) ?? now);
       this.#silentSince.set(host, since);
       if (view.lostMs === 0 && now - since >= this.#options.repairAfterMs) {
         log.warn({ host, shards: view.shards }, 'a host is lost; its shards are repaired');

@@ -123,7 +123,7 @@ function bestFirst(a: Choice, b: Choice): number {
   return (
     Number(a.mirror.failed) - Number(b.mirror.failed) ||
     Number(a.mirror.reports > 0) - Number(b.mirror.reports > 0) ||
-    Number(b.host.online) - Number(a.host.online) ||
+    Number(b.host.online && !b.host.resting) - Number(a.host.online && !a.host.resting) ||
     a.mirror.reports - b.mirror.reports ||
     a.wait - b.wait
   );

@@ -2,8 +2,18 @@
 
 import type { PeerName } from '../net/network.ts';
 
+/** Where a host is, as far as mirrors are to be kept apart; empty: not known. */
+export interface Place {
+  /** Seen by the bridge. */
+  readonly network: string;
+  readonly operator: string;
+  readonly region: string;
+  /** It rests now and then. */
+  readonly partTime: boolean;
+}
+
 /** What a choice needs to know of a host. */
-export interface Candidate {
+export interface Candidate extends Place {
   readonly host: PeerName;
   readonly online: boolean;
   /** What it can still take, promised bytes already taken off. */
@@ -18,8 +28,6 @@ export interface Candidate {
   readonly takesShards: boolean;
   /** Has passed its first audits. */
   readonly vetted: boolean;
-  /** Where it is, as coarse as mirrors are to be kept apart; empty: not known. */
-  readonly network: string;
 }
 
 /** What is to be placed. */
@@ -31,8 +39,8 @@ export interface PlacementRequest {
   readonly exclude: ReadonlySet<PeerName>;
   /** Taken first where fit: they may hold the bytes from an earlier try. */
   readonly prefer?: ReadonlySet<PeerName>;
-  /** Networks that hold a mirror already; others are taken where there are some. */
-  readonly networks?: Iterable<string>;
+  /** Places that hold a mirror already; others are taken where there are some. */
+  readonly holders?: readonly Place[];
 }
 
 const MIN_FREE_SHARE = 0.05;
@@ -65,18 +73,45 @@ export function chooseHosts<C extends Candidate>(
       wait: -Math.log(1 - random()) / weightOf(candidate, mostFree, usualSpeed),
     }))
     .sort((a, b) => Number(b.preferred) - Number(a.preferred) || a.wait - b.wait);
-  // Networks apart before luck: whoever shares one with an earlier choice comes last.
-  const networks = new Set(request.networks);
-  const apart: C[] = [];
-  const others: C[] = [];
-  for (const { candidate, preferred } of inOrder) {
-    const shares = candidate.network !== '' && networks.has(candidate.network);
-    if (preferred || (!shares && apart.length < request.count)) {
-      apart.push(candidate);
-      networks.add(candidate.network);
-    } else others.push(candidate);
+  const chosen: C[] = [];
+  const taken = new TakenPlaces(request.holders ?? []);
+  // Places apart before luck: the next one is the luckiest of those that share the least with earlier choices.
+  while (chosen.length < request.count && inOrder.length > 0) {
+    const sharing = inOrder.map(({ candidate, preferred }) => (preferred ? -1 : taken.sharedBy(candidate)));
+    const [next] = inOrder.splice(sharing.indexOf(Math.min(...sharing)), 1);
+    chosen.push(next!.candidate);
+    taken.add(next!.candidate);
   }
-  return [...apart, ...others].slice(0, Math.max(0, request.count));
+  return chosen;
+}
+
+/** Places of mirrors, and how bad it is to share them. */
+class TakenPlaces {
+  readonly #networks = new Set<string>();
+  readonly #operators = new Set<string>();
+  readonly #regions = new Set<string>();
+  #partTime = false;
+
+  constructor(places: readonly Place[]) {
+    for (const place of places) this.add(place);
+  }
+
+  add({ network, operator, region, partTime }: Place): void {
+    if (network !== '') this.#networks.add(network);
+    if (operator !== '') this.#operators.add(operator);
+    if (region !== '') this.#regions.add(region);
+    this.#partTime ||= partTime;
+  }
+
+  /** 0: nothing is shared. One operator is worst, then one network, two that may rest at once, one region. */
+  sharedBy({ network, operator, region, partTime }: Place): number {
+    return (
+      8 * Number(this.#operators.has(operator)) +
+      4 * Number(this.#networks.has(network)) +
+      2 * Number(partTime && this.#partTime) +
+      Number(this.#regions.has(region))
+    );
+  }
 }
 
 function weightOf(candidate: Candidate, mostFree: number, usualSpeed: number): number {

@@ -108,7 +108,7 @@ export class Placer {
         count: policy.mirrors - holders.length,
         exclude: new Set([...holders, ...(known?.deleting ?? []), ...excluded]),
         prefer,
-        networks: registry.networksOf(holders),
+        holders: registry.placesOf(holders),
       },
       random,
     );

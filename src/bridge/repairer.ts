@@ -180,7 +180,7 @@ export class Repairer {
     const counted = new Set(mirrors.counted(record));
     return record.mirrors
       .map((mirror) => ({ mirror, host: registry.get(mirror.host), luck: random() }))
-      .filter(({ host }) => host?.online)
+      .filter(({ host }) => host?.online && !host.resting)
       .sort(
         (a, b) =>
           Number(a.mirror.failed) - Number(b.mirror.failed) ||
@@ -203,7 +203,7 @@ export class Repairer {
         count: 1,
         exclude: new Set([...holders, ...record.deleting]),
         prefer: new Set(book.hostsOf(shardId)),
-        networks: registry.networksOf(mirrors.counted(record).map(({ host }) => host)),
+        holders: registry.placesOf(mirrors.counted(record).map(({ host }) => host)),
       },
       random,
     );

@@ -138,8 +138,10 @@ export class Service {
 
   async #register(host: PeerName, request: RegisterHost, from: string): Promise<ResponseInit> {
     const space = { capacityBytes: toNumber(request.capacityBytes), usedBytes: toNumber(request.usedBytes) };
+    const { operator, region } = request;
     const addresses = announceable(request.addresses, from);
-    await this.#parts.registry.register(host, addresses, space, networkPrefix(from));
+    const place = { network: networkPrefix(from), operator, region };
+    await this.#parts.registry.register(host, addresses, space, place);
     return DONE;
   }
 
@@ -152,6 +154,11 @@ export class Service {
       freeBytes: toNumber(request.freeBytes),
       paused: request.paused,
       exiting: request.exiting,
+      rest: {
+        fromMs: toNumber(request.restFromMs),
+        untilMs: toNumber(request.restUntilMs),
+        partTime: request.partTime,
+      },
     });
     if (request.lost.length > MAX_LOST_REPORTS) throw new XcoreError('PROTOCOL', 'too many losses at once');
     for (const shardId of request.lost) await this.#parts.onLost(host, shardId);

@@ -7,6 +7,7 @@ import { BridgeLink } from '../net/bridge-link.ts';
 import type { NetworkNode } from '../net/node.ts';
 import type { RpcClient } from '../net/rpc.ts';
 import type { Standing } from '../net/proto/wire_pb.ts';
+import type { Allowance } from './allowance.ts';
 import type { Deletions } from './deletions.ts';
 import type { Intent } from './intent.ts';
 import type { SpaceBudget } from './space-budget.ts';
@@ -24,6 +25,9 @@ export interface BridgeAgentComponents {
   readonly budget: SpaceBudget;
   readonly deletions: Deletions;
   readonly intent: Intent;
+  readonly allowance?: Allowance | undefined;
+  /** Who runs the host, and where, as its owner says. */
+  readonly place?: { readonly operator: string; readonly region: string };
   readonly clock: Clock;
   /** Numbers in [0, 1). */
   readonly random: () => number;
@@ -111,6 +115,7 @@ export class BridgeAgent {
           capacityBytes: BigInt(budget.limitBytes),
           usedBytes: BigInt(budget.usedBytes),
           version: VERSION,
+          ...this.#components.place,
         },
       },
       'done',
@@ -134,8 +139,9 @@ export class BridgeAgent {
   }
 
   async #heartbeat(call: RpcClient['call']): Promise<void> {
-    const { budget, deletions, transfers, intent } = this.#components;
+    const { budget, deletions, transfers, intent, allowance } = this.#components;
     for (;;) {
+      const rest = allowance?.nextRest();
       const reported = this.#deleted;
       const lost = this.#lost.slice(0, LOST_PER_HEARTBEAT);
       const reply = await call(
@@ -147,9 +153,12 @@ export class BridgeAgent {
             freeBytes: BigInt(await budget.freeBytes()),
             deleted: reported,
             transfers: transfers(),
-            paused: intent.wishes.paused,
+            paused: intent.wishes.paused || allowance?.resting() !== undefined,
             exiting: intent.wishes.exiting,
             lost,
+            restFromMs: BigInt(rest?.fromMs ?? 0),
+            restUntilMs: BigInt(rest?.untilMs ?? 0),
+            partTime: allowance?.partTime ?? false,
           },
         },
         'heartbeatReply',

@@ -42,6 +42,18 @@ export interface HostStatus {
   readonly transfers: number;
   /** Answered since it was started. */
   readonly audits: number;
+  /** What its owner allows; 0 is no limit. */
+  readonly limits: {
+    readonly upBytesPerSecond: number;
+    readonly downBytesPerSecond: number;
+    readonly monthlyBytes: number;
+    /** As it was given; empty: always. */
+    readonly schedule: string;
+  };
+  /** Shard bytes of this month, over restarts. */
+  readonly month: { readonly month: string; readonly inBytes: number; readonly outBytes: number };
+  /** The rest that is on: it moves no shards, and goes on answering audits. */
+  readonly rest?: { readonly reason: 'hours' | 'monthly'; readonly untilMs: number };
   readonly paused: boolean;
   readonly exiting: boolean;
   /** As the bridge told last; absent until it has. */

@@ -1,6 +1,7 @@
 // Answers the calls on a host's control socket.
 
 import type { Clock } from '../lib/clock.ts';
+import type { Allowance } from './allowance.ts';
 import type { BridgeAgent } from './bridge-agent.ts';
 import type { HostStanding, HostStatus } from './control-api.ts';
 import type { HostHandlers } from './control.ts';
@@ -21,6 +22,7 @@ export interface HostControlComponents {
   readonly transfers: Transfers;
   readonly agent: BridgeAgent;
   readonly intent: Intent;
+  readonly allowance?: Allowance | undefined;
   readonly clock: Clock;
   readonly host: string;
   readonly bridge: string;
@@ -56,7 +58,7 @@ export function hostHandlers(components: HostControlComponents): HostHandlers {
 }
 
 async function statusOf(components: HostControlComponents, startedMs: number): Promise<HostStatus> {
-  const { store, transfers, agent, intent, host, bridge, addresses } = components;
+  const { store, transfers, agent, intent, allowance, host, bridge, addresses } = components;
   const { budget } = store;
   const freeBytes = await budget.freeBytes();
   const told = agent.standing;
@@ -88,19 +90,32 @@ async function statusOf(components: HostControlComponents, startedMs: number): P
     traffic: transfers.traffic,
     transfers: transfers.active,
     audits: transfers.audits,
+    ...allowed(allowance),
     ...intent.wishes,
     ...(standing ? { standing } : {}),
   };
   return { ...status, advice: adviceFor(status) };
 }
 
+/** What the owner allows, and what has become of it. */
+function allowed(allowance: Allowance | undefined): Pick<HostStatus, 'limits' | 'month' | 'rest'> {
+  const { upBytesPerSecond = 0, downBytesPerSecond = 0, monthlyBytes = 0, schedule } = allowance?.options ?? {};
+  const rest = allowance?.resting();
+  return {
+    limits: { upBytesPerSecond, downBytesPerSecond, monthlyBytes, schedule: schedule?.text ?? '' },
+    month: allowance?.month ?? { month: '', inBytes: 0, outBytes: 0 },
+    ...(rest ? { rest: { reason: rest.reason, untilMs: rest.untilMs } } : {}),
+  };
+}
+
 function adviceFor(status: Omit<HostStatus, 'advice'>): string[] {
-  const { standing, space, bridge, paused, exiting } = status;
+  const { standing, space, bridge, paused, exiting, rest } = status;
   const advice: string[] = [];
   if (!bridge.connected) advice.push('the bridge cannot be reached: check the address and this machine’s connection');
   if (standing?.mayLeave)
     advice.push('nothing is left to move away: stop xcore serve, and remove its folder if you like');
   else if (exiting) advice.push('keep xcore serve running until all its shards are elsewhere');
+  if (rest?.reason === 'monthly') advice.push('what may be moved this month has been: raise --monthly, or wait');
   if (paused) advice.push('nothing new is taken: xcore host resume');
   if (standing?.state === 'suspended') advice.push('xcore host verify finds what the audits miss; check the disk');
   if (standing?.state === 'disqualified')

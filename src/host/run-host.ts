@@ -13,6 +13,7 @@ import { addressesOf, peerNameIn } from '../net/node.ts';
 import type { ByteStream, NetworkNode, NodeConnection } from '../net/node.ts';
 import { SHARD_PROTOCOL } from '../net/protocols.ts';
 import { serveShardStream } from '../net/shard-protocol.ts';
+import type { Allowance } from './allowance.ts';
 import { BridgeAgent } from './bridge-agent.ts';
 import type { HostHandlers } from './control.ts';
 import { Deletions } from './deletions.ts';
@@ -31,6 +32,8 @@ export interface HostComponents {
   /** Where used serials are kept. */
   readonly serials: Store;
   readonly intent: Intent;
+  /** What the owner allows to move; all unless there is one. */
+  readonly allowance?: Allowance | undefined;
   readonly node: NetworkNode;
   /** Ed25519 seed of the node's identity, 32 bytes. */
   readonly seed: Uint8Array;
@@ -66,7 +69,7 @@ export async function runHost(
   settings: ServingSettings,
   options: HostOptions,
 ): Promise<ServingHost> {
-  const { fs, intent, node, seed, clock, random, log } = components;
+  const { fs, intent, allowance, node, seed, clock, random, log } = components;
   const { dir, capacityBytes } = settings;
   const bridge = peerNameIn(settings.bridge);
   const host = node.peerId.toString();
@@ -77,14 +80,18 @@ export async function runHost(
   const peers = new HostClient(node, { clock });
   const transfers = new Transfers(
     {
-      ...{ store, serials, tombstones, clock, metrics, seed, host, bridge },
+      ...{ store, serials, tombstones, clock, metrics, seed, host, bridge, allowance },
       fetchFrom: (...source) => fetchShard(peers, ...source),
     },
     options,
   );
   const deletions = new Deletions({ store, tombstones, clock, log, host, bridge });
   const agent = new BridgeAgent(
-    { node, budget: store.budget, deletions, intent, clock, random, log, transfers: () => transfers.active },
+    {
+      ...{ node, budget: store.budget, deletions, intent, allowance, clock, random, log },
+      place: { operator: options.operator, region: options.region },
+      transfers: () => transfers.active,
+    },
     settings.bridge,
   );
   const streams = new Set<Promise<void>>();
@@ -92,7 +99,7 @@ export async function runHost(
   return {
     metrics,
     handlers: hostHandlers({
-      ...{ store, transfers, agent, intent, clock, host },
+      ...{ store, transfers, agent, intent, allowance, clock, host },
       bridge: settings.bridge,
       addresses: () => addressesOf(node),
     }),

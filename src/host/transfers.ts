@@ -13,8 +13,10 @@ import { checkOrder, signReceipt, verifyOrder } from '../net/orders.ts';
 import type { Operation } from '../net/orders.ts';
 import type { Order, Signed } from '../net/proto/wire_pb.ts';
 import type { CopySource, ShardHandlers, TransferContext } from '../net/shard-protocol.ts';
+import type { Allowance } from './allowance.ts';
 import type { ShardStore } from './shard-store.ts';
 import type { Tombstones } from './tombstones.ts';
+import type { Direction } from './traffic-meter.ts';
 import type { UsedSerials } from './used-serials.ts';
 
 /** What transfers work with. */
@@ -28,6 +30,8 @@ export interface TransfersComponents {
   readonly seed: Uint8Array;
   readonly host: PeerName;
   readonly bridge: PeerName;
+  /** What the owner allows to move; all unless there is one. */
+  readonly allowance?: Allowance | undefined;
   /** Retrieves a whole shard from another host, unverified. */
   readonly fetchFrom: (source: HostTarget, sizeBytes: number, signal: AbortSignal) => Promise<Buffer>;
 }
@@ -55,6 +59,8 @@ export class Transfers implements ShardHandlers {
   #stores = 0;
   #reads = 0;
   #copies = 0;
+  /** Reads whose bytes leave no faster than the owner allows. */
+  #leavingNow = 0;
   #inBytes = 0;
   #outBytes = 0;
   #auditCount = 0;
@@ -81,21 +87,28 @@ export class Transfers implements ShardHandlers {
     return this.#auditCount;
   }
 
-  /** Stores a shard on order and answers with a receipt. REFUSED, HOST_FULL, CORRUPT_SHARD, TIMEOUT, EAGAIN when too many are under way. */
+  /** Stores a shard on order and answers with a receipt. REFUSED, HOST_FULL, CORRUPT_SHARD, TIMEOUT, EAGAIN when too many are under way or the host rests. */
   async store(
     signed: Signed | undefined,
     receive: (sizeBytes: number) => AsyncIterable<Buffer>,
     context: TransferContext,
   ): Promise<Signed> {
-    const { store, serials } = this.#components;
+    const { store, serials, allowance } = this.#components;
     const order = this.#check(signed, 'store', context);
-    if (this.#stores >= this.#options.maxStores) throw busy();
+    if (this.#stores >= this.#atMost('in', this.#options.maxStores)) throw busy();
     this.#stores += 1;
     try {
-      await serials.use(order.serial, Number(order.expiresMs));
       const { shardId, sizeBytes } = order;
+      // Before the order is used up: it is good for another try.
+      allowance?.check();
+      await serials.use(order.serial, Number(order.expiresMs));
       if (!(await store.holds(shardId, sizeBytes))) {
-        await store.store(shardId, sizeBytes, () => this.#withDeadline(receive(sizeBytes)));
+        const parts = (): AsyncIterable<Buffer> => {
+          allowance?.take('in', sizeBytes);
+          const received = receive(sizeBytes);
+          return this.#withDeadline(allowance ? allowance.pacedIn(received, context.signal) : received);
+        };
+        await store.store(shardId, sizeBytes, parts);
         this.#moved('in', sizeBytes);
       }
       return this.#receipt(order);
@@ -111,23 +124,26 @@ export class Transfers implements ShardHandlers {
     leafCount: number,
     context: TransferContext,
   ): Promise<RetrieveAnswer> {
-    const { store } = this.#components;
+    const { store, bridge, allowance } = this.#components;
     const { shardId, sizeBytes } = this.#check(signed, 'retrieve', context);
+    const isAudit = context.remotePeer === bridge;
     if (leafCount > 0 && firstLeaf + leafCount > leafCountOf(sizeBytes)) {
       throw new XcoreError('PROTOCOL', 'the shard has no such leaves');
     }
-    if (this.#reads >= this.#options.maxReads) throw busy();
+    if (!isAudit) {
+      allowance?.check();
+      const leaving = this.#leavingNow >= this.#atMost('out', Infinity);
+      if (leaving || this.#reads >= this.#options.maxReads) throw busy();
+    }
     this.#reads += 1;
     try {
       if (leafCount === 0) {
         const data = await store.read(shardId, sizeBytes);
-        this.#moved('out', sizeBytes);
-        return { dataBytes: sizeBytes, proof: [], data };
+        return { dataBytes: sizeBytes, proof: [], data: this.#leaving(data, sizeBytes, isAudit, context) };
       }
       const { data, proof } = await store.readLeaves(shardId, sizeBytes, firstLeaf, leafCount);
-      if (context.remotePeer === this.#components.bridge) this.#audited();
-      this.#moved('out', data.length);
-      return { dataBytes: data.length, proof, data: [data] };
+      if (isAudit) this.#audited();
+      return { dataBytes: data.length, proof, data: this.#leaving([data], data.length, isAudit, context) };
     } finally {
       this.#reads -= 1;
     }
@@ -142,7 +158,7 @@ export class Transfers implements ShardHandlers {
     source: CopySource,
     context: TransferContext,
   ): Promise<{ receipt: Signed; keys?: Signed }> {
-    const { store, serials, seed, bridge, host, clock, fetchFrom } = this.#components;
+    const { store, serials, seed, bridge, host, clock, allowance, fetchFrom } = this.#components;
     const order = this.#check(signed, 'store', context);
     if (context.remotePeer !== bridge) throw new XcoreError('REFUSED', 'only the bridge may have shards copied');
     const permission = verifyOrder(source.order, bridge);
@@ -151,12 +167,15 @@ export class Transfers implements ShardHandlers {
     if (Buffer.compare(permission.shardId, order.shardId) !== 0 || permission.sizeBytes !== order.sizeBytes) {
       throw new XcoreError('REFUSED', 'the two orders are for different shards');
     }
-    if (this.#copies >= this.#options.maxCopies) throw busy();
+    if (this.#copies >= this.#atMost('in', this.#options.maxCopies)) throw busy();
     this.#copies += 1;
     try {
-      await serials.use(order.serial, Number(order.expiresMs));
       const { shardId, sizeBytes } = order;
+      allowance?.check();
+      await serials.use(order.serial, Number(order.expiresMs));
       if (!(await store.holds(shardId, sizeBytes))) {
+        allowance?.take('in', sizeBytes);
+        await allowance?.pace('in', sizeBytes, context.signal);
         const target = { host: permission.host, addresses: source.addresses, order: source.order! };
         let data: Buffer | undefined;
         const fetch = async function* (): AsyncGenerator<Buffer> {
@@ -211,7 +230,35 @@ export class Transfers implements ShardHandlers {
     return { shardIds, last: shardIds.length < count };
   }
 
-  #moved(direction: 'in' | 'out', bytes: number): void {
+  /** Shard bytes on their way out, as fast as the owner allows; those of audits at once. */
+  #leaving(
+    parts: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+    bytes: number,
+    isAudit: boolean,
+    { signal }: TransferContext,
+  ): Iterable<Uint8Array> | AsyncIterable<Uint8Array> {
+    const { allowance } = this.#components;
+    if (isAudit) allowance?.takeAudit(bytes);
+    else allowance?.take('out', bytes);
+    this.#moved('out', bytes);
+    return allowance && !isAudit ? this.#counted(allowance.pacedOut(parts, signal)) : parts;
+  }
+
+  async *#counted(parts: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    this.#leavingNow += 1;
+    try {
+      yield* parts;
+    } finally {
+      this.#leavingNow -= 1;
+    }
+  }
+
+  /** Transfers of one direction that may be under way, also where the owner has limited its speed. */
+  #atMost(direction: Direction, bound: number): number {
+    return Math.min(bound, this.#components.allowance?.maxAtOnce(direction) ?? Infinity);
+  }
+
+  #moved(direction: Direction, bytes: number): void {
     if (direction === 'in') this.#inBytes += bytes;
     else this.#outBytes += bytes;
     this.#bytes.inc({ direction }, bytes);

@@ -53,6 +53,9 @@ t.test('placement', async (t) => {
     takesShards: true,
     vetted: true,
     network: '',
+    operator: '',
+    region: '',
+    partTime: false,
     ...fields,
   });
   const choose = (hosts: Candidate[], count: number, exclude: string[] = [], prefer: string[] = []): string[] =>
@@ -96,11 +99,36 @@ t.test('placement', async (t) => {
       t.ok(chosen.includes('e') && chosen.includes('f') && new Set(chosen).size === 3, chosen.join());
       t.equal(choose(hosts, 5).length, 5, 'networks are shared when there are too few');
     }
-    const request = { sizeBytes: MIB, count: 2, exclude: new Set(['e']), networks: ['198.51.100', '192.0.2'] };
+    const holders = [host('g', { network: '198.51.100' }), host('h', { network: '192.0.2' })];
+    const request = { sizeBytes: MIB, count: 2, exclude: new Set(['e']), holders };
     t.equal(chooseHosts(hosts, request, random)[0]?.host, 'f', 'those that hold a mirror already count');
     const unknown = ['a', 'b', 'c'].map((name) => host(name));
     t.equal(choose(unknown, 3).length, 3);
   });
+
+  t.test(
+    'keeps mirrors with different operators, then networks, then regions, and one that rests is enough',
+    async (t) => {
+      const many = { freeBytes: 1_000 * MIB };
+      const hosts = [
+        ...['a', 'b', 'c'].map((name) => host(name, { ...many, operator: 'one', network: name, region: name })),
+        ...['d', 'e'].map((name) => host(name, { operator: name, network: '192.0.2', region: name })),
+        ...['f', 'g'].map((name) =>
+          host(name, { ...many, operator: name, network: name, partTime: true, region: 'eu' }),
+        ),
+      ];
+      for (let round = 0; round < 100; round += 1) {
+        const three = choose(hosts, 3);
+        const named = (names: string[]): number => three.filter((name) => names.includes(name)).length;
+        t.ok(named(['a', 'b', 'c']) === 1 && named(['d', 'e']) === 1 && named(['f', 'g']) === 1, three.join());
+        t.equal(choose(hosts, 7).length, 7, 'places are shared when there are too few');
+      }
+      const regions = ['a', 'b', 'c'].map((name) => host(name, { ...many, region: 'eu' }));
+      for (let round = 0; round < 20; round += 1) {
+        t.ok(choose([...regions, host('far', { region: 'us' })], 2).includes('far'));
+      }
+    },
+  );
 
   t.test('leans to free, fast and reliable hosts without leaving the others out', async (t) => {
     const leaning: [string, Partial<Candidate>][] = [

@@ -31,6 +31,7 @@ export class SimulatedHost extends Party {
   readonly deletions: Deletions;
   /** What it says with its heartbeats. */
   exiting = false;
+  rest = { restFromMs: 0n, restUntilMs: 0n, partTime: false };
   /** Neither heard of nor answering. */
   away = false;
   standing: Standing | undefined;
@@ -88,6 +89,7 @@ export class SimulatedHost extends Party {
           freeBytes: BigInt(CAPACITY_BYTES - usedBytes),
           deleted,
           exiting: this.exiting,
+          ...this.rest,
         },
       },
       'heartbeatReply',

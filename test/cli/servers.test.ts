@@ -2,7 +2,7 @@
 // embedded network that never outlives its parent.
 
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
@@ -48,6 +48,16 @@ await t.test('bridge and serve print one line and end cleanly on SIGTERM and SIG
   const host = await start('host', ['serve', '--bridge', bridge.line, '--space', '1GB', ...LISTEN]);
   t.match(host.output(), LINE);
   t.ok(existsSync(join(run.dir, 'home-host/host')));
+
+  if (existsSync('/proc/self/task')) {
+    const nice = readdirSync(`/proc/${host.child.pid}/task`).map((thread) => {
+      const stat = readFileSync(`/proc/${host.child.pid}/task/${thread}/stat`, 'utf8');
+      return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[16]);
+    });
+    t.ok(Math.min(...nice) >= 10, `a host stands back behind other programs: ${nice.join()}`);
+  }
+  const disk = await run.exec('ionice', ['-p', String(host.child.pid)]);
+  if (disk.code === 0) t.equal(disk.stdout, 'best-effort: prio 7\n');
 
   const again = await run.exec(process.execPath, [XCORE, 'bridge', ...LISTEN], {
     env: { XCORE_HOME: join(run.dir, 'home-bridge') },

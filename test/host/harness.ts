@@ -6,6 +6,7 @@ import * as promises from 'node:fs/promises';
 import { join } from 'node:path';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { leafHashes, shardIdOf } from '../../src/crypto/merkle.ts';
+import { Allowance } from '../../src/host/allowance.ts';
 import { Deletions } from '../../src/host/deletions.ts';
 import type { HostFs } from '../../src/host/host-fs.ts';
 import { HOST_DEFAULTS } from '../../src/host/options.ts';
@@ -61,6 +62,7 @@ export class Harness {
   #serials: UsedSerials | undefined;
   #tombstones: Tombstones | undefined;
   #store: ShardStore | undefined;
+  #allowance: Allowance | undefined;
   #transfers: Transfers | undefined;
 
   private constructor(dir: string, options: HarnessOptions) {
@@ -83,6 +85,10 @@ export class Harness {
     return this.#transfers!;
   }
 
+  get allowance(): Allowance {
+    return this.#allowance!;
+  }
+
   get deletions(): Deletions {
     const { store, clock, host, bridge } = this;
     const tombstones = this.#tombstones!;
@@ -90,6 +96,8 @@ export class Harness {
   }
 
   async close(): Promise<void> {
+    await this.#allowance?.stop();
+    this.#allowance = undefined;
     await this.#serials?.close();
     this.#serials = undefined;
   }
@@ -164,10 +172,13 @@ export class Harness {
     const limitBytes = this.#options.capacityBytes ?? 100_000_000;
     const store = await ShardStore.open(dir, { fs, log: silentLogger }, { ...options, limitBytes });
     this.#store = store;
+    const allowance = await Allowance.open(dir, { clock, log: silentLogger }, options);
+    this.#allowance = allowance;
     this.#transfers = new Transfers(
       {
         store,
         serials,
+        allowance,
         tombstones,
         clock,
         metrics: createMetrics(),

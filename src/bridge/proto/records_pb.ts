@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file records.proto.
  */
 export const file_records: GenFile = /*@__PURE__*/
-  fileDesc("Cg1yZWNvcmRzLnByb3RvEgx4Y29yZS5icmlkZ2Ui5wMKCkhvc3RSZWNvcmQSEQoJYWRkcmVzc2VzGAEgAygJEhYKDmNhcGFjaXR5X2J5dGVzGAIgASgEEhIKCnVzZWRfYnl0ZXMYAyABKAQSEgoKZnJlZV9ieXRlcxgEIAEoBBIUCgxsYXN0X3NlZW5fbXMYBSABKAQSGAoQYnl0ZXNfcGVyX3NlY29uZBgGIAEoARITCgtyZWxpYWJpbGl0eRgHIAEoARIVCg1maXJzdF9zZWVuX21zGAggASgEEhEKCW9ubGluZV9tcxgJIAEoBBIOCgZzaGFyZHMYCiABKAQSEwoLc2hhcmRfYnl0ZXMYCyABKAQSFQoNYXVkaXRzX3Bhc3NlZBgMIAEoBBIVCg1hdWRpdHNfZmFpbGVkGA0gASgEEhUKDXBhc3NlZF93ZWlnaHQYDiABKAESFQoNZmFpbGVkX3dlaWdodBgPIAEoARISCgp1bmFuc3dlcmVkGBAgASgNEhMKC2Fuc3dlcmVkX21zGBEgASgEEhQKDGRpc3F1YWxpZmllZBgSIAEoCRIPCgdsb3N0X21zGBMgASgEEg4KBnBhdXNlZBgUIAEoCBIPCgdleGl0aW5nGBUgASgIEg8KB25ldHdvcmsYFiABKAkSFAoMaW52ZW50b3J5X21zGBcgASgEItEBCgxWb2x1bWVSZWNvcmQSEAoIaGVhZF9zZXEYASABKAQSEQoJaGVhZF9oYXNoGAIgASgMEhwKFGNoZWNrcG9pbnRfZW50cnlfc2VxGAMgASgEEhYKDmNoZWNrcG9pbnRfc2VxGAQgASgEEhIKCnBydW5lZF9zZXEYBSABKAQSEgoKdXNlZF9ieXRlcxgGIAEoBBITCgtxdW90YV9ieXRlcxgHIAEoBBITCgtsZWFzZV9lcG9jaBgIIAEoBBIUCgxsZWFzZV9ob2xkZXIYCSABKAkizgEKC1NoYXJkUmVjb3JkEg4KBnZvbHVtZRgBIAEoDBISCgpzaXplX2J5dGVzGAIgASgNEhQKDG1pbl9yZWNlaXB0cxgDIAEoDRIRCglhZGRlZF9zZXEYBCABKAQSDQoFZnJlZWQYBSABKAgSKwoHbWlycm9ycxgGIAMoCzIaLnhjb3JlLmJyaWRnZS5NaXJyb3JSZWNvcmQSDgoGZGV2aWNlGAcgASgJEhQKDGNvbmZpcm1lZF9tcxgIIAEoBBIQCghkZWxldGluZxgJIAMoCSJ6CgxNaXJyb3JSZWNvcmQSDAoEaG9zdBgBIAEoCRIPCgdyZWNlaXB0GAIgASgMEg8KB3JlcG9ydHMYAyABKA0SFgoObGFzdF9yZXBvcnRfbXMYBCABKAQSDgoGZmFpbGVkGAUgASgIEhIKCmNvdW50ZWRfbXMYBiABKAQibAoLT3JkZXJSZWNvcmQSDgoGdm9sdW1lGAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0SFAoMbWluX3JlY2VpcHRzGAMgASgNEg8KB3NlcmlhbHMYBCADKAwSEgoKZXhwaXJlc19tcxgFIAEoBCJECgxEZWxldGVSZWNvcmQSEAoIc2hhcmRfaWQYASABKAwSEgoKc2l6ZV9ieXRlcxgCIAEoDRIOCgZ2b2x1bWUYAyABKAwiKwoLU3RvY2tSZWNvcmQSDgoGbWludGVyGAEgASgJEgwKBGtleXMYAiABKAxiBnByb3RvMw");
+  fileDesc("Cg1yZWNvcmRzLnByb3RvEgx4Y29yZS5icmlkZ2UiyQQKCkhvc3RSZWNvcmQSEQoJYWRkcmVzc2VzGAEgAygJEhYKDmNhcGFjaXR5X2J5dGVzGAIgASgEEhIKCnVzZWRfYnl0ZXMYAyABKAQSEgoKZnJlZV9ieXRlcxgEIAEoBBIUCgxsYXN0X3NlZW5fbXMYBSABKAQSGAoQYnl0ZXNfcGVyX3NlY29uZBgGIAEoARITCgtyZWxpYWJpbGl0eRgHIAEoARIVCg1maXJzdF9zZWVuX21zGAggASgEEhEKCW9ubGluZV9tcxgJIAEoBBIOCgZzaGFyZHMYCiABKAQSEwoLc2hhcmRfYnl0ZXMYCyABKAQSFQoNYXVkaXRzX3Bhc3NlZBgMIAEoBBIVCg1hdWRpdHNfZmFpbGVkGA0gASgEEhUKDXBhc3NlZF93ZWlnaHQYDiABKAESFQoNZmFpbGVkX3dlaWdodBgPIAEoARISCgp1bmFuc3dlcmVkGBAgASgNEhMKC2Fuc3dlcmVkX21zGBEgASgEEhQKDGRpc3F1YWxpZmllZBgSIAEoCRIPCgdsb3N0X21zGBMgASgEEg4KBnBhdXNlZBgUIAEoCBIPCgdleGl0aW5nGBUgASgIEg8KB25ldHdvcmsYFiABKAkSFAoMaW52ZW50b3J5X21zGBcgASgEEhQKDHJlc3RfZnJvbV9tcxgoIAEoBBIVCg1yZXN0X3VudGlsX21zGCkgASgEEhEKCXBhcnRfdGltZRgqIAEoCBIQCghvcGVyYXRvchgrIAEoCRIOCgZyZWdpb24YLCABKAki4gEKDFZvbHVtZVJlY29yZBIQCghoZWFkX3NlcRgBIAEoBBIRCgloZWFkX2hhc2gYAiABKAwSHAoUY2hlY2twb2ludF9lbnRyeV9zZXEYAyABKAQSFgoOY2hlY2twb2ludF9zZXEYBCABKAQSEgoKcHJ1bmVkX3NlcRgFIAEoBBISCgp1c2VkX2J5dGVzGAYgASgEEhMKC3F1b3RhX2J5dGVzGAcgASgEEhMKC2xlYXNlX2Vwb2NoGAggASgEEhQKDGxlYXNlX2hvbGRlchgJIAEoCRIPCgdtaXJyb3JzGCggASgNIs4BCgtTaGFyZFJlY29yZBIOCgZ2b2x1bWUYASABKAwSEgoKc2l6ZV9ieXRlcxgCIAEoDRIUCgxtaW5fcmVjZWlwdHMYAyABKA0SEQoJYWRkZWRfc2VxGAQgASgEEg0KBWZyZWVkGAUgASgIEisKB21pcnJvcnMYBiADKAsyGi54Y29yZS5icmlkZ2UuTWlycm9yUmVjb3JkEg4KBmRldmljZRgHIAEoCRIUCgxjb25maXJtZWRfbXMYCCABKAQSEAoIZGVsZXRpbmcYCSADKAkiegoMTWlycm9yUmVjb3JkEgwKBGhvc3QYASABKAkSDwoHcmVjZWlwdBgCIAEoDBIPCgdyZXBvcnRzGAMgASgNEhYKDmxhc3RfcmVwb3J0X21zGAQgASgEEg4KBmZhaWxlZBgFIAEoCBISCgpjb3VudGVkX21zGAYgASgEImwKC09yZGVyUmVjb3JkEg4KBnZvbHVtZRgBIAEoDBISCgpzaXplX2J5dGVzGAIgASgNEhQKDG1pbl9yZWNlaXB0cxgDIAEoDRIPCgdzZXJpYWxzGAQgAygMEhIKCmV4cGlyZXNfbXMYBSABKAQiRAoMRGVsZXRlUmVjb3JkEhAKCHNoYXJkX2lkGAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0SDgoGdm9sdW1lGAMgASgMIisKC1N0b2NrUmVjb3JkEg4KBm1pbnRlchgBIAEoCRIMCgRrZXlzGAIgASgMYgZwcm90bzM");
 
 /**
  * @generated from message xcore.bridge.HostRecord
@@ -158,6 +158,35 @@ export type HostRecord = Message<"xcore.bridge.HostRecord"> & {
    * @generated from field: uint64 inventory_ms = 23;
    */
   inventoryMs: bigint;
+
+  /**
+   * as it told last
+   *
+   * @generated from field: uint64 rest_from_ms = 40;
+   */
+  restFromMs: bigint;
+
+  /**
+   * @generated from field: uint64 rest_until_ms = 41;
+   */
+  restUntilMs: bigint;
+
+  /**
+   * @generated from field: bool part_time = 42;
+   */
+  partTime: boolean;
+
+  /**
+   * as it says itself
+   *
+   * @generated from field: string operator = 43;
+   */
+  operator: string;
+
+  /**
+   * @generated from field: string region = 44;
+   */
+  region: string;
 };
 
 /**
@@ -231,6 +260,13 @@ export type VolumeRecord = Message<"xcore.bridge.VolumeRecord"> & {
    * @generated from field: string lease_holder = 9;
    */
   leaseHolder: string;
+
+  /**
+   * that the owner wants of each shard; 0: the bridge's default
+   *
+   * @generated from field: uint32 mirrors = 40;
+   */
+  mirrors: number;
 };
 
 /**

@@ -79,13 +79,20 @@ function teller(quiet: boolean): (progress: HostProgress) => void {
 }
 
 function linesOf(status: HostStatus): string[] {
-  const { space, traffic, standing, bridge } = status;
-  const flags = [status.paused ? 'paused' : '', status.exiting ? 'leaving' : ''].filter((flag) => flag !== '');
+  const { space, traffic, standing, bridge, limits, month, rest } = status;
+  const resting = rest ? `resting until ${new Date(rest.untilMs).toISOString()}` : '';
+  const flags = [resting, status.paused ? 'paused' : '', status.exiting ? 'leaving' : ''].filter((flag) => flag !== '');
   return [
     `host      ${status.host}${flags.length > 0 ? ` (${flags.join(', ')})` : ''}`,
     `bridge    ${bridge.connected ? 'connected' : 'not connected'}`,
     `space     ${formatBytes(space.usedBytes)} of ${formatBytes(space.limitBytes)} in ${space.shards} shards, room for ${formatBytes(space.freeBytes)}`,
     `traffic   ${formatBytes(traffic.inBytes)} in, ${formatBytes(traffic.outBytes)} out since ${new Date(status.startedMs).toISOString()}, ${status.transfers} under way`,
+    ...(limits.monthlyBytes > 0
+      ? [
+          `month     ${formatBytes(month.inBytes + month.outBytes)} of ${formatBytes(limits.monthlyBytes)} in ${month.month}`,
+        ]
+      : []),
+    ...limitsLine(limits),
     ...(standing
       ? [
           `standing  ${standing.state}: ${standing.reason}`,
@@ -95,4 +102,13 @@ function linesOf(status: HostStatus): string[] {
       : ['standing  not known: the bridge has not told yet']),
     ...status.advice.map((advice) => `advice    ${advice}`),
   ];
+}
+
+function limitsLine({ upBytesPerSecond, downBytesPerSecond, schedule }: HostStatus['limits']): string[] {
+  const limits = [
+    ...(upBytesPerSecond > 0 ? [`${formatBytes(upBytesPerSecond)}/s up`] : []),
+    ...(downBytesPerSecond > 0 ? [`${formatBytes(downBytesPerSecond)}/s down`] : []),
+    ...(schedule !== '' ? [`open ${schedule}`] : []),
+  ];
+  return limits.length > 0 ? [`limits    ${limits.join(', ')}`] : [];
 }

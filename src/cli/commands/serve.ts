@@ -1,23 +1,29 @@
-// xcore serve: lends room on this disk, in the foreground.
+// xcore serve: lends room on this disk, in the foreground, or installs a unit that does so from now on.
 
 import { resolve } from 'node:path';
 import type { Argv, CommandModule } from 'yargs';
 import { loadConfig } from '../../client/identity.ts';
+import { standBack } from '../../lib/background.ts';
 import { XcoreError } from '../../lib/errors.ts';
 import { ensurePrivateFolder, type Paths } from '../../lib/paths.ts';
-import { formatBytes, parseBytes } from '../../lib/units.ts';
-import { currentPaths, foregroundLog } from '../context.ts';
+import { formatBytes } from '../../lib/units.ts';
+import { BIN, currentPaths, foregroundLog } from '../context.ts';
 import { freeBytes } from '../home-checks.ts';
-import { checkBridgeAddress, checkListenAddress } from '../multiaddr.ts';
+import { lingerCommand, unitPlace, unitText } from '../host-unit.ts';
+import type { UnitPlace } from '../host-unit.ts';
+import { installUnit, uninstallUnit } from '../install-unit.ts';
+import type { Installed } from '../install-unit.ts';
+import { checkBridgeAddress } from '../multiaddr.ts';
 import { note, print, printJson } from '../output.ts';
+import { serveArguments, serveOptions, serveSettings } from '../serve-options.ts';
+import type { ServeOptions } from '../serve-options.ts';
 import { runUntilStopped } from '../signals.ts';
 
-interface ServeArguments {
+interface ServeArguments extends ServeOptions {
   bridge?: string;
   dir?: string;
-  space: string;
-  floor: string;
-  listen: string;
+  install: boolean;
+  uninstall: boolean;
   json: boolean;
 }
 
@@ -26,56 +32,65 @@ export const serveCommand: CommandModule<object, ServeArguments> = {
   command: 'serve',
   describe: 'run a host: lend room on this disk for other people’s shards',
   builder: (yargs: Argv) =>
-    yargs
-      .option('bridge', {
-        type: 'string',
-        requiresArg: true,
-        describe: 'multiaddr of the bridge; else this home’s own',
+    serveOptions(
+      yargs
+        .option('bridge', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'multiaddr of the bridge; else this home’s own',
+        })
+        .option('dir', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'folder of the shards; below the home unless told',
+        }),
+    )
+      .option('install', {
+        type: 'boolean',
+        default: false,
+        describe: 'have systemd run it with these options, now and from each login on (as root: from each start on)',
       })
-      .option('dir', {
-        type: 'string',
-        requiresArg: true,
-        describe: 'folder of the shards; below the home unless told',
-      })
-      .option('space', { type: 'string', requiresArg: true, default: '100GB', describe: 'never store more than this' })
-      .option('floor', {
-        type: 'string',
-        requiresArg: true,
-        default: '256MiB',
-        describe: 'always leave so much of the disk free',
-      })
-      .option('listen', {
-        type: 'string',
-        requiresArg: true,
-        default: '/ip4/0.0.0.0/tcp/0',
-        describe: 'multiaddr to listen on; others must reach it',
+      .option('uninstall', {
+        type: 'boolean',
+        default: false,
+        describe: 'have systemd run it no more',
       })
       .option('json', { type: 'boolean', default: false, describe: 'print the line as JSON' })
-      .example('$0 serve --bridge /ip4/192.0.2.1/tcp/4001/p2p/12D3… --space 500GB', 'lend half a terabyte'),
+      .example('$0 serve --bridge /ip4/192.0.2.1/tcp/4001/p2p/12D3… --space 500GB', 'lend half a terabyte')
+      .example('$0 serve --up 2MB/s --monthly 500GB --hours 22:00-08:00', 'at night, and not too much')
+      .example('$0 serve --space 500GB --install', 'in the background, from now on'),
   handler: serve,
 };
 
 async function serve(args: ServeArguments): Promise<void> {
-  const spaceBytes = parseBytes(args.space);
-  const floorBytes = parseBytes(args.floor);
-  const listen = checkListenAddress(args.listen);
+  const { spaceBytes, listen, options } = serveSettings(args);
   const paths = currentPaths();
-  const bridge = await bridgeOf(args, paths);
   const dir = args.dir === undefined ? paths.host : resolve(args.dir);
+  if (args.install && args.uninstall) throw new XcoreError('USAGE', 'give either --install or --uninstall');
+  const place = unitPlace(args.dir === undefined ? null : dir, process.env);
+  if (args.uninstall) {
+    tellUninstalled(args, place, await uninstallUnit(place));
+    return;
+  }
+  const bridge = await bridgeOf(args, paths);
   if (args.dir === undefined) {
     if (paths.home !== null) ensurePrivateFolder(paths.home);
     ensurePrivateFolder(dir);
   }
+  if (args.install) {
+    if (args.dir !== undefined) ensurePrivateFolder(dir);
+    const command = [process.execPath, BIN, 'serve', '--bridge', bridge, '--dir', dir, ...serveArguments(args)];
+    tellInstalled(args, place, await installUnit(place, unitText({ scope: place.scope, dir, command })));
+    return;
+  }
+  standBack();
   const log = foregroundLog('host');
   const free = await freeBytes(dir);
   if (free < spaceBytes) {
     note(`${dir} has ${formatBytes(free)} free; ${formatBytes(spaceBytes)} is lent only as far as the disk allows`);
   }
   const { startHost } = await import('../../host/start-host.ts');
-  const host = await startHost(
-    { dir, bridge, capacityBytes: spaceBytes, listen: [listen], options: { floorBytes } },
-    { log },
-  );
+  const host = await startHost({ dir, bridge, capacityBytes: spaceBytes, listen: [listen], options }, { log });
   if (!host.registered) note('the bridge does not answer yet; the host goes on trying to reach it');
   if (args.json) printJson({ host: host.address, addresses: host.addresses, capacityBytes: spaceBytes });
   else print(host.address);
@@ -91,4 +106,29 @@ async function bridgeOf(args: ServeArguments, paths: Paths): Promise<string> {
     );
   }
   return checkBridgeAddress(bridge);
+}
+
+function tellInstalled(args: ServeArguments, { path, name, scope }: UnitPlace, { done, commands }: Installed): void {
+  if (args.json) {
+    printJson({ unit: path, running: done, commands });
+    return;
+  }
+  print(path);
+  if (done) note(`${name} runs now, and from each ${scope === 'user' ? 'login' : 'start'} on`);
+  else tellCommands('systemd does not answer here; to have it run the host, type:', commands);
+  if (scope === 'user') note(`so that it also runs while you are not logged in: ${lingerCommand()}`);
+}
+
+function tellUninstalled(args: ServeArguments, { path }: UnitPlace, { changed, done, commands }: Installed): void {
+  if (args.json) {
+    printJson({ unit: path, removed: changed, commands });
+    return;
+  }
+  note(changed ? `${path} is removed; the shards stay where they are` : `${path} is not there; nothing to remove`);
+  if (!done) tellCommands('systemd does not answer here; type:', commands);
+}
+
+function tellCommands(lead: string, commands: readonly string[]): void {
+  note(lead);
+  for (const command of commands) note(`  ${command}`);
 }

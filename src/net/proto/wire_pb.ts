@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file wire.proto.
  */
 export const file_wire: GenFile = /*@__PURE__*/
-  fileDesc("Cgp3aXJlLnByb3RvEgp4Y29yZS53aXJlIpIBCgVPcmRlchIOCgZzZXJpYWwYASABKAwSEQoJb3BlcmF0aW9uGAIgASgJEhAKCHNoYXJkX2lkGAMgASgMEhIKCnNpemVfYnl0ZXMYBCABKA0SDgoGY2xpZW50GAUgASgJEgwKBGhvc3QYBiABKAkSDgoGdm9sdW1lGAcgASgMEhIKCmV4cGlyZXNfbXMYCCABKAQibgoHUmVjZWlwdBIOCgZzZXJpYWwYASABKAwSEAoIc2hhcmRfaWQYAiABKAwSEgoKc2l6ZV9ieXRlcxgDIAEoDRIMCgRob3N0GAQgASgJEg4KBmNsaWVudBgFIAEoCRIPCgd0aW1lX21zGAYgASgEImUKCEtleVN0b2NrEhAKCHNoYXJkX2lkGAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0SDgoGbWludGVyGAMgASgJEiMKBGtleXMYBCADKAsyFS54Y29yZS53aXJlLkhhc2hlZEtleSIyCglIYXNoZWRLZXkSEQoJY2hhbGxlbmdlGAEgASgMEhIKCmNvbW1pdG1lbnQYAiABKAwiKQoGU2lnbmVkEgwKBGJvZHkYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMIigKB0ZhaWx1cmUSDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJIs0FCg1CcmlkZ2VSZXF1ZXN0EgoKAmlkGAEgASgNEjAKDGF1dGhlbnRpY2F0ZRgCIAEoCzIYLnhjb3JlLndpcmUuQXV0aGVudGljYXRlSAASKAoIYW5ub3VuY2UYAyABKAsyFC54Y29yZS53aXJlLkFubm91bmNlSAASIgoFcGxhY2UYBCABKAsyES54Y29yZS53aXJlLlBsYWNlSAASJgoHY29uZmlybRgFIAEoCzITLnhjb3JlLndpcmUuQ29uZmlybUgAEiQKBmxvY2F0ZRgGIAEoCzISLnhjb3JlLndpcmUuTG9jYXRlSAASJAoGcmVwb3J0GAcgASgLMhIueGNvcmUud2lyZS5SZXBvcnRIABIkCgZhcHBlbmQYCCABKAsyEi54Y29yZS53aXJlLkFwcGVuZEgAEicKCHJlYWRfbG9nGAkgASgLMhMueGNvcmUud2lyZS5SZWFkTG9nSAASMQoNYWNxdWlyZV9sZWFzZRgKIAEoCzIYLnhjb3JlLndpcmUuQWNxdWlyZUxlYXNlSAASLQoLcmVuZXdfbGVhc2UYCyABKAsyFi54Y29yZS53aXJlLlJlbmV3TGVhc2VIABIxCg1yZWxlYXNlX2xlYXNlGAwgASgLMhgueGNvcmUud2lyZS5SZWxlYXNlTGVhc2VIABIiCgVzcGFjZRgNIAEoCzIRLnhjb3JlLndpcmUuU3BhY2VIABIiCgV3YXRjaBgOIAEoCzIRLnhjb3JlLndpcmUuV2F0Y2hIABIpCgloYW5kX292ZXIYDyABKAsyFC54Y29yZS53aXJlLkhhbmRPdmVySAASMQoNcmVnaXN0ZXJfaG9zdBgUIAEoCzIYLnhjb3JlLndpcmUuUmVnaXN0ZXJIb3N0SAASKgoJaGVhcnRiZWF0GBUgASgLMhUueGNvcmUud2lyZS5IZWFydGJlYXRIAEIGCgRib2R5IvMDCg5CcmlkZ2VSZXNwb25zZRIKCgJpZBgBIAEoDRImCgdmYWlsdXJlGAIgASgLMhMueGNvcmUud2lyZS5GYWlsdXJlSAASIAoEZG9uZRgDIAEoCzIQLnhjb3JlLndpcmUuRG9uZUgAEiQKBnBvbGljeRgEIAEoCzISLnhjb3JlLndpcmUuUG9saWN5SAASLAoKcGxhY2VtZW50cxgFIAEoCzIWLnhjb3JlLndpcmUuUGxhY2VtZW50c0gAEioKCWNvbmZpcm1lZBgGIAEoCzIVLnhjb3JlLndpcmUuQ29uZmlybWVkSAASKgoJbG9jYXRpb25zGAcgASgLMhUueGNvcmUud2lyZS5Mb2NhdGlvbnNIABIgCgRoZWFkGAggASgLMhAueGNvcmUud2lyZS5IZWFkSAASLQoLbG9nX2VudHJpZXMYCSABKAsyFi54Y29yZS53aXJlLkxvZ0VudHJpZXNIABIiCgVsZWFzZRgKIAEoCzIRLnhjb3JlLndpcmUuTGVhc2VIABIrCgpzcGFjZV9pbmZvGAsgASgLMhUueGNvcmUud2lyZS5TcGFjZUluZm9IABI1Cg9oZWFydGJlYXRfcmVwbHkYFSABKAsyGi54Y29yZS53aXJlLkhlYXJ0YmVhdFJlcGx5SABCBgoEYm9keSIGCgREb25lIkUKDEF1dGhlbnRpY2F0ZRIOCgZ2b2x1bWUYASABKAwSEgoKZXhwaXJlc19tcxgCIAEoBBIRCglzaWduYXR1cmUYAyABKAwiHgoIQW5ub3VuY2USEgoKc2l6ZV9ieXRlcxgBIAEoBCJYCgZQb2xpY3kSGAoQc2hhcmRfc2l6ZV9ieXRlcxgBIAEoDRIPCgdtaXJyb3JzGAIgASgNEhQKDG1pbl9yZWNlaXB0cxgDIAEoDRINCgVob3N0cxgEIAEoDSJECgVQbGFjZRIkCgZzaGFyZHMYASADKAsyFC54Y29yZS53aXJlLlNoYXJkUmVmEhUKDWV4Y2x1ZGVfaG9zdHMYAiADKAkiMAoIU2hhcmRSZWYSEAoIc2hhcmRfaWQYASABKAwSEgoKc2l6ZV9ieXRlcxgCIAEoDSJbCgpQbGFjZW1lbnRzEiIKBnBvbGljeRgBIAEoCzISLnhjb3JlLndpcmUuUG9saWN5EikKCnBsYWNlbWVudHMYAiADKAsyFS54Y29yZS53aXJlLlBsYWNlbWVudCJUCglQbGFjZW1lbnQSEAoIc2hhcmRfaWQYASABKAwSIwoHdGFyZ2V0cxgCIAMoCzISLnhjb3JlLndpcmUuVGFyZ2V0EhAKCHJlY2VpcHRzGAMgASgNIkwKBlRhcmdldBIMCgRob3N0GAEgASgJEhEKCWFkZHJlc3NlcxgCIAMoCRIhCgVvcmRlchgDIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkIlgKB0NvbmZpcm0SJAoIcmVjZWlwdHMYASADKAsyEi54Y29yZS53aXJlLlNpZ25lZBInCgl0cmFuc2ZlcnMYAiADKAsyFC54Y29yZS53aXJlLlRyYW5zZmVyIlEKCFRyYW5zZmVyEgwKBGhvc3QYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoBBITCgtkdXJhdGlvbl9tcxgDIAEoDRIOCgZ1cGxvYWQYBCABKAgiNgoJQ29uZmlybWVkEikKBnNoYXJkcxgBIAMoCzIZLnhjb3JlLndpcmUuU2hhcmRTdGFuZGluZyJDCg1TaGFyZFN0YW5kaW5nEhAKCHNoYXJkX2lkGAEgASgMEg8KB21pcnJvcnMYAiABKA0SDwoHZHVyYWJsZRgDIAEoCCIbCgZMb2NhdGUSEQoJc2hhcmRfaWRzGAEgAygMIjQKCUxvY2F0aW9ucxInCglsb2NhdGlvbnMYASADKAsyFC54Y29yZS53aXJlLkxvY2F0aW9uIlYKCExvY2F0aW9uEhAKCHNoYXJkX2lkGAEgASgMEiMKB21pcnJvcnMYAiADKAsyEi54Y29yZS53aXJlLlRhcmdldBITCgtrZXlzX3dhbnRlZBgDIAEoDSIuCghIYW5kT3ZlchIiCgZzdG9ja3MYASADKAsyEi54Y29yZS53aXJlLlNpZ25lZCI2CgZSZXBvcnQSDAoEaG9zdBgBIAEoCRIQCghzaGFyZF9pZBgCIAEoDBIMCgRjb2RlGAMgASgJIoQCCgtFbnRyeUhlYWRlchIPCgd2ZXJzaW9uGAEgASgNEg4KBnZvbHVtZRgCIAEoDBILCgNzZXEYAyABKAQSEQoJcHJldl9oYXNoGAQgASgMEg0KBWVwb2NoGAUgASgEEg4KBmRldmljZRgGIAEoCRIRCglib2R5X2hhc2gYByABKAwSFwoPYm9keV9zaXplX2J5dGVzGAggASgNEioKDHNoYXJkc19hZGRlZBgJIAMoCzIULnhjb3JlLndpcmUuU2hhcmRSZWYSFAoMc2hhcmRzX2ZyZWVkGAogAygMEg8KB3RpbWVfbXMYCyABKAQSFgoOY2hlY2twb2ludF9zZXEYDCABKAQiOwoITG9nRW50cnkSDgoGaGVhZGVyGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDBIMCgRib2R5GAMgASgMIi0KBkFwcGVuZBIjCgVlbnRyeRgBIAEoCzIULnhjb3JlLndpcmUuTG9nRW50cnkiRAoHUmVhZExvZxIQCghmcm9tX3NlcRgBIAEoBBIRCgltYXhfYnl0ZXMYAiABKA0SFAoMaGVhZGVyc19vbmx5GAMgASgIIlMKCkxvZ0VudHJpZXMSJQoHZW50cmllcxgBIAMoCzIULnhjb3JlLndpcmUuTG9nRW50cnkSHgoEaGVhZBgCIAEoCzIQLnhjb3JlLndpcmUuSGVhZCI/CgRIZWFkEgsKA3NlcRgBIAEoBBIMCgRoYXNoGAIgASgMEhwKFGNoZWNrcG9pbnRfZW50cnlfc2VxGAMgASgEIgcKBVdhdGNoIiEKDEFjcXVpcmVMZWFzZRIRCgl0YWtlX292ZXIYASABKAgiGwoKUmVuZXdMZWFzZRINCgVlcG9jaBgBIAEoBCIdCgxSZWxlYXNlTGVhc2USDQoFZXBvY2gYASABKAQiSwoFTGVhc2USDAoEaGVsZBgBIAEoCBINCgVlcG9jaBgCIAEoBBIOCgZob2xkZXIYAyABKAkSFQoNZXhwaXJlc19pbl9tcxgEIAEoBCIHCgVTcGFjZSKGAQoJU3BhY2VJbmZvEhMKC3F1b3RhX2J5dGVzGAEgASgEEhIKCnVzZWRfYnl0ZXMYAiABKAQSGgoSbmV0d29ya19mcmVlX2J5dGVzGAMgASgEEg8KB21pcnJvcnMYBCABKA0SIwoFaG9zdHMYBSADKAsyFC54Y29yZS53aXJlLkhvc3RJbmZvIn8KCEhvc3RJbmZvEgwKBGhvc3QYASABKAkSDgoGb25saW5lGAIgASgIEhQKDGxhc3Rfc2Vlbl9tcxgDIAEoBBIWCg5jYXBhY2l0eV9ieXRlcxgEIAEoBBISCgp1c2VkX2J5dGVzGAUgASgEEhMKC3JlbGlhYmlsaXR5GAYgASgBIl4KDFJlZ2lzdGVySG9zdBIRCglhZGRyZXNzZXMYASADKAkSFgoOY2FwYWNpdHlfYnl0ZXMYAiABKAQSEgoKdXNlZF9ieXRlcxgDIAEoBBIPCgd2ZXJzaW9uGAQgASgJIp4BCglIZWFydGJlYXQSFgoOY2FwYWNpdHlfYnl0ZXMYASABKAQSEgoKdXNlZF9ieXRlcxgCIAEoBBISCgpmcmVlX2J5dGVzGAMgASgEEg8KB2RlbGV0ZWQYBCADKAwSEQoJdHJhbnNmZXJzGAUgASgNEg4KBnBhdXNlZBgGIAEoCBIPCgdleGl0aW5nGAcgASgIEgwKBGxvc3QYCCADKAwicgoOSGVhcnRiZWF0UmVwbHkSIwoHZGVsZXRlcxgBIAMoCzISLnhjb3JlLndpcmUuU2lnbmVkEhMKC2ludGVydmFsX21zGAIgASgNEiYKCHN0YW5kaW5nGAMgASgLMhQueGNvcmUud2lyZS5TdGFuZGluZyLJAQoIU3RhbmRpbmcSDQoFc3RhdGUYASABKAkSDgoGcmVhc29uGAIgASgJEg4KBnNoYXJkcxgDIAEoBBITCgtzaGFyZF9ieXRlcxgEIAEoBBIVCg1hdWRpdHNfcGFzc2VkGAUgASgEEhUKDWF1ZGl0c19mYWlsZWQYBiABKAQSEwoLYXVkaXRfc2NvcmUYByABKAESDgoGdXB0aW1lGAggASgBEhMKC3JlbGlhYmlsaXR5GAkgASgBEhEKCW1heV9sZWF2ZRgKIAEoCCKLAgoLSG9zdFJlcXVlc3QSIgoFc3RvcmUYASABKAsyES54Y29yZS53aXJlLlN0b3JlSAASKAoIcmV0cmlldmUYAiABKAsyFC54Y29yZS53aXJlLlJldHJpZXZlSAASIAoEY29weRgDIAEoCzIQLnhjb3JlLndpcmUuQ29weUgAEi0KC2xpc3Rfc2hhcmRzGAQgASgLMhYueGNvcmUud2lyZS5MaXN0U2hhcmRzSAASIgoFcHJvdmUYBSABKAsyES54Y29yZS53aXJlLlByb3ZlSAASMQoNZmluZF9kZWxldGlvbhgGIAEoCzIYLnhjb3JlLndpcmUuRmluZERlbGV0aW9uSABCBgoEYm9keSKxAgoMSG9zdFJlc3BvbnNlEiYKB2ZhaWx1cmUYASABKAsyEy54Y29yZS53aXJlLkZhaWx1cmVIABIiCgVyZWFkeRgCIAEoCzIRLnhjb3JlLndpcmUuUmVhZHlIABIkCgZzdG9yZWQYAyABKAsyEi54Y29yZS53aXJlLlN0b3JlZEgAEioKCXJldHJpZXZlZBgEIAEoCzIVLnhjb3JlLndpcmUuUmV0cmlldmVkSAASKwoKc2hhcmRfcGFnZRgFIAEoCzIVLnhjb3JlLndpcmUuU2hhcmRQYWdlSAASJAoGcHJvdmVkGAYgASgLMhIueGNvcmUud2lyZS5Qcm92ZWRIABIoCghkZWxldGlvbhgHIAEoCzIULnhjb3JlLndpcmUuRGVsZXRpb25IAEIGCgRib2R5IioKBVN0b3JlEiEKBW9yZGVyGAEgASgLMhIueGNvcmUud2lyZS5TaWduZWQiHQoFUmVhZHkSFAoMYWxyZWFkeV9oZWxkGAEgASgIIk8KBlN0b3JlZBIjCgdyZWNlaXB0GAEgASgLMhIueGNvcmUud2lyZS5TaWduZWQSIAoEa2V5cxgCIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkIlUKCFJldHJpZXZlEiEKBW9yZGVyGAEgASgLMhIueGNvcmUud2lyZS5TaWduZWQSEgoKZmlyc3RfbGVhZhgCIAEoDRISCgpsZWFmX2NvdW50GAMgASgNIi4KCVJldHJpZXZlZBISCgpkYXRhX2J5dGVzGAEgASgNEg0KBXByb29mGAIgAygMInUKBENvcHkSIQoFb3JkZXIYASABKAsyEi54Y29yZS53aXJlLlNpZ25lZBIiCgZzb3VyY2UYAiABKAsyEi54Y29yZS53aXJlLlNpZ25lZBIRCglhZGRyZXNzZXMYAyADKAkSEwoLa2V5c193YW50ZWQYBCABKA0iKgoKTGlzdFNoYXJkcxINCgVhZnRlchgBIAEoDBINCgVsaW1pdBgCIAEoDSIsCglTaGFyZFBhZ2USEQoJc2hhcmRfaWRzGAEgAygMEgwKBGxhc3QYAiABKAgiPQoFUHJvdmUSIQoFb3JkZXIYASABKAsyEi54Y29yZS53aXJlLlNpZ25lZBIRCgljaGFsbGVuZ2UYAiABKAwiGAoGUHJvdmVkEg4KBmFuc3dlchgBIAEoDCIgCgxGaW5kRGVsZXRpb24SEAoIc2hhcmRfaWQYASABKAwiLQoIRGVsZXRpb24SIQoFb3JkZXIYASABKAsyEi54Y29yZS53aXJlLlNpZ25lZGIGcHJvdG8z");
+  fileDesc("Cgp3aXJlLnByb3RvEgp4Y29yZS53aXJlIpIBCgVPcmRlchIOCgZzZXJpYWwYASABKAwSEQoJb3BlcmF0aW9uGAIgASgJEhAKCHNoYXJkX2lkGAMgASgMEhIKCnNpemVfYnl0ZXMYBCABKA0SDgoGY2xpZW50GAUgASgJEgwKBGhvc3QYBiABKAkSDgoGdm9sdW1lGAcgASgMEhIKCmV4cGlyZXNfbXMYCCABKAQibgoHUmVjZWlwdBIOCgZzZXJpYWwYASABKAwSEAoIc2hhcmRfaWQYAiABKAwSEgoKc2l6ZV9ieXRlcxgDIAEoDRIMCgRob3N0GAQgASgJEg4KBmNsaWVudBgFIAEoCRIPCgd0aW1lX21zGAYgASgEImUKCEtleVN0b2NrEhAKCHNoYXJkX2lkGAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0SDgoGbWludGVyGAMgASgJEiMKBGtleXMYBCADKAsyFS54Y29yZS53aXJlLkhhc2hlZEtleSIyCglIYXNoZWRLZXkSEQoJY2hhbGxlbmdlGAEgASgMEhIKCmNvbW1pdG1lbnQYAiABKAwiKQoGU2lnbmVkEgwKBGJvZHkYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMIigKB0ZhaWx1cmUSDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJIs0FCg1CcmlkZ2VSZXF1ZXN0EgoKAmlkGAEgASgNEjAKDGF1dGhlbnRpY2F0ZRgCIAEoCzIYLnhjb3JlLndpcmUuQXV0aGVudGljYXRlSAASKAoIYW5ub3VuY2UYAyABKAsyFC54Y29yZS53aXJlLkFubm91bmNlSAASIgoFcGxhY2UYBCABKAsyES54Y29yZS53aXJlLlBsYWNlSAASJgoHY29uZmlybRgFIAEoCzITLnhjb3JlLndpcmUuQ29uZmlybUgAEiQKBmxvY2F0ZRgGIAEoCzISLnhjb3JlLndpcmUuTG9jYXRlSAASJAoGcmVwb3J0GAcgASgLMhIueGNvcmUud2lyZS5SZXBvcnRIABIkCgZhcHBlbmQYCCABKAsyEi54Y29yZS53aXJlLkFwcGVuZEgAEicKCHJlYWRfbG9nGAkgASgLMhMueGNvcmUud2lyZS5SZWFkTG9nSAASMQoNYWNxdWlyZV9sZWFzZRgKIAEoCzIYLnhjb3JlLndpcmUuQWNxdWlyZUxlYXNlSAASLQoLcmVuZXdfbGVhc2UYCyABKAsyFi54Y29yZS53aXJlLlJlbmV3TGVhc2VIABIxCg1yZWxlYXNlX2xlYXNlGAwgASgLMhgueGNvcmUud2lyZS5SZWxlYXNlTGVhc2VIABIiCgVzcGFjZRgNIAEoCzIRLnhjb3JlLndpcmUuU3BhY2VIABIiCgV3YXRjaBgOIAEoCzIRLnhjb3JlLndpcmUuV2F0Y2hIABIpCgloYW5kX292ZXIYDyABKAsyFC54Y29yZS53aXJlLkhhbmRPdmVySAASMQoNcmVnaXN0ZXJfaG9zdBgUIAEoCzIYLnhjb3JlLndpcmUuUmVnaXN0ZXJIb3N0SAASKgoJaGVhcnRiZWF0GBUgASgLMhUueGNvcmUud2lyZS5IZWFydGJlYXRIAEIGCgRib2R5IvMDCg5CcmlkZ2VSZXNwb25zZRIKCgJpZBgBIAEoDRImCgdmYWlsdXJlGAIgASgLMhMueGNvcmUud2lyZS5GYWlsdXJlSAASIAoEZG9uZRgDIAEoCzIQLnhjb3JlLndpcmUuRG9uZUgAEiQKBnBvbGljeRgEIAEoCzISLnhjb3JlLndpcmUuUG9saWN5SAASLAoKcGxhY2VtZW50cxgFIAEoCzIWLnhjb3JlLndpcmUuUGxhY2VtZW50c0gAEioKCWNvbmZpcm1lZBgGIAEoCzIVLnhjb3JlLndpcmUuQ29uZmlybWVkSAASKgoJbG9jYXRpb25zGAcgASgLMhUueGNvcmUud2lyZS5Mb2NhdGlvbnNIABIgCgRoZWFkGAggASgLMhAueGNvcmUud2lyZS5IZWFkSAASLQoLbG9nX2VudHJpZXMYCSABKAsyFi54Y29yZS53aXJlLkxvZ0VudHJpZXNIABIiCgVsZWFzZRgKIAEoCzIRLnhjb3JlLndpcmUuTGVhc2VIABIrCgpzcGFjZV9pbmZvGAsgASgLMhUueGNvcmUud2lyZS5TcGFjZUluZm9IABI1Cg9oZWFydGJlYXRfcmVwbHkYFSABKAsyGi54Y29yZS53aXJlLkhlYXJ0YmVhdFJlcGx5SABCBgoEYm9keSIGCgREb25lIkUKDEF1dGhlbnRpY2F0ZRIOCgZ2b2x1bWUYASABKAwSEgoKZXhwaXJlc19tcxgCIAEoBBIRCglzaWduYXR1cmUYAyABKAwiLwoIQW5ub3VuY2USEgoKc2l6ZV9ieXRlcxgBIAEoBBIPCgdtaXJyb3JzGBQgASgNIlgKBlBvbGljeRIYChBzaGFyZF9zaXplX2J5dGVzGAEgASgNEg8KB21pcnJvcnMYAiABKA0SFAoMbWluX3JlY2VpcHRzGAMgASgNEg0KBWhvc3RzGAQgASgNIkQKBVBsYWNlEiQKBnNoYXJkcxgBIAMoCzIULnhjb3JlLndpcmUuU2hhcmRSZWYSFQoNZXhjbHVkZV9ob3N0cxgCIAMoCSIwCghTaGFyZFJlZhIQCghzaGFyZF9pZBgBIAEoDBISCgpzaXplX2J5dGVzGAIgASgNIlsKClBsYWNlbWVudHMSIgoGcG9saWN5GAEgASgLMhIueGNvcmUud2lyZS5Qb2xpY3kSKQoKcGxhY2VtZW50cxgCIAMoCzIVLnhjb3JlLndpcmUuUGxhY2VtZW50IlQKCVBsYWNlbWVudBIQCghzaGFyZF9pZBgBIAEoDBIjCgd0YXJnZXRzGAIgAygLMhIueGNvcmUud2lyZS5UYXJnZXQSEAoIcmVjZWlwdHMYAyABKA0iTAoGVGFyZ2V0EgwKBGhvc3QYASABKAkSEQoJYWRkcmVzc2VzGAIgAygJEiEKBW9yZGVyGAMgASgLMhIueGNvcmUud2lyZS5TaWduZWQiWAoHQ29uZmlybRIkCghyZWNlaXB0cxgBIAMoCzISLnhjb3JlLndpcmUuU2lnbmVkEicKCXRyYW5zZmVycxgCIAMoCzIULnhjb3JlLndpcmUuVHJhbnNmZXIiUQoIVHJhbnNmZXISDAoEaG9zdBgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgEEhMKC2R1cmF0aW9uX21zGAMgASgNEg4KBnVwbG9hZBgEIAEoCCI2CglDb25maXJtZWQSKQoGc2hhcmRzGAEgAygLMhkueGNvcmUud2lyZS5TaGFyZFN0YW5kaW5nIkMKDVNoYXJkU3RhbmRpbmcSEAoIc2hhcmRfaWQYASABKAwSDwoHbWlycm9ycxgCIAEoDRIPCgdkdXJhYmxlGAMgASgIIhsKBkxvY2F0ZRIRCglzaGFyZF9pZHMYASADKAwiNAoJTG9jYXRpb25zEicKCWxvY2F0aW9ucxgBIAMoCzIULnhjb3JlLndpcmUuTG9jYXRpb24iVgoITG9jYXRpb24SEAoIc2hhcmRfaWQYASABKAwSIwoHbWlycm9ycxgCIAMoCzISLnhjb3JlLndpcmUuVGFyZ2V0EhMKC2tleXNfd2FudGVkGAMgASgNIi4KCEhhbmRPdmVyEiIKBnN0b2NrcxgBIAMoCzISLnhjb3JlLndpcmUuU2lnbmVkIjYKBlJlcG9ydBIMCgRob3N0GAEgASgJEhAKCHNoYXJkX2lkGAIgASgMEgwKBGNvZGUYAyABKAkihAIKC0VudHJ5SGVhZGVyEg8KB3ZlcnNpb24YASABKA0SDgoGdm9sdW1lGAIgASgMEgsKA3NlcRgDIAEoBBIRCglwcmV2X2hhc2gYBCABKAwSDQoFZXBvY2gYBSABKAQSDgoGZGV2aWNlGAYgASgJEhEKCWJvZHlfaGFzaBgHIAEoDBIXCg9ib2R5X3NpemVfYnl0ZXMYCCABKA0SKgoMc2hhcmRzX2FkZGVkGAkgAygLMhQueGNvcmUud2lyZS5TaGFyZFJlZhIUCgxzaGFyZHNfZnJlZWQYCiADKAwSDwoHdGltZV9tcxgLIAEoBBIWCg5jaGVja3BvaW50X3NlcRgMIAEoBCI7CghMb2dFbnRyeRIOCgZoZWFkZXIYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMEgwKBGJvZHkYAyABKAwiLQoGQXBwZW5kEiMKBWVudHJ5GAEgASgLMhQueGNvcmUud2lyZS5Mb2dFbnRyeSJECgdSZWFkTG9nEhAKCGZyb21fc2VxGAEgASgEEhEKCW1heF9ieXRlcxgCIAEoDRIUCgxoZWFkZXJzX29ubHkYAyABKAgiUwoKTG9nRW50cmllcxIlCgdlbnRyaWVzGAEgAygLMhQueGNvcmUud2lyZS5Mb2dFbnRyeRIeCgRoZWFkGAIgASgLMhAueGNvcmUud2lyZS5IZWFkIj8KBEhlYWQSCwoDc2VxGAEgASgEEgwKBGhhc2gYAiABKAwSHAoUY2hlY2twb2ludF9lbnRyeV9zZXEYAyABKAQiBwoFV2F0Y2giIQoMQWNxdWlyZUxlYXNlEhEKCXRha2Vfb3ZlchgBIAEoCCIbCgpSZW5ld0xlYXNlEg0KBWVwb2NoGAEgASgEIh0KDFJlbGVhc2VMZWFzZRINCgVlcG9jaBgBIAEoBCJLCgVMZWFzZRIMCgRoZWxkGAEgASgIEg0KBWVwb2NoGAIgASgEEg4KBmhvbGRlchgDIAEoCRIVCg1leHBpcmVzX2luX21zGAQgASgEIgcKBVNwYWNlIoYBCglTcGFjZUluZm8SEwoLcXVvdGFfYnl0ZXMYASABKAQSEgoKdXNlZF9ieXRlcxgCIAEoBBIaChJuZXR3b3JrX2ZyZWVfYnl0ZXMYAyABKAQSDwoHbWlycm9ycxgEIAEoDRIjCgVob3N0cxgFIAMoCzIULnhjb3JlLndpcmUuSG9zdEluZm8ifwoISG9zdEluZm8SDAoEaG9zdBgBIAEoCRIOCgZvbmxpbmUYAiABKAgSFAoMbGFzdF9zZWVuX21zGAMgASgEEhYKDmNhcGFjaXR5X2J5dGVzGAQgASgEEhIKCnVzZWRfYnl0ZXMYBSABKAQSEwoLcmVsaWFiaWxpdHkYBiABKAEigAEKDFJlZ2lzdGVySG9zdBIRCglhZGRyZXNzZXMYASADKAkSFgoOY2FwYWNpdHlfYnl0ZXMYAiABKAQSEgoKdXNlZF9ieXRlcxgDIAEoBBIPCgd2ZXJzaW9uGAQgASgJEhAKCG9wZXJhdG9yGBQgASgJEg4KBnJlZ2lvbhgVIAEoCSLeAQoJSGVhcnRiZWF0EhYKDmNhcGFjaXR5X2J5dGVzGAEgASgEEhIKCnVzZWRfYnl0ZXMYAiABKAQSEgoKZnJlZV9ieXRlcxgDIAEoBBIPCgdkZWxldGVkGAQgAygMEhEKCXRyYW5zZmVycxgFIAEoDRIOCgZwYXVzZWQYBiABKAgSDwoHZXhpdGluZxgHIAEoCBIMCgRsb3N0GAggAygMEhQKDHJlc3RfZnJvbV9tcxgUIAEoBBIVCg1yZXN0X3VudGlsX21zGBUgASgEEhEKCXBhcnRfdGltZRgWIAEoCCKiAQoOSGVhcnRiZWF0UmVwbHkSIwoHZGVsZXRlcxgBIAMoCzISLnhjb3JlLndpcmUuU2lnbmVkEhMKC2ludGVydmFsX21zGAIgASgNEiYKCHN0YW5kaW5nGAMgASgLMhQueGNvcmUud2lyZS5TdGFuZGluZxIuCgxyZWFjaGFiaWxpdHkYFCABKAsyGC54Y29yZS53aXJlLlJlYWNoYWJpbGl0eSI+CgxSZWFjaGFiaWxpdHkSDQoFc3RhdGUYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIOCgZyZWFzb24YAyABKAkiyQEKCFN0YW5kaW5nEg0KBXN0YXRlGAEgASgJEg4KBnJlYXNvbhgCIAEoCRIOCgZzaGFyZHMYAyABKAQSEwoLc2hhcmRfYnl0ZXMYBCABKAQSFQoNYXVkaXRzX3Bhc3NlZBgFIAEoBBIVCg1hdWRpdHNfZmFpbGVkGAYgASgEEhMKC2F1ZGl0X3Njb3JlGAcgASgBEg4KBnVwdGltZRgIIAEoARITCgtyZWxpYWJpbGl0eRgJIAEoARIRCgltYXlfbGVhdmUYCiABKAgiiwIKC0hvc3RSZXF1ZXN0EiIKBXN0b3JlGAEgASgLMhEueGNvcmUud2lyZS5TdG9yZUgAEigKCHJldHJpZXZlGAIgASgLMhQueGNvcmUud2lyZS5SZXRyaWV2ZUgAEiAKBGNvcHkYAyABKAsyEC54Y29yZS53aXJlLkNvcHlIABItCgtsaXN0X3NoYXJkcxgEIAEoCzIWLnhjb3JlLndpcmUuTGlzdFNoYXJkc0gAEiIKBXByb3ZlGAUgASgLMhEueGNvcmUud2lyZS5Qcm92ZUgAEjEKDWZpbmRfZGVsZXRpb24YBiABKAsyGC54Y29yZS53aXJlLkZpbmREZWxldGlvbkgAQgYKBGJvZHkisQIKDEhvc3RSZXNwb25zZRImCgdmYWlsdXJlGAEgASgLMhMueGNvcmUud2lyZS5GYWlsdXJlSAASIgoFcmVhZHkYAiABKAsyES54Y29yZS53aXJlLlJlYWR5SAASJAoGc3RvcmVkGAMgASgLMhIueGNvcmUud2lyZS5TdG9yZWRIABIqCglyZXRyaWV2ZWQYBCABKAsyFS54Y29yZS53aXJlLlJldHJpZXZlZEgAEisKCnNoYXJkX3BhZ2UYBSABKAsyFS54Y29yZS53aXJlLlNoYXJkUGFnZUgAEiQKBnByb3ZlZBgGIAEoCzISLnhjb3JlLndpcmUuUHJvdmVkSAASKAoIZGVsZXRpb24YByABKAsyFC54Y29yZS53aXJlLkRlbGV0aW9uSABCBgoEYm9keSIqCgVTdG9yZRIhCgVvcmRlchgBIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkIh0KBVJlYWR5EhQKDGFscmVhZHlfaGVsZBgBIAEoCCJPCgZTdG9yZWQSIwoHcmVjZWlwdBgBIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkEiAKBGtleXMYAiABKAsyEi54Y29yZS53aXJlLlNpZ25lZCJVCghSZXRyaWV2ZRIhCgVvcmRlchgBIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkEhIKCmZpcnN0X2xlYWYYAiABKA0SEgoKbGVhZl9jb3VudBgDIAEoDSIuCglSZXRyaWV2ZWQSEgoKZGF0YV9ieXRlcxgBIAEoDRINCgVwcm9vZhgCIAMoDCJ1CgRDb3B5EiEKBW9yZGVyGAEgASgLMhIueGNvcmUud2lyZS5TaWduZWQSIgoGc291cmNlGAIgASgLMhIueGNvcmUud2lyZS5TaWduZWQSEQoJYWRkcmVzc2VzGAMgAygJEhMKC2tleXNfd2FudGVkGAQgASgNIioKCkxpc3RTaGFyZHMSDQoFYWZ0ZXIYASABKAwSDQoFbGltaXQYAiABKA0iLAoJU2hhcmRQYWdlEhEKCXNoYXJkX2lkcxgBIAMoDBIMCgRsYXN0GAIgASgIIj0KBVByb3ZlEiEKBW9yZGVyGAEgASgLMhIueGNvcmUud2lyZS5TaWduZWQSEQoJY2hhbGxlbmdlGAIgASgMIhgKBlByb3ZlZBIOCgZhbnN3ZXIYASABKAwiIAoMRmluZERlbGV0aW9uEhAKCHNoYXJkX2lkGAEgASgMIi0KCERlbGV0aW9uEiEKBW9yZGVyGAEgASgLMhIueGNvcmUud2lyZS5TaWduZWRiBnByb3RvMw");
 
 /**
  * The bridge's permission for one transfer. Signed bytes: "xcore/order/1" NUL, then this message.
@@ -505,6 +505,13 @@ export type Announce = Message<"xcore.wire.Announce"> & {
    * @generated from field: uint64 size_bytes = 1;
    */
   sizeBytes: bigint;
+
+  /**
+   * that the owner wants of each shard from now on; 0: as before
+   *
+   * @generated from field: uint32 mirrors = 20;
+   */
+  mirrors: number;
 };
 
 /**
@@ -1364,6 +1371,20 @@ export type RegisterHost = Message<"xcore.wire.RegisterHost"> & {
    * @generated from field: string version = 4;
    */
   version: string;
+
+  /**
+   * who runs it, as it says itself; hosts of one operator count as one place
+   *
+   * @generated from field: string operator = 20;
+   */
+  operator: string;
+
+  /**
+   * where it is, as it says itself
+   *
+   * @generated from field: string region = 21;
+   */
+  region: string;
 };
 
 /**
@@ -1428,6 +1449,25 @@ export type Heartbeat = Message<"xcore.wire.Heartbeat"> & {
    * @generated from field: repeated bytes lost = 8;
    */
   lost: Uint8Array[];
+
+  /**
+   * the rest that is on, or the next one, in which it moves no shards; 0: none is known
+   *
+   * @generated from field: uint64 rest_from_ms = 20;
+   */
+  restFromMs: bigint;
+
+  /**
+   * @generated from field: uint64 rest_until_ms = 21;
+   */
+  restUntilMs: bigint;
+
+  /**
+   * it has rests, by the hour or by the month
+   *
+   * @generated from field: bool part_time = 22;
+   */
+  partTime: boolean;
 };
 
 /**
@@ -1459,6 +1499,11 @@ export type HeartbeatReply = Message<"xcore.wire.HeartbeatReply"> & {
    * @generated from field: xcore.wire.Standing standing = 3;
    */
   standing?: Standing | undefined;
+
+  /**
+   * @generated from field: xcore.wire.Reachability reachability = 20;
+   */
+  reachability?: Reachability | undefined;
 };
 
 /**
@@ -1467,6 +1512,41 @@ export type HeartbeatReply = Message<"xcore.wire.HeartbeatReply"> & {
  */
 export const HeartbeatReplySchema: GenMessage<HeartbeatReply> = /*@__PURE__*/
   messageDesc(file_wire, 42);
+
+/**
+ * Whether the bridge could dial the host.
+ *
+ * @generated from message xcore.wire.Reachability
+ */
+export type Reachability = Message<"xcore.wire.Reachability"> & {
+  /**
+   * "direct", "relayed", "none", or empty while it is not known
+   *
+   * @generated from field: string state = 1;
+   */
+  state: string;
+
+  /**
+   * that was dialled last, without /p2p
+   *
+   * @generated from field: string address = 2;
+   */
+  address: string;
+
+  /**
+   * why it failed, for people
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message xcore.wire.Reachability.
+ * Use `create(ReachabilitySchema)` to create a new message.
+ */
+export const ReachabilitySchema: GenMessage<Reachability> = /*@__PURE__*/
+  messageDesc(file_wire, 43);
 
 /**
  * How the bridge judges a host, with its reasons.
@@ -1542,7 +1622,7 @@ export type Standing = Message<"xcore.wire.Standing"> & {
  * Use `create(StandingSchema)` to create a new message.
  */
 export const StandingSchema: GenMessage<Standing> = /*@__PURE__*/
-  messageDesc(file_wire, 43);
+  messageDesc(file_wire, 44);
 
 /**
  * One request at a time on a stream, any number one after another. Store is followed by size_bytes raw bytes, in frames of any
@@ -1598,7 +1678,7 @@ export type HostRequest = Message<"xcore.wire.HostRequest"> & {
  * Use `create(HostRequestSchema)` to create a new message.
  */
 export const HostRequestSchema: GenMessage<HostRequest> = /*@__PURE__*/
-  messageDesc(file_wire, 44);
+  messageDesc(file_wire, 45);
 
 /**
  * @generated from message xcore.wire.HostResponse
@@ -1659,7 +1739,7 @@ export type HostResponse = Message<"xcore.wire.HostResponse"> & {
  * Use `create(HostResponseSchema)` to create a new message.
  */
 export const HostResponseSchema: GenMessage<HostResponse> = /*@__PURE__*/
-  messageDesc(file_wire, 45);
+  messageDesc(file_wire, 46);
 
 /**
  * @generated from message xcore.wire.Store
@@ -1676,7 +1756,7 @@ export type Store = Message<"xcore.wire.Store"> & {
  * Use `create(StoreSchema)` to create a new message.
  */
 export const StoreSchema: GenMessage<Store> = /*@__PURE__*/
-  messageDesc(file_wire, 46);
+  messageDesc(file_wire, 47);
 
 /**
  * @generated from message xcore.wire.Ready
@@ -1695,7 +1775,7 @@ export type Ready = Message<"xcore.wire.Ready"> & {
  * Use `create(ReadySchema)` to create a new message.
  */
 export const ReadySchema: GenMessage<Ready> = /*@__PURE__*/
-  messageDesc(file_wire, 47);
+  messageDesc(file_wire, 48);
 
 /**
  * @generated from message xcore.wire.Stored
@@ -1719,7 +1799,7 @@ export type Stored = Message<"xcore.wire.Stored"> & {
  * Use `create(StoredSchema)` to create a new message.
  */
 export const StoredSchema: GenMessage<Stored> = /*@__PURE__*/
-  messageDesc(file_wire, 48);
+  messageDesc(file_wire, 49);
 
 /**
  * Leaves are 16 KiB; leaf_count 0 asks for the whole shard and no proof.
@@ -1748,7 +1828,7 @@ export type Retrieve = Message<"xcore.wire.Retrieve"> & {
  * Use `create(RetrieveSchema)` to create a new message.
  */
 export const RetrieveSchema: GenMessage<Retrieve> = /*@__PURE__*/
-  messageDesc(file_wire, 49);
+  messageDesc(file_wire, 50);
 
 /**
  * @generated from message xcore.wire.Retrieved
@@ -1774,7 +1854,7 @@ export type Retrieved = Message<"xcore.wire.Retrieved"> & {
  * Use `create(RetrievedSchema)` to create a new message.
  */
 export const RetrievedSchema: GenMessage<Retrieved> = /*@__PURE__*/
-  messageDesc(file_wire, 50);
+  messageDesc(file_wire, 51);
 
 /**
  * The bridge asks a host to fetch a mirror from another host; answered with Stored.
@@ -1816,7 +1896,7 @@ export type Copy = Message<"xcore.wire.Copy"> & {
  * Use `create(CopySchema)` to create a new message.
  */
 export const CopySchema: GenMessage<Copy> = /*@__PURE__*/
-  messageDesc(file_wire, 51);
+  messageDesc(file_wire, 52);
 
 /**
  * The bridge asks what a host holds, page by page.
@@ -1844,7 +1924,7 @@ export type ListShards = Message<"xcore.wire.ListShards"> & {
  * Use `create(ListShardsSchema)` to create a new message.
  */
 export const ListShardsSchema: GenMessage<ListShards> = /*@__PURE__*/
-  messageDesc(file_wire, 52);
+  messageDesc(file_wire, 53);
 
 /**
  * @generated from message xcore.wire.ShardPage
@@ -1868,7 +1948,7 @@ export type ShardPage = Message<"xcore.wire.ShardPage"> & {
  * Use `create(ShardPageSchema)` to create a new message.
  */
 export const ShardPageSchema: GenMessage<ShardPage> = /*@__PURE__*/
-  messageDesc(file_wire, 53);
+  messageDesc(file_wire, 54);
 
 /**
  * The bridge has a host show that it has a whole shard, with a challenge of 16 bytes that it never saw before.
@@ -1894,7 +1974,7 @@ export type Prove = Message<"xcore.wire.Prove"> & {
  * Use `create(ProveSchema)` to create a new message.
  */
 export const ProveSchema: GenMessage<Prove> = /*@__PURE__*/
-  messageDesc(file_wire, 54);
+  messageDesc(file_wire, 55);
 
 /**
  * @generated from message xcore.wire.Proved
@@ -1913,7 +1993,7 @@ export type Proved = Message<"xcore.wire.Proved"> & {
  * Use `create(ProvedSchema)` to create a new message.
  */
 export const ProvedSchema: GenMessage<Proved> = /*@__PURE__*/
-  messageDesc(file_wire, 55);
+  messageDesc(file_wire, 56);
 
 /**
  * The bridge asks why a host does not have a shard.
@@ -1932,7 +2012,7 @@ export type FindDeletion = Message<"xcore.wire.FindDeletion"> & {
  * Use `create(FindDeletionSchema)` to create a new message.
  */
 export const FindDeletionSchema: GenMessage<FindDeletion> = /*@__PURE__*/
-  messageDesc(file_wire, 56);
+  messageDesc(file_wire, 57);
 
 /**
  * @generated from message xcore.wire.Deletion
@@ -1951,5 +2031,5 @@ export type Deletion = Message<"xcore.wire.Deletion"> & {
  * Use `create(DeletionSchema)` to create a new message.
  */
 export const DeletionSchema: GenMessage<Deletion> = /*@__PURE__*/
-  messageDesc(file_wire, 57);
+  messageDesc(file_wire, 58);
 
