@@ -4,6 +4,9 @@ import { XcoreError } from '../lib/errors.ts';
 
 /** Longest prefix of a frame. */
 export const MAX_PREFIX_BYTES = 4;
+/** Bytes that come in less are gathered: who sends them one by one must not make us keep an object for each. */
+const MIN_PART_BYTES = 1024;
+const GATHERED_BYTES = 4 * 1024;
 /** Frames up to this length are copied into and out of the network's buffers. */
 export const MAX_COPIED_BYTES = 64 * 1024;
 
@@ -29,6 +32,9 @@ export function encodePrefix(length: number): Buffer {
 export class FrameDecoder {
   readonly #maxFrameBytes: number;
   #parts: Uint8Array[] = [];
+  /** Where small parts are gathered, and up to where; the last of the parts is its end, or it is not in use. */
+  #gathering: Buffer | null = null;
+  #gatheredBytes = 0;
   #pendingBytes = 0;
   /** Length of the frame that comes next, or -1 while its prefix is incomplete. */
   #length = -1;
@@ -42,11 +48,13 @@ export class FrameDecoder {
     return this.#pendingBytes + (this.#length >= 0 ? 1 : 0);
   }
 
-  /** Adds bytes, which are kept, not copied. */
+  /** Adds bytes, which are kept; only few at a time are copied. */
   push(data: Uint8Array): void {
     if (data.length === 0) return;
-    this.#parts.push(data);
     this.#pendingBytes += data.length;
+    if (data.length < MIN_PART_BYTES) return this.#gather(data);
+    this.#gathering = null;
+    this.#parts.push(data);
   }
 
   /** The next whole frame, which may share memory with what was pushed, or null. PROTOCOL for a malformed length or an empty frame, TOO_LARGE for one over the limit. */
@@ -62,6 +70,27 @@ export class FrameDecoder {
     const parts = this.#take(this.#length);
     this.#length = -1;
     return parts;
+  }
+
+  #gather(data: Uint8Array): void {
+    let buffer = this.#gathering;
+    const last = this.#parts.at(-1);
+    if (!buffer || !last || this.#gatheredBytes + data.length > GATHERED_BYTES) {
+      // A first small part is most often a whole frame: nothing is gained by copying it.
+      this.#gathering = last && last.length < MIN_PART_BYTES ? Buffer.allocUnsafeSlow(GATHERED_BYTES) : null;
+      this.#gatheredBytes = 0;
+      buffer = this.#gathering;
+      if (!buffer) {
+        this.#parts.push(data);
+        return;
+      }
+      this.#parts.push(buffer.subarray(0, 0));
+    }
+    const end = this.#gatheredBytes + data.length;
+    buffer.set(data, this.#gatheredBytes);
+    this.#gatheredBytes = end;
+    const part = this.#parts.at(-1)!;
+    this.#parts[this.#parts.length - 1] = buffer.subarray(part.byteOffset - buffer.byteOffset, end);
   }
 
   #takePrefix(): boolean {

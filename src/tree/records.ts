@@ -220,7 +220,8 @@ export function decodeRecord(kind: string, bytes: Uint8Array, ino: number): Tree
     case KIND.window: {
       const r = unpack(WindowRecordSchema, bytes);
       const { offsets, lengths, shardOffsets } = r;
-      if (lengths.length !== offsets.length || shardOffsets.length !== offsets.length) {
+      const counts = [lengths.length, r.shards.length, shardOffsets.length];
+      if (counts.some((count) => count !== offsets.length)) {
         throw new XcoreError('CORRUPT_RECORD', 'uneven lists of extents');
       }
       return { offsets, lengths, shards: r.shards.map(Number), shardOffsets };

@@ -22,7 +22,14 @@ import { readOrder, signReceipt } from '../../src/net/orders.ts';
 import { peerNameOf } from '../../src/net/peer-name.ts';
 import { BridgeRequestSchema, BridgeResponseSchema, EntryHeaderSchema } from '../../src/net/proto/wire_pb.ts';
 import type { BridgeResponse, LogEntry, Signed, Target } from '../../src/net/proto/wire_pb.ts';
-import type { RequestBody, RequestInit, ResponseInit, ResponseValue, RpcSession } from '../../src/net/rpc.ts';
+import type {
+  RequestBody,
+  RequestInit,
+  ResponseInit,
+  ResponseValue,
+  RpcContext,
+  RpcSession,
+} from '../../src/net/rpc.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 export const MIB = 1024 * 1024;
@@ -95,6 +102,11 @@ export class Harness {
     const received = create(BridgeResponseSchema, { id: 1, body: answer }).body;
     if (received.case !== expected) throw new Error(`answered with ${received.case}`);
     return received.value as ResponseValue<C>;
+  }
+
+  /** What the service does with a request. */
+  handle(body: RequestBody, context: RpcContext): Promise<ResponseInit> {
+    return this.#parts.service.handle(body, context);
   }
 
   /** A stream on which a device speaks for a volume. */

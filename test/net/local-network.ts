@@ -27,6 +27,11 @@ export class LocalHost {
     mkdirSync(dir, { recursive: true, mode: 0o700 });
   }
 
+  /** Multiaddr with /p2p/ id. */
+  get address(): string {
+    return this.#listen;
+  }
+
   get peer(): string {
     return this.#listen.split('/p2p/')[1] ?? '';
   }
