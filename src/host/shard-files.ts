@@ -27,6 +27,7 @@ export interface Inventory {
 export class ShardFiles {
   readonly #fs: HostFs;
   readonly #log: Logger;
+  readonly #dir: string;
   readonly #shardsDir: string;
   readonly #temporaryDir: string;
   /** Two-digit folders that exist durably, at most 256. */
@@ -35,6 +36,7 @@ export class ShardFiles {
   constructor(components: { readonly fs: HostFs; readonly log: Logger }, dir: string) {
     this.#fs = components.fs;
     this.#log = components.log;
+    this.#dir = dir;
     this.#shardsDir = join(dir, 'shards');
     this.#temporaryDir = join(dir, 'incoming');
   }
@@ -43,6 +45,8 @@ export class ShardFiles {
   async prepare(): Promise<void> {
     await this.#fs.mkdir(this.#shardsDir, { recursive: true, mode: 0o700 });
     await this.#fs.mkdir(this.#temporaryDir, { recursive: true, mode: 0o700 });
+    // Or a power cut could take the folder from under shards that are synced.
+    await this.#sync(this.#dir);
     for (const name of await this.#fs.readdir(this.#temporaryDir)) {
       if (TEMPORARY_NAME.test(name)) await this.#fs.unlink(join(this.#temporaryDir, name));
     }
