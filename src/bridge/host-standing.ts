@@ -57,11 +57,15 @@ export function standingOf(record: HostRecord): StandingView {
   if (record.disqualified !== '') return { state: 'disqualified', reason: record.disqualified };
   if (record.exiting) return { state: 'leaving', reason: 'it asked to leave; its shards are moved away' };
   const score = auditScore(record);
-  if (score < SUSPENDED_BELOW) {
+  // One that holds nothing could not prove itself: it gets a few shards, as when it was new.
+  if (score < SUSPENDED_BELOW && record.shards > 0n) {
     return { state: 'suspended', reason: `it passed only ${percent(score)} of the audits of late` };
   }
   if (record.unanswered >= MAX_UNANSWERED) {
     return { state: 'suspended', reason: `it left ${record.unanswered} audits in a row without an answer` };
+  }
+  if (score < SUSPENDED_BELOW) {
+    return { state: 'vetting', reason: `it passed only ${percent(score)} of the audits of late, and holds nothing` };
   }
   if (record.auditsPassed < BigInt(VETTING_AUDITS)) {
     return { state: 'vetting', reason: `it has passed ${record.auditsPassed} of the first ${VETTING_AUDITS} audits` };
