@@ -5,7 +5,7 @@ import type { Logger } from '../lib/log.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { HostCalls } from '../net/connected-hosts.ts';
 import type { PeerName } from '../net/network.ts';
-import type { RandomBytes } from './order-signer.ts';
+import type { RandomBytes } from '../lib/random-bytes.ts';
 import type { Store } from '../lib/store.ts';
 
 /** What a bridge stands on. */

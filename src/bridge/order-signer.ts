@@ -1,15 +1,13 @@
 // Makes the bridge's signed orders: serial, expiry, signature. Remembers none of them.
 
 import type { Clock } from '../lib/clock.ts';
+import type { RandomBytes } from '../lib/random-bytes.ts';
 import type { PeerName } from '../net/network.ts';
 import { signOrder } from '../net/orders.ts';
 import type { Operation } from '../net/orders.ts';
 import type { Order, Signed } from '../net/proto/wire_pb.ts';
 
 const SERIAL_BYTES = 16;
-
-/** Makes so many random bytes. */
-export type RandomBytes = (sizeBytes: number) => Uint8Array;
 
 /** For how long each kind of order is good. */
 export type OrderLifetimes = Readonly<Record<Operation, number>>;

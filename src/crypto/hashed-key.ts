@@ -2,6 +2,7 @@
 // and the hash of the answer to it. Pure functions on bytes.
 
 import { createHash, hash, randomBytes } from 'node:crypto';
+import type { RandomBytes } from '../lib/random-bytes.ts';
 import type { Hash } from 'node:crypto';
 
 /** Length in bytes of a challenge. */
@@ -25,9 +26,9 @@ export function beginAnswer(challenge: Uint8Array): Hash {
 }
 
 /** Fresh hashed keys of a shard. */
-export function mintHashedKeys(shard: Uint8Array, count: number): HashedKey[] {
+export function mintHashedKeys(shard: Uint8Array, count: number, random: RandomBytes = randomBytes): HashedKey[] {
   return Array.from({ length: count }, () => {
-    const challenge = randomBytes(CHALLENGE_BYTES);
+    const challenge = random(CHALLENGE_BYTES);
     return { challenge, commitment: hash('sha256', beginAnswer(challenge).update(shard).digest(), 'buffer') };
   });
 }

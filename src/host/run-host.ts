@@ -6,6 +6,7 @@ import { XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import { createMetrics } from '../lib/metrics.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import type { RandomBytes } from '../lib/random-bytes.ts';
 import type { Store } from '../lib/store.ts';
 import { HostClient } from '../net/host-client.ts';
 import type { HostTarget } from '../net/host-client.ts';
@@ -40,6 +41,7 @@ export interface HostComponents {
   readonly clock: Clock;
   /** Numbers in [0, 1). */
   readonly random: () => number;
+  readonly randomBytes?: RandomBytes;
   readonly log: Logger;
 }
 
@@ -69,7 +71,7 @@ export async function runHost(
   settings: ServingSettings,
   options: HostOptions,
 ): Promise<ServingHost> {
-  const { fs, intent, allowance, node, seed, clock, random, log } = components;
+  const { fs, intent, allowance, node, seed, clock, random, randomBytes, log } = components;
   const { dir, capacityBytes } = settings;
   const bridge = peerNameIn(settings.bridge);
   const host = node.peerId.toString();
@@ -80,7 +82,7 @@ export async function runHost(
   const peers = new HostClient(node, { clock });
   const transfers = new Transfers(
     {
-      ...{ store, serials, tombstones, clock, metrics, seed, host, bridge, allowance },
+      ...{ store, serials, tombstones, clock, metrics, seed, host, bridge, allowance, randomBytes },
       fetchFrom: (...source) => fetchShard(peers, ...source),
     },
     options,

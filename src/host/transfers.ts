@@ -6,6 +6,7 @@ import { leafCountOf, MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
 import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import type { RandomBytes } from '../lib/random-bytes.ts';
 import type { HostTarget } from '../net/host-client.ts';
 import { mintStock } from '../net/key-stock.ts';
 import type { PeerName } from '../net/network.ts';
@@ -25,6 +26,7 @@ export interface TransfersComponents {
   readonly serials: UsedSerials;
   readonly tombstones: Tombstones;
   readonly clock: Clock;
+  readonly randomBytes?: RandomBytes;
   readonly metrics: Metrics;
   /** Ed25519 seed of the host, which signs receipts. */
   readonly seed: Uint8Array;
@@ -158,7 +160,7 @@ export class Transfers implements ShardHandlers {
     source: CopySource,
     context: TransferContext,
   ): Promise<{ receipt: Signed; keys?: Signed }> {
-    const { store, serials, seed, bridge, host, clock, allowance, fetchFrom } = this.#components;
+    const { store, serials, seed, bridge, host, clock, allowance, fetchFrom, randomBytes } = this.#components;
     const order = this.#check(signed, 'store', context);
     if (context.remotePeer !== bridge) throw new XcoreError('REFUSED', 'only the bridge may have shards copied');
     const permission = verifyOrder(source.order, bridge);
@@ -184,7 +186,8 @@ export class Transfers implements ShardHandlers {
         await store.store(shardId, sizeBytes, () => this.#withDeadline(fetch()));
         this.#moved('in', sizeBytes);
         if (data && source.keysWanted > 0) {
-          return { receipt: this.#receipt(order), keys: mintStock(seed, shardId, data, source.keysWanted) };
+          const keys = mintStock(seed, shardId, data, source.keysWanted, randomBytes);
+          return { receipt: this.#receipt(order), keys };
         }
       }
       return { receipt: this.#receipt(order) };

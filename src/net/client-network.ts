@@ -5,6 +5,7 @@ import type { Clock, Timer } from '../lib/clock.ts';
 import { systemDisk } from '../lib/disk.ts';
 import type { Disk } from '../lib/disk.ts';
 import { XcoreError } from '../lib/errors.ts';
+import type { RandomBytes } from '../lib/random-bytes.ts';
 import { BridgeCalls, greetBridge, headOf, leaseOf } from './bridge-calls.ts';
 import { BridgeLink } from './bridge-link.ts';
 import { FailingHosts } from './failing-hosts.ts';
@@ -50,6 +51,7 @@ export interface ClientNetworkSurroundings {
   readonly clock?: Clock;
   /** Numbers in [0, 1). */
   readonly random?: () => number;
+  readonly randomBytes?: RandomBytes;
   readonly disk?: Disk;
   /** Makes the device's node, which is stopped with the network. */
   readonly createNode?: () => Promise<NetworkNode>;
@@ -110,7 +112,7 @@ export class ClientNetwork implements Network {
     });
     const bridge = new BridgeCalls(link, clock);
     const hosts = new HostClient(node, { clock });
-    const minter = new KeyMinter(bridge, deviceSeed);
+    const minter = new KeyMinter(bridge, deviceSeed, this.#surroundings.randomBytes);
     const shared = {
       bridge,
       minter,

@@ -4,6 +4,7 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { CHALLENGE_BYTES, mintHashedKeys } from '../crypto/hashed-key.ts';
 import { sign, verify } from '../crypto/sign.ts';
 import { XcoreError } from '../lib/errors.ts';
+import type { RandomBytes } from '../lib/random-bytes.ts';
 import { peerNameOf, publicKeyOfPeer } from './peer-name.ts';
 import { KeyStockSchema, SignedSchema } from './proto/wire_pb.ts';
 import type { KeyStock, Signed } from './proto/wire_pb.ts';
@@ -15,8 +16,14 @@ const LABEL = 'xcore/keys/1';
 const HASH_BYTES = 32;
 
 /** Mints and signs a stock with the minter's seed, 32 bytes; `data` is the verified whole shard. */
-export function mintStock(seed: Uint8Array, shardId: Uint8Array, data: Uint8Array, count: number): Signed {
-  const keys = mintHashedKeys(data, Math.min(MAX_STOCK_KEYS, count));
+export function mintStock(
+  seed: Uint8Array,
+  shardId: Uint8Array,
+  data: Uint8Array,
+  count: number,
+  random?: RandomBytes,
+): Signed {
+  const keys = mintHashedKeys(data, Math.min(MAX_STOCK_KEYS, count), random);
   const stock = create(KeyStockSchema, { shardId, sizeBytes: data.length, minter: peerNameOf(seed), keys });
   const body = toBinary(KeyStockSchema, stock);
   return create(SignedSchema, { body, signature: sign(seed, LABEL, body) });
