@@ -1,0 +1,136 @@
+// A process of the simulated world: its clock, and an end that may come between any two of its steps. What a dead
+// one still waits for never comes.
+
+import type { Clock, Timer } from '../../src/lib/clock.ts';
+import { asError } from '../../src/lib/errors.ts';
+import type { Luck } from './luck.ts';
+import type { Planned, Scheduler } from './scheduler.ts';
+
+/** Wall time at the beginning of each world, about 2027. */
+const EPOCH_MS = 1_800_000_000_000;
+const NS_PER_MS = 1_000_000n;
+
+/** One process. */
+export class SimProcess {
+  readonly name: string;
+  readonly luck: Luck;
+  readonly clock: Clock;
+  readonly scheduler: Scheduler;
+  alive = true;
+  /** Steps until a crash that is planned; none when absent. */
+  #stepsLeft = Infinity;
+  #onCrash: () => void = () => {};
+  readonly #onDeath = new Set<() => void>();
+
+  constructor(name: string, scheduler: Scheduler, luck: Luck, skewMs: number) {
+    this.name = name;
+    this.scheduler = scheduler;
+    this.luck = luck;
+    this.clock = new SimClock(this, skewMs);
+  }
+
+  /** Has the process die in its `steps`-th step from now on: before what that does, or after it. */
+  crashIn(steps: number, crash: () => void): void {
+    this.#stepsLeft = steps;
+    this.#onCrash = crash;
+  }
+
+  /** Called once when the process ends. */
+  onDeath(action: () => void): void {
+    this.#onDeath.add(action);
+  }
+
+  /** Ends it. */
+  die(): void {
+    if (!this.alive) return;
+    this.alive = false;
+    for (const action of this.#onDeath) action();
+  }
+
+  /** Something that the process does outside of itself, taking so long: a step. Settles never if the process is dead by then. */
+  step<T>(delayMs: number, action: () => T): Promise<T> {
+    return new Promise((resolve, reject) => {
+      if (!this.alive) return;
+      this.#stepsLeft -= 1;
+      const dies = this.#stepsLeft <= 0;
+      if (dies) this.#stepsLeft = Infinity;
+      if (dies && this.luck.chance(0.5)) {
+        this.#onCrash();
+        return;
+      }
+      this.scheduler.after(delayMs, () => {
+        if (!this.alive) return;
+        try {
+          const result = action();
+          if (dies) this.#onCrash();
+          else resolve(result);
+        } catch (error) {
+          reject(asError(error));
+        }
+      });
+    });
+  }
+}
+
+class SimClock implements Clock {
+  readonly #process: SimProcess;
+  readonly #skewMs: number;
+
+  constructor(process: SimProcess, skewMs: number) {
+    this.#process = process;
+    this.#skewMs = skewMs;
+  }
+
+  now(): number {
+    return Math.floor(EPOCH_MS + this.#skewMs + this.#process.scheduler.nowMs);
+  }
+
+  nowNs(): bigint {
+    return BigInt(this.now()) * NS_PER_MS;
+  }
+
+  monotonicMs(): number {
+    return 1_000 + this.#process.scheduler.nowMs;
+  }
+
+  sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) {
+        reject(signal.reason as Error);
+        return;
+      }
+      const onAbort = (): void => {
+        planned.cancelled = true;
+        reject(signal?.reason as Error);
+      };
+      const planned = this.#plan(ms, () => {
+        signal?.removeEventListener('abort', onAbort);
+        resolve();
+      });
+      signal?.addEventListener('abort', onAbort, { once: true });
+    });
+  }
+
+  after(ms: number, run: () => void): Timer {
+    let planned = this.#plan(ms, run);
+    return {
+      cancel: () => {
+        planned.cancelled = true;
+      },
+      restart: () => {
+        planned.cancelled = true;
+        planned = this.#plan(ms, run);
+      },
+    };
+  }
+
+  soon(run: () => void): void {
+    this.#plan(0, run);
+  }
+
+  #plan(ms: number, run: () => void): Planned {
+    return this.#process.scheduler.after(ms, () => {
+      if (this.#process.alive) run();
+    });
+  }
+}
