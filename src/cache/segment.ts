@@ -11,6 +11,9 @@ import type { Hasher } from './hasher.ts';
 /** Encrypted at once: what the checksum finds in the processor's cache. */
 const STEP_BYTES = 64 * 1024;
 
+/** Bytes up to which flushNow() writes them. */
+const MAX_NOW_BYTES = 128 * 1024;
+
 /** What sealing a segment found. */
 export interface SealedSegment {
   readonly id: Buffer;
@@ -38,6 +41,8 @@ export class Segment {
   #isDoubtful = false;
   #isInMemory = true;
   #work: Promise<void> = Promise.resolve();
+  /** Parts of #work that have not ended. */
+  #pending = 0;
 
   /** `key`: 32 bytes, fresh; `memory` is this segment's until it is done with; `prepare` makes the folder and returns the path. */
   constructor(
@@ -102,9 +107,28 @@ export class Segment {
   /** Resolves when all bytes appended before are in the file; `sync`: on the disk. */
   flush(sync: boolean): Promise<void> {
     const upTo = this.#length;
-    const work = this.#work.catch(() => undefined).then(() => this.#flush(upTo, sync));
+    this.#pending++;
+    const work = this.#work
+      .catch(() => undefined)
+      .then(() => this.#flush(upTo, sync))
+      .finally(() => this.#pending--);
     this.#work = work;
     return work;
+  }
+
+  /** Writes the few bytes that are not in the file yet at once; false where that is for flush() to do. */
+  flushNow(): boolean {
+    const file = this.#file;
+    if (file === null || this.#pending > 0 || this.#isDoubtful || this.unwrittenBytes > MAX_NOW_BYTES) return false;
+    try {
+      while (this.#written < this.#length) {
+        this.#written += file.writeSync(this.#bytes, this.#written, this.unwrittenBytes, this.#written);
+      }
+    } catch {
+      // flush() meets the same disk, and tells
+      return false;
+    }
+    return true;
   }
 
   async #flush(upTo: number, sync: boolean): Promise<void> {

@@ -22,7 +22,9 @@ import type { StoreOptions } from '../tree/record-store.ts';
 import { Tree } from '../tree/tree.ts';
 import type { VolumeParts } from '../vfs/volume.ts';
 
-const VERSION = 2;
+const VERSION = 3;
+/** Its index has no journal yet. */
+const UNJOURNALED_VERSION = 2;
 /** Its index has no tallies yet. */
 const UNCOUNTED_VERSION = 1;
 const SEAL: SegmentOptions = { idleMs: 2_000, maxAgeMs: 15_000 };
@@ -88,7 +90,7 @@ async function readVolumeFile(dir: string, keys: VolumeKeys): Promise<VolumeFile
     return made;
   }
   const content = parse(path, text);
-  if (content.version !== VERSION && content.version !== UNCOUNTED_VERSION) {
+  if (![VERSION, UNJOURNALED_VERSION, UNCOUNTED_VERSION].includes(content.version)) {
     throw new XcoreError('BAD_FORMAT', `${path} has version ${content.version}, this program reads ${VERSION}`);
   }
   if (content.volume !== owner) {
@@ -139,7 +141,7 @@ async function openStore(dir: string, components: LocalVolumeComponents): Promis
       throw new XcoreError('HOME_LOCKED', 'another xcore process uses this home; see xcore status', { cause: error });
     },
   );
-  if (adopt) await writeVolumeFile(join(dir, 'volume.json'), { ...file, version: VERSION });
+  if (file.version !== VERSION) await writeVolumeFile(join(dir, 'volume.json'), { ...file, version: VERSION });
   return store;
 }
 
@@ -181,6 +183,7 @@ export async function openLocalVolume(
     store.setBarrier(
       (sync) => segments.barrier(sync),
       () => segments.noteSync(),
+      () => segments.barrierNow(),
     );
     const reader = new ShardReader({
       table: tree,

@@ -1,14 +1,20 @@
 // The files of the local disk as the client's stores use them, so that a test can count what is done
 // to them, let it fail, and see what is left when it stops anywhere.
 
+import { writeSync } from 'node:fs';
 import { link, mkdir, open, readFile, rename, rm, unlink } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 
-/** An open file; without a descriptor where it is none of this system. */
+/** An open file. */
 export type DiskFile = Pick<
   FileHandle,
   'read' | 'write' | 'writeFile' | 'truncate' | 'chmod' | 'datasync' | 'sync' | 'stat' | 'close'
-> & { readonly fd?: number };
+> & {
+  /** As write(), at once: for a few bytes that somebody waits for, where a thread costs more than the system call. */
+  readonly writeSync: (bytes: Uint8Array, from: number, length: number, position: number) => number;
+  /** Absent where it is none of this system. */
+  readonly fd?: number;
+};
 
 /** What is done to files by name; everything as in node:fs/promises. */
 export interface Disk {
@@ -21,5 +27,12 @@ export interface Disk {
   readonly unlink: (path: string) => Promise<void>;
 }
 
+async function openFile(path: string, flags: string, mode?: number): Promise<DiskFile> {
+  const file = await open(path, flags, mode);
+  const writeNow: DiskFile['writeSync'] = (bytes, from, length, position) =>
+    writeSync(file.fd, bytes, from, length, position);
+  return Object.assign(file, { writeSync: writeNow });
+}
+
 /** The disk of this machine. */
-export const systemDisk: Disk = { open, mkdir, link, readFile, rename, rm, unlink };
+export const systemDisk: Disk = { open: openFile, mkdir, link, readFile, rename, rm, unlink };

@@ -2,13 +2,14 @@
 // memory and committed together. Knows keys and records, not what a filesystem means by them.
 
 import { LRUCache } from 'lru-cache';
-import { create, toBinary } from '@bufbuild/protobuf';
 import type { Sealer } from '../crypto/sealer.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
-import { ChangeSetSchema } from './proto/tree_pb.ts';
-import type { Change } from './proto/tree_pb.ts';
+import type { Now } from '../lib/now.ts';
+import { ChangeJournal } from './change-journal.ts';
 import { ALL_KEYS, decodeNumber, keyBytes, keyRange, outboxKey, PUBLISHED_KINDS } from './keys.ts';
 import type { StoreSnapshot } from './index-database.ts';
+import { changeSetBytes } from './record-bytes.ts';
+import type { KeyChange } from './record-bytes.ts';
 import { decodeRecord } from './records.ts';
 import type { TreeRecord } from './records.ts';
 import { TalliedIndex } from './tallied-index.ts';
@@ -70,7 +71,9 @@ export class RecordStore {
   #dirty = new Map<string, TreeRecord | null>();
   #inFlight = new Map<string, TreeRecord | null>();
   readonly #alreadyPublished = new Set<string>();
+  readonly #journal: ChangeJournal;
   #barrier: DataBarrier = () => Promise.resolve();
+  #barrierNow: () => boolean = () => false;
   #beforeSync: () => void = () => undefined;
   #next: Waiter | null = null;
   #current: Waiter | null = null;
@@ -84,8 +87,15 @@ export class RecordStore {
   #recordsChanges = false;
   readonly #lineage: Buffer;
 
-  private constructor(index: TalliedIndex, sealer: Sealer, lineage: Buffer, options: StoreOptions) {
+  private constructor(
+    index: TalliedIndex,
+    journal: ChangeJournal,
+    sealer: Sealer,
+    lineage: Buffer,
+    options: StoreOptions,
+  ) {
     this.#index = index;
+    this.#journal = journal;
     this.#sealer = sealer;
     this.#lineage = lineage;
     this.#onHealth = options.onHealth ?? (() => undefined);
@@ -98,7 +108,24 @@ export class RecordStore {
    * Errors as those of TalliedIndex.open().
    */
   static async open(dir: string, sealer: Sealer, lineage: Buffer, options: StoreOptions = {}): Promise<RecordStore> {
-    return new RecordStore(await TalliedIndex.open(dir, sealer, options), sealer, lineage, options);
+    const index = await TalliedIndex.open(dir, sealer, options);
+    try {
+      const { journal, changes } = await ChangeJournal.open(dir, sealer, index.tally, options.disk);
+      const store = new RecordStore(index, journal, sealer, lineage, options);
+      if (changes.size > 0) await store.#replay(changes);
+      return store;
+    } catch (error) {
+      await index.close(false);
+      throw error;
+    }
+  }
+
+  /** Commits what a killed process, which was the volume's writer, had in its journal only. */
+  async #replay(changes: Map<string, TreeRecord | null>): Promise<void> {
+    this.#dirty = changes;
+    this.#recordsChanges = true;
+    await this.commit();
+    this.#recordsChanges = false;
   }
 
   /** Number of the newest commit; never used twice by one lineage. */
@@ -134,10 +161,18 @@ export class RecordStore {
     return this.#recordsChanges;
   }
 
-  /** `beforeSync` may still change records of the commit that is about to be synced. */
-  setBarrier(barrier: DataBarrier, beforeSync: () => void = () => undefined): void {
+  /**
+   * `beforeSync` may still change records of the commit that is about to be synced. `barrierNow` is a barrier without
+   * a sync that does not wait: false when it would have to.
+   */
+  setBarrier(
+    barrier: DataBarrier,
+    beforeSync: () => void = () => undefined,
+    barrierNow: () => boolean = () => false,
+  ): void {
     this.#barrier = barrier;
     this.#beforeSync = beforeSync;
+    this.#barrierNow = barrierNow;
   }
 
   /** The record of a key, or undefined. CORRUPT_RECORD when the index was changed or damaged. */
@@ -157,11 +192,13 @@ export class RecordStore {
   put(key: string, record: TreeRecord): void {
     this.#alreadyPublished.delete(key);
     this.#dirty.set(key, record);
+    this.#journal.note(key);
     this.#schedule(COMMIT_DELAY_MS);
   }
 
   delete(key: string): void {
     this.#dirty.set(key, null);
+    this.#journal.note(key);
     this.#schedule(COMMIT_DELAY_MS);
   }
 
@@ -208,6 +245,23 @@ export class RecordStore {
     return promise;
   }
 
+  /** Lets all changes made so far outlive this process: at once where the journal takes them, else with a commit. */
+  persist(): Now<void> {
+    if (this.#failure === null && this.#journal.isComplete) return;
+    if (!this.#journalNow()) return this.commit();
+  }
+
+  #journalNow(): boolean {
+    // a sync under way may have changed records to what is true only once it succeeds
+    if (!this.#recordsChanges || this.#failure !== null || this.#closed || this.#current?.sync === true) return false;
+    if (!this.#barrierNow()) return false;
+    return this.#journal.append((key) => {
+      if (this.#alreadyPublished.has(key)) return undefined;
+      const waiting = this.#dirty.get(key);
+      return waiting === undefined ? this.#inFlight.get(key) : waiting;
+    }, this.#index.tally.batch);
+  }
+
   async #run(): Promise<void> {
     while (this.#next !== null) {
       const waiter = this.#next;
@@ -217,12 +271,14 @@ export class RecordStore {
       const dirty = this.#dirty;
       this.#dirty = new Map();
       this.#inFlight = dirty;
+      const marks = this.#journal.beginBatch();
       try {
         if (await this.#index.ready()) this.#cache.clear();
         const { batch, commit } = this.#encode(dirty);
         const firstUnpublished = this.#firstUnpublished;
         await this.#barrier(waiter.sync);
-        await this.#index.write(batch, commit, firstUnpublished, waiter.sync);
+        await this.#index.write(batch, { lastCommit: commit, firstUnpublished, ...marks }, waiter.sync);
+        this.#journal.endBatch(marks, true);
         this.#lastCommit = Math.max(this.#lastCommit, commit);
         this.#unsynced = !waiter.sync;
         if (this.#failure !== null) this.#onHealth(null);
@@ -239,6 +295,7 @@ export class RecordStore {
         for (const [key, record] of this.#dirty) dirty.set(key, record);
         this.#dirty = dirty;
         this.#inFlight = new Map();
+        this.#journal.endBatch(marks, false);
         if (!this.#closed) this.#schedule(RETRY_DELAY_MS);
         waiter.promise.catch(() => undefined);
         waiter.reject(this.#failure);
@@ -250,21 +307,16 @@ export class RecordStore {
   /** Seals what changed: the only moment at which records are read for a commit. */
   #encode(dirty: ReadonlyMap<string, TreeRecord | null>): { batch: Batch; commit: number } {
     const batch = this.#index.begin();
-    const changes: Partial<Change>[] = [];
+    const changes: KeyChange[] = [];
     for (const [key, record] of dirty) {
       const value = this.#index.add(batch, key, record, this.#cache.get(key)?.stamp);
       const published = publishedKinds.has(key.charAt(0)) && !this.#alreadyPublished.has(key);
       if (!this.#recordsChanges || !published) continue;
-      changes.push(value === null ? { key: keyBytes(key) } : { key: keyBytes(key), value });
+      changes.push({ key: keyBytes(key), value });
     }
     if (changes.length === 0) return { batch, commit: this.#lastCommit };
     const commit = this.#lastCommit + 1;
-    const changeSet = create(ChangeSetSchema, {
-      changes: changes as Change[],
-      lineage: this.#lineage,
-      lastCommit: BigInt(commit),
-    });
-    this.#index.addCommit(batch, commit, toBinary(ChangeSetSchema, changeSet));
+    this.#index.addCommit(batch, commit, changeSetBytes(changes, this.#lineage, commit));
     return { batch, commit };
   }
 
@@ -345,6 +397,7 @@ export class RecordStore {
       if (this.#timer !== null) clearTimeout(this.#timer);
       this.#timer = null;
       await this.#running;
+      await this.#journal.close();
       await this.#index.close(this.#failure === null);
     }
   }

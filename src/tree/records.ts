@@ -16,6 +16,16 @@ import {
 } from './proto/tree_pb.ts';
 import type { Window } from './extents.ts';
 import { KIND } from './keys.ts';
+import {
+  countersBytes,
+  dentryBytes,
+  inodeBytes,
+  readDentry,
+  readInode,
+  readWindow,
+  shardBytes,
+  windowBytes,
+} from './record-bytes.ts';
 
 /** One inode; sizes in bytes, times in nanoseconds since 1970. */
 export interface Inode {
@@ -126,45 +136,20 @@ const NO_BYTES = new Uint8Array(0);
 /** Plaintext bytes of a record; its kind is the first character of its key. */
 export function encodeRecord(kind: string, record: TreeRecord): Uint8Array {
   switch (kind) {
-    case KIND.inode: {
-      const inode = record as Inode;
-      return pack(InodeRecordSchema, {
-        ...inode,
-        sizeBytes: BigInt(inode.sizeBytes),
-        parent: BigInt(inode.parent),
-        entries: BigInt(inode.entries),
-        storedBytes: BigInt(inode.storedBytes),
-      });
-    }
-    case KIND.dentry: {
-      const dentry = record as Dentry;
-      return pack(DentryRecordSchema, {
-        name: Buffer.from(dentry.name, 'latin1'),
-        ino: BigInt(dentry.ino),
-        type: dentry.type,
-      });
-    }
-    case KIND.window: {
-      const window = record as Window;
-      return pack(WindowRecordSchema, { ...window, shards: window.shards.map(BigInt) });
-    }
-    case KIND.shard: {
-      const shard = record as Shard;
-      return pack(ShardRecordSchema, { ...shard, liveBytes: BigInt(shard.liveBytes) });
-    }
+    case KIND.inode:
+      return inodeBytes(record as Inode);
+    case KIND.dentry:
+      return dentryBytes(record as Dentry);
+    case KIND.window:
+      return windowBytes(record as Window);
+    case KIND.shard:
+      return shardBytes(record as Shard);
     case KIND.xattrs:
       return pack(XattrsRecordSchema, {
         xattrs: [...(record as Xattrs)].map(([name, value]) => ({ name: Buffer.from(name, 'latin1'), value })),
       });
-    case KIND.counters: {
-      const counters = record as Counters;
-      return pack(CountersRecordSchema, {
-        nextIno: BigInt(counters.nextIno),
-        nextShard: BigInt(counters.nextShard),
-        inodes: BigInt(counters.inodes),
-        storedBytes: BigInt(counters.storedBytes),
-      });
-    }
+    case KIND.counters:
+      return countersBytes(record as Counters);
     case KIND.meta: {
       const head = record as HeadState;
       return pack(HeadRecordSchema, {
@@ -191,6 +176,24 @@ export function encodeRecord(kind: string, record: TreeRecord): Uint8Array {
 
 /** Reverses encodeRecord; `ino` is the inode number that the key of an inode holds. */
 export function decodeRecord(kind: string, bytes: Uint8Array, ino: number): TreeRecord {
+  return readUsual(kind, bytes, ino) ?? decodeAny(kind, bytes, ino);
+}
+
+/** Records as this program writes them; null for others, which may be right as well. */
+function readUsual(kind: string, bytes: Uint8Array, ino: number): TreeRecord | null {
+  const buffer = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (kind === KIND.inode) return readInode(buffer, ino);
+  if (kind === KIND.dentry) return readDentry(buffer);
+  const window = kind === KIND.window ? readWindow(buffer) : null;
+  return window !== null && isEven(window) ? window : null;
+}
+
+function isEven({ offsets, lengths, shards, shardOffsets }: Window): boolean {
+  const { length } = offsets;
+  return lengths.length === length && shards.length === length && shardOffsets.length === length;
+}
+
+function decodeAny(kind: string, bytes: Uint8Array, ino: number): TreeRecord {
   switch (kind) {
     case KIND.inode: {
       const r = unpack(InodeRecordSchema, bytes);

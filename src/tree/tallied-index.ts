@@ -108,7 +108,8 @@ export class TalliedIndex {
       }
     }
     if (!found) return;
-    await this.write({ operations: [], stamps: new Map(), count }, last, first === 0 ? last + 1 : first, true);
+    const outbox = { lastCommit: last, firstUnpublished: first === 0 ? last + 1 : first };
+    await this.write({ operations: [], stamps: new Map(), count }, { ...outbox, journal: 0, journalId: 0n }, true);
   }
 
   #checkOutbox(): void {
@@ -195,11 +196,12 @@ export class TalliedIndex {
   }
 
   /** Writes a batch and its tally, whole or not at all; `sync`: it, and all before, survive a power cut. */
-  async write(batch: Batch, lastCommit: number, firstUnpublished: number, sync: boolean): Promise<void> {
+  async write(batch: Batch, marks: Omit<Tally, 'batch' | 'records' | 'sum'>, sync: boolean): Promise<void> {
     const { records, sum } = batch.count;
     const tally: Tally = {
-      ...{ batch: this.#tally.batch + 1, records, sum, lastCommit },
-      firstUnpublished: Math.min(firstUnpublished, lastCommit + 1),
+      ...{ batch: this.#tally.batch + 1, records, sum },
+      ...marks,
+      firstUnpublished: Math.min(marks.firstUnpublished, marks.lastCommit + 1),
     };
     // also makes a batch of an empty one, which LevelDB would skip with the sync of all earlier ones
     batch.operations.push({ type: 'put', ...sealTally(this.#sealer, tally) });

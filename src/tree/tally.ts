@@ -24,10 +24,22 @@ export interface Tally {
   readonly lastCommit: number;
   /** The outbox holds all commits from here to lastCommit. */
   readonly firstUnpublished: number;
+  /** Entries of the journal up to this one are in the index. */
+  readonly journal: number;
+  /** Random number of the journal that this is about; 0n for none. */
+  readonly journalId: bigint;
 }
 
 /** The tally of an empty index. */
-export const EMPTY_TALLY: Tally = { batch: 0, records: 0, sum: 0n, lastCommit: 0, firstUnpublished: 1 };
+export const EMPTY_TALLY: Tally = {
+  batch: 0,
+  records: 0,
+  sum: 0n,
+  lastCommit: 0,
+  firstUnpublished: 1,
+  journal: 0,
+  journalId: 0n,
+};
 
 /** Whether records of a kind are counted. */
 export function isTallied(kind: string): boolean {
@@ -65,6 +77,8 @@ export function sealTally(sealer: Sealer, tally: Tally): { key: Buffer; value: B
     sum: tally.sum,
     lastCommit: BigInt(tally.lastCommit),
     firstUnpublished: BigInt(tally.firstUnpublished),
+    journal: BigInt(tally.journal),
+    journalId: tally.journalId,
   });
   return { key, value: sealer.seal(toBinary(TallyRecordSchema, record), key) };
 }
@@ -82,7 +96,9 @@ export function openTally(sealer: Sealer, key: Buffer, value: Buffer): Tally {
 export function decodeTally(plaintext: Uint8Array): Tally {
   const r = unpack(TallyRecordSchema, plaintext);
   const [batch, records] = [Number(r.batch), Number(r.records)];
-  return { batch, records, sum: r.sum, lastCommit: Number(r.lastCommit), firstUnpublished: Number(r.firstUnpublished) };
+  const [lastCommit, firstUnpublished] = [Number(r.lastCommit), Number(r.firstUnpublished)];
+  const journal = { journal: Number(r.journal), journalId: r.journalId };
+  return { batch, records, sum: r.sum, lastCommit, firstUnpublished, ...journal };
 }
 
 /** The newest tally of a ring, and the batches that should be in it and are not. */

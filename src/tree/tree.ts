@@ -34,6 +34,8 @@ import type {
 import type { RecordStore } from './record-store.ts';
 
 const S_IFDIR = 0o040000;
+/** Keys of dentries that are remembered by name: a lookup, a check and a change of one name follow each other. */
+const MAX_NAME_KEYS = 4_096;
 
 /** The head of an index that has read nothing. */
 const EMPTY_HEAD: HeadState = {
@@ -60,6 +62,7 @@ export class Tree {
   /** Where the bytes of files lie. */
   readonly extents: FileExtents;
   readonly #nameKey: Buffer;
+  readonly #nameKeys = new Map<string, string>();
 
   constructor(store: RecordStore, nameKey: Buffer) {
     this.store = store;
@@ -128,16 +131,26 @@ export class Tree {
 
   // ------------------------------------------------------------------ dentries
 
+  #dentryKey(parent: number, name: string): string {
+    const place = `${parent}/${name}`;
+    const known = this.#nameKeys.get(place);
+    if (known !== undefined) return known;
+    const key = dentryKey(parent, hiddenName(this.#nameKey, parent, name));
+    if (this.#nameKeys.size >= MAX_NAME_KEYS) this.#nameKeys.clear();
+    this.#nameKeys.set(place, key);
+    return key;
+  }
+
   dentry(parent: number, name: string): Dentry | undefined {
-    return this.store.get(dentryKey(parent, hiddenName(this.#nameKey, parent, name))) as Dentry | undefined;
+    return this.store.get(this.#dentryKey(parent, name)) as Dentry | undefined;
   }
 
   putDentry(parent: number, dentry: Dentry): void {
-    this.store.put(dentryKey(parent, hiddenName(this.#nameKey, parent, dentry.name)), dentry);
+    this.store.put(this.#dentryKey(parent, dentry.name), dentry);
   }
 
   deleteDentry(parent: number, name: string): void {
-    this.store.delete(dentryKey(parent, hiddenName(this.#nameKey, parent, name)));
+    this.store.delete(this.#dentryKey(parent, name));
   }
 
   /** Dentries of a directory from `position` on, as they are at the first step, in the order of their hidden names. */

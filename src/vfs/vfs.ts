@@ -166,7 +166,7 @@ export class Vfs implements Filesystem {
   }
 
   flush(_ino: number, handle: number): Now<void> {
-    if (this.#state.files.get(handle)?.writes === true) return this.#state.tree.store.commit();
+    if (this.#state.files.get(handle)?.writes === true) return this.#state.tree.store.persist();
   }
 
   fsync(): Now<void> {

@@ -242,18 +242,19 @@ await t.test(
   },
 );
 
-await t.test('a volume of the first format is brought to the second', async (t) => {
+await t.test('a volume of the first format is brought to the newest', async (t) => {
   const { device, files } = await prepared(await world.volume());
   const file = join(device.dir, 'current/volume.json');
   const db = new Level<Buffer, Buffer>(join(device.dir, 'current/index'), { keyEncoding: 'buffer' });
   await db.clear({ gte: Buffer.from('t'), lt: Buffer.from('u') });
   await db.close();
   rmSync(join(device.dir, 'current/index/closed.json'));
-  writeFileSync(file, readFileSync(file, 'utf8').replace('"version": 2', '"version": 1'));
+  rmSync(join(device.dir, 'current/index/journal'));
+  writeFileSync(file, readFileSync(file, 'utf8').replace('"version": 3', '"version": 1'));
   await device.on();
   t.strictSame(await compare(device, new Map([...files.published, ...files.staged])), NOTHING);
   await device.off();
-  t.match(readFileSync(file, 'utf8'), '"version": 2');
+  t.match(readFileSync(file, 'utf8'), '"version": 3');
   t.equal((await check(device, false)).state, 'clean');
 });
 

@@ -178,6 +178,7 @@ async function openParts(
   store.setBarrier(
     (sync) => segments.barrier(sync),
     () => segments.noteSync(),
+    () => segments.barrierNow(),
   );
   const reader = new ShardReader({
     table: tree,

@@ -89,6 +89,11 @@ export class WatchedDisk {
         if (isCache) this.onCacheWrite(shard, position, bytes.subarray(from, from + length));
         return file.write(bytes, from, length, position);
       },
+      writeSync: (bytes: Uint8Array, from: number, length: number, position: number) => {
+        this.#point('write', path);
+        if (isCache) this.onCacheWrite(shard, position, bytes.subarray(from, from + length));
+        return file.writeSync(bytes, from, length, position);
+      },
       writeFile: (bytes: string) => this.#do('write', path, () => file.writeFile(bytes)),
       truncate: (size: number) => this.#do('truncate', path, () => file.truncate(size)),
       chmod: (bits: number) => file.chmod(bits),
@@ -135,6 +140,11 @@ export class WatchedDisk {
       const synced = this.#logs.get(join(this.dir, relative(target, path))) ?? 0;
       const size = statSync(path).size;
       if (size > synced) truncateSync(path, random.pick([synced, size, random.between(synced, size + 1)]));
+    }
+    const journal = join(this.dir, 'index', 'journal');
+    if (existsSync(journal)) {
+      const left = torn(readFileSync(inCopy(journal)), this.#synced.get(journal) ?? Buffer.alloc(0), random);
+      writeFileSync(inCopy(journal), left);
     }
     const cache = join(this.dir, 'cache');
     for (const name of existsSync(cache) ? readdirSync(cache, { recursive: true, encoding: 'utf8' }) : []) {

@@ -163,6 +163,7 @@ await t.test('an index from before there were tallies is counted once, if that i
   await db.clear({ gte: Buffer.from(KIND.tally), lt: Buffer.from('u') });
   await db.close();
   rmSync(join(dir, 'index/closed.json'));
+  rmSync(join(dir, 'index/journal'));
   await t.rejects(openVolume(dir), { code: 'CORRUPT_RECORD' }, 'refused where there must be tallies');
   for (const adopt of [true, false]) {
     const store = await RecordStore.open(join(dir, 'index'), indexSealer(), LINEAGE, { adopt });

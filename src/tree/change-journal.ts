@@ -1,0 +1,104 @@
+// Which changes of an index its journal holds, and which are still to be brought to it. Knows records
+// as they are sealed, not where they wait.
+
+import type { Sealer } from '../crypto/sealer.ts';
+import type { Disk } from '../lib/disk.ts';
+import { Journal } from './journal.ts';
+import { decodeNumber, keyBytes, KIND, PUBLISHED_KINDS } from './keys.ts';
+import { ChangeSetSchema } from './proto/tree_pb.ts';
+import { changeSetBytes } from './record-bytes.ts';
+import type { KeyChange } from './record-bytes.ts';
+import { decodeRecord, encodeRecord, unpack } from './records.ts';
+import type { TreeRecord } from './records.ts';
+import type { Tally } from './tally.ts';
+
+const NO_LINEAGE = new Uint8Array(0);
+/** Kinds of the changes that operations of a filesystem make; others wait for a batch. */
+const journaledKinds: ReadonlySet<string> = new Set([...PUBLISHED_KINDS, KIND.upload]);
+
+/** How far the journal is, as a batch notes it. */
+export type JournalMarks = Pick<Tally, 'journal' | 'journalId'>;
+
+/** The changes that entries of a journal make, the last of each record. */
+export function changesIn(payloads: readonly Uint8Array[]): Map<string, TreeRecord | null> {
+  const changes = new Map<string, TreeRecord | null>();
+  for (const payload of payloads) {
+    for (const { key: bytes, value } of unpack(ChangeSetSchema, payload).changes) {
+      const key = Buffer.from(bytes).toString('latin1');
+      const ino = key.length >= 9 ? decodeNumber(key, 1) : 0;
+      changes.set(key, value === undefined ? null : decodeRecord(key.charAt(0), value, ino));
+    }
+  }
+  return changes;
+}
+
+/** The journal of one index, with the keys of what is to go into its next entry. */
+export class ChangeJournal {
+  readonly #journal: Journal;
+  /** Keys of changes that wait for a batch, and of those in the one under way. */
+  #waiting = new Set<string>();
+  #inFlight = new Set<string>();
+
+  private constructor(journal: Journal) {
+    this.#journal = journal;
+  }
+
+  /** Opens or creates the journal in the folder of an index; `changes` are those that the index lacks. */
+  static async open(
+    dir: string,
+    sealer: Sealer,
+    tally: Tally,
+    disk?: Disk,
+  ): Promise<{ journal: ChangeJournal; changes: Map<string, TreeRecord | null> }> {
+    const { journal, payloads } = await Journal.open(dir, sealer, tally, disk);
+    return { journal: new ChangeJournal(journal), changes: changesIn(payloads) };
+  }
+
+  /** Whether all changes are in the journal or in a batch that is written. */
+  get isComplete(): boolean {
+    return this.#waiting.size === 0 && this.#inFlight.size === 0;
+  }
+
+  /** A record was changed. */
+  note(key: string): void {
+    this.#waiting.add(key);
+  }
+
+  /** To be called when the changes that wait are taken for a batch. */
+  beginBatch(): JournalMarks {
+    this.#inFlight = this.#waiting;
+    this.#waiting = new Set();
+    return { journal: this.#journal.sequence, journalId: this.#journal.id };
+  }
+
+  /** The batch is written, or its changes wait again. */
+  endBatch(marks: JournalMarks, isWritten: boolean): void {
+    if (isWritten) this.#journal.covered(marks.journal);
+    else for (const key of this.#inFlight) this.#waiting.add(key);
+    this.#inFlight = new Set();
+  }
+
+  /**
+   * Lets all changes outlive the process at once; `batch` is the newest one that is written. Undefined from `recordOf`
+   * is a change that is not for the journal. False when they must wait for a batch.
+   */
+  append(recordOf: (key: string) => TreeRecord | null | undefined, batch: number): boolean {
+    const changes: KeyChange[] = [];
+    for (const keys of [this.#inFlight, this.#waiting]) {
+      for (const key of keys) {
+        const kind = key.charAt(0);
+        const record = recordOf(key);
+        if (record === undefined || !journaledKinds.has(kind)) return false;
+        changes.push({ key: keyBytes(key), value: record === null ? null : encodeRecord(kind, record) });
+      }
+    }
+    if (!this.#journal.append(changeSetBytes(changes, NO_LINEAGE, 0), batch)) return false;
+    this.#waiting.clear();
+    this.#inFlight.clear();
+    return true;
+  }
+
+  close(): Promise<void> {
+    return this.#journal.close();
+  }
+}

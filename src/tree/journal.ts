@@ -1,0 +1,138 @@
+// The journal of an index: changes that are acknowledged and that no batch of LevelDB holds yet, so that
+// close(2) costs one short write. Knows sealed entries and their order, not what they change.
+
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import type { Sealer } from '../crypto/sealer.ts';
+import type { Disk, DiskFile } from '../lib/disk.ts';
+import { systemDisk } from '../lib/disk.ts';
+import { asError } from '../lib/errors.ts';
+import { encodeNumber, keyBytes } from './keys.ts';
+import type { Tally } from './tally.ts';
+
+/** Past this size entries are refused until a batch holds all of them. */
+export const MAX_JOURNAL_BYTES: number = 4 * 1024 * 1024;
+/** Of one entry; more at once is as well off in a batch. */
+const MAX_ENTRY_BYTES = 256 * 1024;
+/** Length of the sealed entry (4), its number (8), the number of the batch that it comes after (8). */
+const HEADER_BYTES = 20;
+
+/** What an entry is bound to its place by: a journal, a number in it, a batch. */
+function associatedOf(id: bigint, sequence: number, batch: number): Buffer {
+  const bytes = keyBytes(`j........${encodeNumber(sequence)}${encodeNumber(batch)}`);
+  bytes.writeBigUInt64BE(id, 1);
+  return bytes;
+}
+
+/**
+ * Numbered entries in one file, each of which says what changed since the entry and the batch before it. A batch that
+ * holds the changes of all entries up to a number says so; from then on these are void, and the file is written from
+ * its start again. Where a power cut took the end of LevelDB's log, entries that come after what is gone are void, too;
+ * and so that none of them ever follows on what was written instead, each start gives the journal a new random number.
+ */
+export class Journal {
+  readonly #file: DiskFile;
+  readonly #sealer: Sealer;
+  readonly id: bigint = randomBytes(8).readBigUInt64BE();
+  #sequence = 0;
+  /** The index does not know this journal yet. */
+  #position = MAX_JOURNAL_BYTES;
+
+  private constructor(file: DiskFile, sealer: Sealer) {
+    this.#file = file;
+    this.#sealer = sealer;
+  }
+
+  /**
+   * Opens or creates the journal in the folder of an index with this tally. Returns what the entries that are not in it
+   * say, in order: all of them after a kill; after a power cut perhaps fewer. None is taken or overwritten before the
+   * first batch.
+   */
+  static async open(
+    dir: string,
+    sealer: Sealer,
+    tally: Tally,
+    disk: Disk = systemDisk,
+  ): Promise<{ journal: Journal; payloads: Buffer[] }> {
+    const path = join(dir, 'journal');
+    const found = await disk.readFile(path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return null;
+      throw error;
+    });
+    const file = await disk.open(path, found === null ? 'w+' : 'r+', 0o600);
+    return { journal: new Journal(file, sealer), payloads: found === null ? [] : readEntries(found, sealer, tally) };
+  }
+
+  /** Number of the newest entry. */
+  get sequence(): number {
+    return this.#sequence;
+  }
+
+  /**
+   * Writes an entry, whose changes come after those of `batch`: it outlives the process when this returns true. False
+   * when it cannot be taken; nothing is changed then.
+   */
+  append(payload: Uint8Array, batch: number): boolean {
+    const sequence = this.#sequence + 1;
+    if (payload.length > MAX_ENTRY_BYTES || this.#position + payload.length > MAX_JOURNAL_BYTES) return false;
+    const sealed = this.#sealer.seal(payload, associatedOf(this.id, sequence, batch));
+    const entry = Buffer.allocUnsafe(HEADER_BYTES + sealed.length);
+    entry.writeUInt32BE(sealed.length, 0);
+    entry.write(encodeNumber(sequence) + encodeNumber(batch), 4, 'latin1');
+    sealed.copy(entry, HEADER_BYTES);
+    try {
+      for (let done = 0; done < entry.length;) {
+        done += this.#file.writeSync(entry, done, entry.length - done, this.#position + done);
+      }
+    } catch (error) {
+      // the batch that comes instead meets the same disk, and says it
+      asError(error);
+      return false;
+    }
+    this.#position += entry.length;
+    this.#sequence = sequence;
+    return true;
+  }
+
+  /** A batch that is written holds all entries up to `sequence`. */
+  covered(sequence: number): void {
+    if (sequence === this.#sequence) this.#position = 0;
+  }
+
+  close(): Promise<void> {
+    return this.#file.close();
+  }
+}
+
+/** What the entries after those in the index say; the first one that is not whole, or does not follow, ends them. */
+function readEntries(bytes: Buffer, sealer: Sealer, tally: Tally): Buffer[] {
+  const payloads: Buffer[] = [];
+  let next = tally.journal + 1;
+  for (let at = 0; at + HEADER_BYTES <= bytes.length;) {
+    const end = at + HEADER_BYTES + bytes.readUInt32BE(at);
+    const sequence = Number(bytes.readBigUInt64BE(at + 4));
+    const batch = Number(bytes.readBigUInt64BE(at + 12));
+    const follows = sequence <= next && batch <= tally.batch && !(sequence < next && payloads.length > 0);
+    if (end > bytes.length || !follows) break;
+    try {
+      const payload = sealer.open(
+        bytes.subarray(at + HEADER_BYTES, end),
+        associatedOf(tally.journalId, sequence, batch),
+      );
+      if (sequence === next) {
+        payloads.push(payload);
+        next++;
+      }
+    } catch {
+      break;
+    }
+    at = end;
+  }
+  return payloads;
+}
+
+/** As Journal.open() returns them, of an index that is only looked at. */
+export async function readJournal(dir: string, sealer: Sealer, tally: Tally): Promise<Buffer[]> {
+  const bytes = await systemDisk.readFile(join(dir, 'journal')).catch(() => Buffer.alloc(0));
+  return readEntries(bytes, sealer, tally);
+}

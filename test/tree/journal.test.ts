@@ -1,0 +1,290 @@
+// What close(2) acknowledges lies in the journal before it lies in LevelDB: what is found after a kill, or a
+// power cut, at any moment.
+
+import { cpSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { decodeNumber, KIND, metaKey, xattrsKey } from '../../src/tree/keys.ts';
+import {
+  ChangeSetSchema,
+  CountersRecordSchema,
+  DentryRecordSchema,
+  InodeRecordSchema,
+  ShardRecordSchema,
+  WindowRecordSchema,
+} from '../../src/tree/proto/tree_pb.ts';
+import { changeSetBytes } from '../../src/tree/record-bytes.ts';
+import { RecordStore } from '../../src/tree/record-store.ts';
+import { decodeRecord, encodeRecord } from '../../src/tree/records.ts';
+import type { Inode, Xattrs } from '../../src/tree/records.ts';
+import { pickSeed, Random } from '../support/random.ts';
+import { indexSealer, LINEAGE, temporaryFolder } from '../support/volume.ts';
+import type { Scope } from '../support/volume.ts';
+
+const seed = pickSeed();
+const random = new Random(seed);
+t.comment(`XCORE_TEST_SEED=${seed}`);
+
+/** A store of a writer that has made its first commit: from then on it journals. */
+async function openWriter(t: Scope, dir: string): Promise<RecordStore> {
+  const store = await RecordStore.open(dir, indexSealer(), LINEAGE);
+  t.teardown(() => store.close().catch(() => undefined));
+  store.setBarrier(
+    async () => undefined,
+    () => undefined,
+    () => true,
+  );
+  store.setRecording(true);
+  set(store, 0, 0);
+  await store.commit();
+  return store;
+}
+
+function set(store: RecordStore, n: number, value: number): void {
+  store.put(xattrsKey(n), new Map([['n', Buffer.from(String(value))]]));
+}
+
+function valueOf(store: RecordStore, n: number): number | null {
+  const record = store.get(xattrsKey(n)) as Xattrs | undefined;
+  return record === undefined ? null : Number(Buffer.from(record.get('n') ?? '').toString());
+}
+
+/** Opens what a kill at this moment would leave, and closes it. */
+async function after<T>(dir: string, copy: string, look: (store: RecordStore) => T | Promise<T>): Promise<T> {
+  cpSync(dir, copy, { recursive: true });
+  return await lookAt(copy, look);
+}
+
+async function lookAt<T>(dir: string, look: (store: RecordStore) => T | Promise<T>): Promise<T> {
+  const store = await RecordStore.open(dir, indexSealer(), LINEAGE);
+  try {
+    return await look(store);
+  } finally {
+    await store.close();
+  }
+}
+
+t.test('what is persisted at once is there after a kill, with what it depends on, and is published', async (t) => {
+  const root = temporaryFolder(t);
+  const dir = join(root, 'index');
+  const store = await openWriter(t, dir);
+  const commits = store.lastCommit;
+  for (let n = 1; n <= 5; n++) {
+    set(store, n, n);
+    set(store, 0, n);
+    if (n === 3) store.delete(xattrsKey(2));
+    t.equal(store.persist(), undefined, 'without waiting');
+  }
+  set(store, 9, 9);
+  t.equal(store.lastCommit, commits, 'without a commit');
+  const outbox = await after(dir, join(root, 'killed'), async (found) => {
+    t.strictSame(
+      [0, 1, 2, 3, 4, 5, 9].map((n) => valueOf(found, n)),
+      [5, 1, null, 3, 4, 5, null],
+    );
+    const keys: string[] = [];
+    for await (const { value } of found.plaintexts(KIND.outbox)) {
+      const { changes } = fromBinary(ChangeSetSchema, value);
+      keys.push(changes.map(({ key }) => decodeNumber(Buffer.from(key).toString('latin1'), 1)).join());
+    }
+    return keys;
+  });
+  t.strictSame(outbox, ['0', '1,0,2,3,4,5'], 'the outbox has it as one commit');
+  await after(dir, join(root, 'again'), (found) => t.equal(valueOf(found, 5), 5));
+  // a batch holds all of it; what comes next begins the file anew
+  await store.commit();
+  set(store, 6, 6);
+  t.equal(store.persist(), undefined);
+  await after(dir, join(root, 'later'), (found) =>
+    t.strictSame(
+      [5, 6, 9].map((n) => valueOf(found, n)),
+      [5, 6, 9],
+    ),
+  );
+});
+
+t.test('a journal that ends anywhere gives a state that was', async (t) => {
+  const root = temporaryFolder(t);
+  const dir = join(root, 'index');
+  const store = await openWriter(t, dir);
+  const ends: number[] = [0];
+  for (let n = 1; n <= 6; n++) {
+    set(store, 0, n);
+    set(store, n, n);
+    t.equal(store.persist(), undefined);
+    ends.push(endOf(readFileSync(join(dir, 'journal'))));
+  }
+  // in the same turn, before a commit
+  const left = join(root, 'left');
+  cpSync(dir, left, { recursive: true });
+  const sizes = new Set([...ends, ...ends.map((end) => end + 1), ...ends.map((end) => Math.max(0, end - 1))]);
+  for (let n = 0; n < 10; n++) sizes.add(random.below(ends.at(-1)!));
+  for (const size of sizes) {
+    const copy = join(root, `cut-${size}`);
+    cpSync(left, copy, { recursive: true });
+    if (random.below(2) === 0) truncateSync(join(copy, 'journal'), size);
+    else writeFileSync(join(copy, 'journal'), readFileSync(join(copy, 'journal')).fill(0, size));
+    const whole = ends.filter((end) => end <= size).length - 1;
+    const found = await lookAt(copy, (opened) => [0, 1, 2, 3, 4, 5, 6].map((n) => valueOf(opened, n)));
+    t.strictSame(found, [whole, ...[1, 2, 3, 4, 5, 6].map((n) => (n <= whole ? n : null))], `${size} bytes`);
+  }
+});
+
+/** Where the entries of a journal end. */
+function endOf(journal: Buffer): number {
+  let at = 0;
+  while (at + 4 <= journal.length && journal.readUInt32BE(at) > 0) at += 20 + journal.readUInt32BE(at);
+  return at;
+}
+
+t.test('entries that come after a batch that a power cut took are void, now and at all later starts', async (t) => {
+  const root = temporaryFolder(t);
+  const dir = join(root, 'index');
+  const store = await openWriter(t, dir);
+  set(store, 1, 1);
+  t.equal(store.persist(), undefined);
+  const before = join(root, 'before');
+  cpSync(dir, before, { recursive: true });
+  // 2 is in the batch only, and 3 in the journal only
+  set(store, 2, 2);
+  await store.commit();
+  for (const n of [3, 4, 5]) {
+    set(store, n, n);
+    t.equal(store.persist(), undefined);
+  }
+  cpSync(join(dir, 'journal'), join(before, 'journal'));
+  for (let start = 0; start < 3; start++) {
+    const found = await openWriter(t, before);
+    t.strictSame(
+      [2, 3, 4, 5].map((n) => valueOf(found, n)),
+      [null, null, null, null],
+      `start ${start}`,
+    );
+    set(found, 10 + start, 1);
+    await found.persist();
+    await found.close();
+  }
+});
+
+t.test('what no journal may hold waits for a commit', async (t) => {
+  const dir = join(temporaryFolder(t), 'index');
+  const store = await openWriter(t, dir);
+  store.put(metaKey('head'), {
+    ...{ seq: 1, hash: Buffer.alloc(32), epoch: 1, lastCommit: 0, checkpointSeq: 0, logBytes: 0, seenSeq: 0 },
+    seenHash: Buffer.alloc(0),
+  });
+  const waits = store.persist();
+  t.ok(waits instanceof Promise, 'the head of the log');
+  await waits;
+  store.setBarrier(
+    async () => undefined,
+    () => undefined,
+    () => false,
+  );
+  set(store, 1, 1);
+  t.ok(store.persist() instanceof Promise, 'bytes that are not in their file yet');
+  await store.commit();
+  t.equal(store.persist(), undefined, 'nothing new waits for nothing');
+});
+
+t.test('records are the bytes that the generic encoder makes of them', (t) => {
+  const number = (): number => random.pick([0, 1, 127, 128, 2 ** 31, 2 ** 32 - 1, random.below(2 ** 30)]);
+  const large = (): number => random.pick([number(), 2 ** 32, 2 ** 44, Number.MAX_SAFE_INTEGER]);
+  const time = (): bigint => random.pick([0n, 1n, -1n, 2n ** 63n - 1n, -(2n ** 63n), 1_700_000_000_000_000_000n]);
+  const same = (kind: string, record: Parameters<typeof encodeRecord>[1], generic: Uint8Array, ino = 0): void => {
+    const bytes = encodeRecord(kind, record);
+    if (!Buffer.from(bytes).equals(generic)) t.fail(`${kind} ${JSON.stringify(record, (_, v: unknown) => String(v))}`);
+    t.strictSame(decodeRecord(kind, bytes, ino), record);
+  };
+  for (let round = 0; round < 200; round++) {
+    const ino = large();
+    const inode: Inode = {
+      ...{ ino, mode: number(), uid: number(), gid: number(), nlink: number(), sizeBytes: large(), rdev: number() },
+      ...{ atimeNs: time(), mtimeNs: time(), ctimeNs: time(), btimeNs: time() },
+      symlinkTarget: new Uint8Array(random.bytes(random.pick([0, 0, 1, 300]))),
+      hasXattrs: random.below(2) === 0,
+      ...{ parent: large(), entries: large(), storedBytes: large() },
+    };
+    const big = (value: number): bigint => BigInt(value);
+    const { sizeBytes, parent, entries, storedBytes } = inode;
+    const numbers = {
+      sizeBytes: big(sizeBytes),
+      parent: big(parent),
+      entries: big(entries),
+      storedBytes: big(storedBytes),
+    };
+    const generic = toBinary(InodeRecordSchema, create(InodeRecordSchema, { ...inode, ...numbers }));
+    const found = decodeRecord(KIND.inode, encodeRecord(KIND.inode, inode), ino) as Inode;
+    t.ok(Buffer.from(encodeRecord(KIND.inode, inode)).equals(generic), 'inode');
+    t.strictSame({ ...found, symlinkTarget: new Uint8Array(found.symlinkTarget) }, inode);
+    const name = random.bytes(random.pick([1, 20, 127, 128, 255])).toString('latin1');
+    const dentry = { name, ino, type: 0o100000 };
+    same(
+      KIND.dentry,
+      dentry,
+      toBinary(
+        DentryRecordSchema,
+        create(DentryRecordSchema, { name: Buffer.from(name, 'latin1'), ino: big(ino), type: 0o100000 }),
+      ),
+    );
+    const list = (make: () => number): number[] => Array.from({ length: round % 50 }, make);
+    const window = {
+      offsets: list(number),
+      lengths: list(number),
+      shards: list(large),
+      shardOffsets: list(number),
+    };
+    const shards = window.shards.map(big);
+    same(KIND.window, window, toBinary(WindowRecordSchema, create(WindowRecordSchema, { ...window, shards })));
+    const counters = { nextIno: large(), nextShard: large(), inodes: large(), storedBytes: large() };
+    same(
+      KIND.counters,
+      counters,
+      toBinary(
+        CountersRecordSchema,
+        create(CountersRecordSchema, {
+          nextIno: big(counters.nextIno),
+          nextShard: big(counters.nextShard),
+          inodes: big(counters.inodes),
+          storedBytes: big(counters.storedBytes),
+        }),
+      ),
+    );
+    const shard = {
+      salt: new Uint8Array(random.bytes(32)),
+      id: new Uint8Array(random.bytes(random.pick([0, 32]))),
+      ...{ sizeBytes: number(), liveBytes: large(), crc32: number(), syncedBytes: number(), syncedCrc32: number() },
+    };
+    const live = { ...shard, liveBytes: big(shard.liveBytes) };
+    const shardBytes = encodeRecord(KIND.shard, shard);
+    t.ok(Buffer.from(shardBytes).equals(toBinary(ShardRecordSchema, create(ShardRecordSchema, live))), 'shard');
+    const changes = list(number).map((size) => ({
+      key: random.bytes(9),
+      value: size === 0 ? null : random.bytes(size % 300),
+    }));
+    const set = {
+      changes: changes.map(({ key, value }) => (value === null ? { key } : { key, value })),
+      lineage: random.bytes(16),
+      lastCommit: big(ino),
+    };
+    const bytes = toBinary(ChangeSetSchema, create(ChangeSetSchema, set));
+    t.ok(changeSetBytes(changes, set.lineage, ino).equals(bytes), 'change set');
+  }
+  t.end();
+});
+
+t.test('what is cut off or is no such record is CORRUPT_RECORD', (t) => {
+  for (const [kind, bytes] of [
+    [KIND.inode, '31ffff'],
+    [KIND.inode, '08ff'],
+    [KIND.inode, '5a05aabb'],
+    [KIND.dentry, '0a04616263'],
+    [KIND.window, '0a0301'],
+  ] as const) {
+    t.throws(() => decodeRecord(kind, Buffer.from(bytes, 'hex'), 1), { code: 'CORRUPT_RECORD' }, `${kind} ${bytes}`);
+  }
+  const unknown = Buffer.concat([Buffer.from('0805', 'hex'), Buffer.from('a00601', 'hex')]);
+  t.equal((decodeRecord(KIND.inode, unknown, 7) as Inode).mode, 5, 'a field of a later program is skipped');
+  t.end();
+});
