@@ -57,16 +57,19 @@ export class LocalShards {
   }
 
   /**
-   * Calls `take` with each of the leaves first to last, at most 1 MiB, without any wait but for a few leaves that a
-   * fast disk gives; false when a leaf is not there or does not verify, and then it is for read() to find out.
+   * Calls `take` with each of the leaves that hold bytes `from` to `to`, at most 1 MiB, without any wait but for a few
+   * leaves that a fast disk gives; false when a byte is not there or does not verify, and then it is for read() to find out.
    */
-  readNow(shard: number, first: number, last: number, take: (leaf: number, ciphertext: Buffer) => void): boolean {
+  readNow(shard: number, from: number, to: number, take: (leaf: number, ciphertext: Buffer) => void): boolean {
+    const first = Math.floor(from / LEAF_SIZE_BYTES);
+    const last = Math.floor((to - 1) / LEAF_SIZE_BYTES);
     const opened = this.#open.get(shard)?.ready;
     if (!opened || last - first >= LEAVES_AT_ONCE) return false;
     const { file, sizeBytes, leaves } = opened;
+    if (to > sizeBytes) return false;
     const start = first * LEAF_SIZE_BYTES;
     const length = Math.min((last + 1) * LEAF_SIZE_BYTES, sizeBytes) - start;
-    if (file.fd === undefined || length <= 0 || last >= leafCountOf(sizeBytes)) return false;
+    if (file.fd === undefined) return false;
     const { fd } = file;
     const isHere =
       this.#places.fill(fd, start, length) ||

@@ -98,9 +98,10 @@ export class ShardReader {
       copyLeaf(first, bytes, offset, target);
     }
     if (first > last) return true;
+    const from = Math.max(offset, first * LEAF_SIZE_BYTES);
     const key = this.#keys.get(shard);
     if (key === undefined) return false;
-    return this.#local.readNow(shard, first, last, (leaf, ciphertext) =>
+    return this.#local.readNow(shard, from, offset + target.length, (leaf, ciphertext) =>
       this.#decrypt(shard, key, { leaf, ciphertext, keep: whole }, offset, target),
     );
   }

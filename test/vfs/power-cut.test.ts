@@ -25,6 +25,8 @@ t.test('bytes from before an fsync outlive the loss of those behind them in the 
   t.strictSame(after.lost, [shard], 'the loss is told');
   t.ok((await readAll(after.vfs, ino)).equals(synced), 'what fsync acknowledged is there');
   await t.rejects(readAll(after.vfs, later), { code: 'EIO' }, 'what is lost is an error, never other bytes');
+  t.ok((await readAll(after.vfs, ino)).equals(synced));
+  await t.rejects(readAll(after.vfs, later), { code: 'EIO' }, 'also when the file is open and what is left in memory');
   await after.close();
 });
 
