@@ -5,9 +5,9 @@ import { Luck } from './luck.ts';
 import { World } from './world.ts';
 
 /** Faults begin until then. */
-const FAULTS_MS = 90_000;
+const FAULTS_MS = 60_000;
 /** All must be well so long after the last one. */
-const PATIENCE_MS = 15 * 60_000;
+const PATIENCE_MS = 60 * 60_000;
 const CHECK_EVERY_MS = 2_000;
 const READ_MS = 120_000;
 

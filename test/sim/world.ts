@@ -22,12 +22,12 @@ const BRIDGE_OPTIONS: Partial<BridgeOptions> = {
   maxRepairRetryMs: 40_000,
   auditsPerDay: DAY_MS / 8_000,
   verifiedPerRound: 4,
-  inventoryMs: 60_000,
-  strayAfterMs: 90_000,
-  storeOrderMs: 120_000,
-  retrieveOrderMs: 120_000,
-  deleteOrderMs: 60_000,
-  confirmGraceMs: 60_000,
+  inventoryMs: 30_000,
+  strayAfterMs: 40_000,
+  storeOrderMs: 40_000,
+  retrieveOrderMs: 40_000,
+  deleteOrderMs: 20_000,
+  confirmGraceMs: 20_000,
 };
 
 /** What a world is made of. */
