@@ -16,6 +16,7 @@ import type { BridgeOptions } from './options.ts';
 import { OrderBook } from './order-book.ts';
 import { OrderSigner } from './order-signer.ts';
 import { Placer } from './placer.ts';
+import { Reachability } from './reachability.ts';
 import { Receipts } from './receipts.ts';
 import { checkShardId } from './records.ts';
 import { RepairQueue } from './repair-queue.ts';
@@ -45,7 +46,8 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
   const { store, seed, clock, random, randomBytes, metrics, bridge, log } = ground;
   const volumeQueue = new KeyedQueue(options.maxWaitingPerVolume);
   const volumes = new Volumes(store, options);
-  const registry = new HostRegistry({ store, clock }, options);
+  const reachability = new Reachability({ clock, bridge, outside: ground.outside });
+  const registry = new HostRegistry({ store, clock, reachability }, options);
   const book = new OrderBook({ store, clock }, { ...options, graceMs: options.confirmGraceMs });
   await Promise.all([volumes.load(), registry.load(), book.load()]);
 
@@ -79,6 +81,7 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
   const service = new Service(
     {
       registry,
+      reachability,
       placer: new Placer({ ...parts, random }),
       receipts: new Receipts(parts),
       keys,
@@ -126,6 +129,7 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
       },
     }),
     // Loops of their own: hosts may take long to answer.
+    loop({ reachability: (signal) => reachability.round((host) => registry.get(host)?.online === true, signal) }),
     loop({ audit: care.audit }),
     loop({ repair: care.repair }),
     loop({ inventory: care.inventory }),

@@ -6,6 +6,7 @@ import type { Metrics } from '../lib/metrics.ts';
 import type { HostCalls } from '../net/connected-hosts.ts';
 import type { PeerName } from '../net/network.ts';
 import type { RandomBytes } from '../lib/random-bytes.ts';
+import type { Outside } from './reachability.ts';
 import type { Store } from '../lib/store.ts';
 
 /** What a bridge stands on. */
@@ -21,6 +22,8 @@ export interface BridgeGround {
   /** The bridge's own peer. */
   readonly bridge: PeerName;
   readonly log: Logger;
+  /** How hosts are dialled; not at all where there is none. */
+  readonly outside?: Outside | undefined;
   /** How hosts are asked. */
   readonly calls: HostCalls;
 }

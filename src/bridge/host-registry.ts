@@ -12,6 +12,7 @@ import type { StandingView } from './host-standing.ts';
 import { hostKey, ofKind } from './keys.ts';
 import type { Candidate, Place } from './placement.ts';
 import type { HostRecord } from './proto/records_pb.ts';
+import type { Reachability } from './reachability.ts';
 import { hostRecord } from './records.ts';
 import type { Store } from '../lib/store.ts';
 
@@ -91,11 +92,20 @@ export class HostRegistry {
   readonly #dirty = new Set<Entry>();
   readonly #store: Store;
   readonly #clock: Clock;
+  readonly #reachability: Pick<Reachability, 'addressesOf'> | undefined;
   readonly #options: HostRegistryOptions;
 
-  constructor(components: { readonly store: Store; readonly clock: Clock }, options: HostRegistryOptions) {
+  constructor(
+    components: {
+      readonly store: Store;
+      readonly clock: Clock;
+      readonly reachability?: Pick<Reachability, 'addressesOf'>;
+    },
+    options: HostRegistryOptions,
+  ) {
     this.#store = components.store;
     this.#clock = components.clock;
+    this.#reachability = components.reachability;
     this.#options = options;
   }
 
@@ -333,7 +343,7 @@ export class HostRegistry {
     return {
       host,
       online: this.#isOnline(record),
-      addresses: record.addresses,
+      addresses: this.#reachability?.addressesOf(host, record.addresses) ?? record.addresses,
       lastSeenMs,
       capacityBytes: Number(record.capacityBytes),
       usedBytes: Number(record.usedBytes),

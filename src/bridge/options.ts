@@ -28,6 +28,8 @@ export interface BridgeOptions {
   /** Delete orders in one heartbeat's answer. */
   readonly maxDeletesPerHeartbeat: number;
   readonly maxConnections: number;
+  /** Whether to relay for hosts that nobody can dial. */
+  readonly relays: boolean;
   /** Requests a second that one stream may keep up; more are slowed down. */
   readonly maxRequestsPerSecond: number;
   /** Between rounds of upkeep: expired leases and orders, figures of hosts, audits, repair. */
@@ -77,6 +79,7 @@ export const BRIDGE_DEFAULTS: BridgeOptions = {
   maxWaitingPerVolume: 256,
   maxDeletesPerHeartbeat: 1_000,
   maxConnections: 4_096,
+  relays: true,
   maxRequestsPerSecond: 500,
   upkeepMs: 1_000,
   repairAfterMs: 4 * HOUR_MS,

@@ -18,6 +18,7 @@ import type { Leases, LeaseView } from './lease.ts';
 import type { Locator } from './locator.ts';
 import type { Placer } from './placer.ts';
 import { RateLimit } from '../lib/rate-limit.ts';
+import type { Reachability } from './reachability.ts';
 import type { Receipts } from './receipts.ts';
 import { toNumber } from './records.ts';
 import type { VolumeLog } from './volume-log.ts';
@@ -29,6 +30,7 @@ const MAX_LOST_REPORTS = 1_000;
 /** The parts that answer. */
 export interface ServiceParts {
   readonly registry: HostRegistry;
+  readonly reachability: Reachability;
   readonly placer: Placer;
   readonly receipts: Receipts;
   readonly locator: Locator;
@@ -142,6 +144,7 @@ export class Service {
     const addresses = announceable(request.addresses, from);
     const place = { network: networkPrefix(from), operator, region };
     await this.#parts.registry.register(host, addresses, space, place);
+    this.#parts.reachability.registered(host, from, request.addresses);
     return DONE;
   }
 
@@ -169,6 +172,7 @@ export class Service {
         deletes: await deletes.ordersFor(host),
         intervalMs: this.#options.heartbeatMs,
         standing: registry.standing(host),
+        reachability: { ...this.#parts.reachability.of(host) },
       },
     };
   }

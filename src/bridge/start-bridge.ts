@@ -6,10 +6,13 @@ import { systemClock } from '../lib/clock.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import { dialBack, DialGate } from '../net/dial-gate.ts';
 import { addressesOf, createNode, loadOrCreateSeed } from '../net/node.ts';
+import { relaysFor } from '../net/relay.ts';
 import { openLevelStore } from './level-store.ts';
 import { BRIDGE_DEFAULTS } from './options.ts';
 import type { BridgeOptions } from './options.ts';
+import type { Outside } from './reachability.ts';
 import { runBridge } from './run-bridge.ts';
 import type { Store } from '../lib/store.ts';
 
@@ -56,14 +59,16 @@ async function startOn(
 ): Promise<RunningBridge> {
   const options = { ...BRIDGE_DEFAULTS, ...settings.options };
   const seed = await loadOrCreateSeed(join(settings.dir, 'identity.seed'));
-  const node = await createNode({
-    seed,
-    listen: settings.listen,
-    maxConnections: options.maxConnections,
-    dials: false,
-  });
+  const gate = new DialGate();
+  const { maxConnections, relays } = options;
+  const node = await createNode({ seed, listen: settings.listen, maxConnections, gate, relays });
+  const outside: Outside = {
+    dial: (host, address, signal) => dialBack(node, gate, `${address}/p2p/${host}`, signal),
+    relays: (host) => relaysFor(node, host),
+    letReserve: (mayReserve) => (gate.mayReserve = mayReserve),
+  };
   try {
-    const serving = await runBridge({ store, node, seed, clock, random, randomBytes, log }, options);
+    const serving = await runBridge({ store, node, outside, seed, clock, random, randomBytes, log }, options);
     const addresses = addressesOf(node);
     log.info({ addresses }, 'the bridge listens');
     return {

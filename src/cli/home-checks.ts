@@ -5,7 +5,9 @@ import { createConnection } from 'node:net';
 import { dirname } from 'node:path';
 import { multiaddr } from '@multiformats/multiaddr';
 import { identityState, loadConfig } from '../client/identity.ts';
-import { asError } from '../lib/errors.ts';
+import { callHost } from '../host/control.ts';
+import { reachabilityAdvice } from '../host/host-control.ts';
+import { asError, hasCode } from '../lib/errors.ts';
 import { checkPrivateFolder, type Paths } from '../lib/paths.ts';
 import { formatBytes } from '../lib/units.ts';
 import { missing, ok, warning, type Check } from './check.ts';
@@ -78,6 +80,21 @@ export async function checkBridge(paths: Paths): Promise<Check> {
     );
   } catch (error) {
     return missing(name, asError(error).message, `correct ${paths.configFile}`);
+  }
+}
+
+/** Whether others can connect to the host that runs in this home, if one does. */
+export async function checkHost(paths: Paths): Promise<Check> {
+  const name = 'host';
+  try {
+    const { reachability, bridge } = await callHost(paths.host, 'status', {});
+    const [advice] = reachabilityAdvice(reachability);
+    if (advice !== undefined) return warning(name, advice, 'xcore host status tells whether it has helped');
+    if (!bridge.connected) return warning(name, 'it is not connected to its bridge', 'xcore host status tells more');
+    return ok(name, reachability.state === 'direct' ? 'it runs, and others can connect to it' : 'it runs');
+  } catch (error) {
+    if (hasCode(error, 'UNREACHABLE')) return ok(name, 'none runs in this home');
+    return warning(name, asError(error).message, 'see there');
   }
 }
 

@@ -20,6 +20,7 @@ export interface ServeOptions {
   days?: string;
   operator?: string;
   region?: string;
+  'no-upnp': boolean;
 }
 
 /** What they mean. */
@@ -48,6 +49,7 @@ export function serveOptions(yargs: Argv): Argv<ServeOptions> {
     .option('monthly', text('most bytes a calendar month, both ways together, as in 500GB'))
     .option('hours', text('when it moves shards, as in 22:00-08:00; always unless told'))
     .option('days', text('on which days, as in mon-fri'))
+    .option('no-upnp', { type: 'boolean', default: false, describe: 'do not ask the router to open the port' })
     .option('operator', text('who runs it; give the same name to all your hosts, so that mirrors go to others too'))
     .option('region', text('where it is, as in eu-west; mirrors go to different regions'));
 }
@@ -63,6 +65,7 @@ export function serveSettings(args: ServeOptions): ServeSettings {
       downBytesPerSecond: rate('--down', args.down),
       monthlyBytes: args.monthly === undefined ? 0 : parseBytes(args.monthly),
       schedule: parseSchedule(args.hours, args.days),
+      mapsPorts: !args['no-upnp'],
       operator: label('--operator', args.operator),
       region: label('--region', args.region),
     },
@@ -72,10 +75,11 @@ export function serveSettings(args: ServeOptions): ServeSettings {
 /** The options as arguments again, all that were given and those with defaults. */
 export function serveArguments(args: ServeOptions): string[] {
   const names = ['space', 'floor', 'listen', 'up', 'down', 'monthly', 'hours', 'days', 'operator', 'region'] as const;
-  return names.flatMap((name) => {
+  const given = names.flatMap((name) => {
     const value = args[name];
     return value === undefined ? [] : [`--${name}`, value];
   });
+  return args['no-upnp'] ? [...given, '--no-upnp'] : given;
 }
 
 function rate(option: string, text: string | undefined): number {

@@ -6,7 +6,7 @@ import type { Logger } from '../lib/log.ts';
 import { BridgeLink } from '../net/bridge-link.ts';
 import type { NetworkNode } from '../net/node.ts';
 import type { RpcClient } from '../net/rpc.ts';
-import type { Standing } from '../net/proto/wire_pb.ts';
+import type { Reachability, Standing } from '../net/proto/wire_pb.ts';
 import type { Allowance } from './allowance.ts';
 import type { Deletions } from './deletions.ts';
 import type { Intent } from './intent.ts';
@@ -28,6 +28,8 @@ export interface BridgeAgentComponents {
   readonly allowance?: Allowance | undefined;
   /** Who runs the host, and where, as its owner says. */
   readonly place?: { readonly operator: string; readonly region: string };
+  /** Gets or keeps a place on the bridge's relay. */
+  readonly reserve?: (() => Promise<void>) | undefined;
   readonly clock: Clock;
   /** Numbers in [0, 1). */
   readonly random: () => number;
@@ -49,6 +51,9 @@ export class BridgeAgent {
   /** Shards that are gone or harmed and that the bridge does not know of yet. */
   #lost: Uint8Array[] = [];
   #standing: Standing | undefined;
+  #reachability: Reachability | undefined;
+  /** As the bridge was told last. */
+  #addresses = '';
   #hurry = new AbortController();
 
   /** `bridge` is a multiaddr with /p2p/ id; USAGE otherwise. */
@@ -86,6 +91,11 @@ export class BridgeAgent {
     return this.#standing;
   }
 
+  /** Whether the bridge could dial the host, once it has tried. */
+  get reachability(): Reachability | undefined {
+    return this.#reachability;
+  }
+
   /** Sends a heartbeat now. */
   hurry(): void {
     this.#hurry.abort();
@@ -105,9 +115,14 @@ export class BridgeAgent {
 
   async #register(rpc: RpcClient): Promise<void> {
     const { signal } = this.#stopping;
-    const { node, budget } = this.#components;
-    const addresses = node.getMultiaddrs().map((address) => address.toString().replace(/\/p2p\/[^/]+$/, ''));
-    await rpc.call(
+    await this.#tellAddresses((body, expected) => rpc.call(body, expected, { signal }));
+    await this.#heartbeat((body, expected) => rpc.call(body, expected, { signal }));
+  }
+
+  async #tellAddresses(call: RpcClient['call']): Promise<void> {
+    const { budget } = this.#components;
+    const addresses = this.#ownAddresses();
+    await call(
       {
         case: 'registerHost',
         value: {
@@ -119,9 +134,13 @@ export class BridgeAgent {
         },
       },
       'done',
-      { signal },
     );
-    await this.#heartbeat((body, expected) => rpc.call(body, expected, { signal }));
+    this.#addresses = addresses.join();
+  }
+
+  #ownAddresses(): string[] {
+    const { node } = this.#components;
+    return node.getMultiaddrs().map((address) => address.toString().replace(/\/p2p\/[^/]+$/, ''));
   }
 
   async #beat(): Promise<void> {
@@ -131,7 +150,10 @@ export class BridgeAgent {
       await clock.sleep(this.#intervalMs, AbortSignal.any([signal, this.#hurry.signal])).catch(() => {});
       if (signal.aborted || !this.#link.connected) continue;
       try {
-        await this.#heartbeat((body, expected) => this.#link.call(body, expected, { signal }));
+        const call: RpcClient['call'] = (body, expected) => this.#link.call(body, expected, { signal });
+        // A router may have opened a port meanwhile, or an interface may have come up.
+        if (this.#ownAddresses().join() !== this.#addresses) await this.#tellAddresses(call);
+        await this.#heartbeat(call);
       } catch (error) {
         if (!signal.aborted) log.warn({ err: asError(error) }, 'a heartbeat failed');
       }
@@ -166,10 +188,28 @@ export class BridgeAgent {
       this.#deleted = this.#deleted.slice(reported.length);
       this.#lost = this.#lost.slice(lost.length);
       this.#standing = reply.standing;
+      await this.#beReachable(reply.reachability);
       this.#intervalMs = Math.min(MAX_INTERVAL_MS, Math.max(MIN_INTERVAL_MS, reply.intervalMs));
       this.#deleted.push(...(await deletions.carryOut(reply.deletes)));
       // What was deleted is told at once: room for others.
       if (this.#deleted.length === 0 || this.#stopping.signal.aborted) return;
+    }
+  }
+
+  /** A host that the bridge cannot dial asks for a place on its relay; without one it is of little use, and tells its owner so. */
+  async #beReachable(told: Reachability | undefined): Promise<void> {
+    const { reserve, log } = this.#components;
+    if (told && told.state !== this.#reachability?.state) {
+      log.info({ state: told.state, address: told.address, reason: told.reason }, 'reachable from outside?');
+    }
+    this.#reachability = told;
+    if (told?.state !== 'none' || !reserve) return;
+    try {
+      await reserve();
+      this.#hurry.abort();
+      this.#hurry = new AbortController();
+    } catch (error) {
+      log.warn({ err: asError(error) }, 'the bridge does not relay for this host');
     }
   }
 }

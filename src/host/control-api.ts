@@ -28,6 +28,8 @@ export interface HostStatus {
   readonly startedMs: number;
   readonly addresses: readonly string[];
   readonly bridge: { readonly address: string; readonly connected: boolean };
+  /** Whether others can dial it, as the bridge found: "direct", "relayed" (through the bridge only), "none", or empty while that is not known. */
+  readonly reachability: { readonly state: string; readonly address: string; readonly reason: string };
   readonly space: {
     readonly limitBytes: number;
     readonly usedBytes: number;

@@ -80,6 +80,11 @@ async function statusOf(components: HostControlComponents, startedMs: number): P
     startedMs,
     addresses: [...addresses()],
     bridge: { address: bridge, connected: agent.connected },
+    reachability: {
+      state: agent.reachability?.state ?? '',
+      address: agent.reachability?.address ?? '',
+      reason: agent.reachability?.reason ?? '',
+    },
     space: {
       limitBytes: budget.limitBytes,
       usedBytes: budget.usedBytes,
@@ -97,6 +102,20 @@ async function statusOf(components: HostControlComponents, startedMs: number): P
   return { ...status, advice: adviceFor(status) };
 }
 
+/** What to do about a host that others cannot dial; nothing for one that they can. */
+export function reachabilityAdvice({ state, address, reason }: HostStatus['reachability']): string[] {
+  if (state !== 'none' && state !== 'relayed') return [];
+  const until =
+    state === 'relayed'
+      ? 'until then all shards go through the bridge, which is slower'
+      : 'until then nobody can store or read here';
+  const port = /\/tcp\/(\d+)/.exec(address)?.[1];
+  if (port === undefined) return [`this host listens on no TCP port: give --listen; ${until}`];
+  return [
+    `the bridge could not connect back at ${address} (${reason}): let TCP port ${port} through router and firewall to this machine, and keep it with --listen /ip4/0.0.0.0/tcp/${port}; ${until}`,
+  ];
+}
+
 /** What the owner allows, and what has become of it. */
 function allowed(allowance: Allowance | undefined): Pick<HostStatus, 'limits' | 'month' | 'rest'> {
   const { upBytesPerSecond = 0, downBytesPerSecond = 0, monthlyBytes = 0, schedule } = allowance?.options ?? {};
@@ -112,6 +131,7 @@ function adviceFor(status: Omit<HostStatus, 'advice'>): string[] {
   const { standing, space, bridge, paused, exiting, rest } = status;
   const advice: string[] = [];
   if (!bridge.connected) advice.push('the bridge cannot be reached: check the address and this machine’s connection');
+  advice.push(...reachabilityAdvice(status.reachability));
   if (standing?.mayLeave)
     advice.push('nothing is left to move away: stop xcore serve, and remove its folder if you like');
   else if (exiting) advice.push('keep xcore serve running until all its shards are elsewhere');

@@ -27,6 +27,8 @@ export interface HostOptions {
   readonly monthlyBytes: number;
   /** When it moves shards; always unless told. */
   readonly schedule?: Schedule | undefined;
+  /** Whether to ask the router for an open port (UPnP); never on loopback. */
+  readonly mapsPorts: boolean;
   /** Who runs it; hosts of one operator count as one place. Empty: not told. */
   readonly operator: string;
   /** Where it is. Empty: not told. */
@@ -49,6 +51,7 @@ export const HOST_DEFAULTS: HostOptions = {
   upBytesPerSecond: 0,
   downBytesPerSecond: 0,
   monthlyBytes: 0,
+  mapsPorts: true,
   operator: '',
   region: '',
   registerWaitMs: 5_000,

@@ -18,7 +18,7 @@ import type { Allowance } from './allowance.ts';
 import { BridgeAgent } from './bridge-agent.ts';
 import type { HostHandlers } from './control.ts';
 import { Deletions } from './deletions.ts';
-import { hostHandlers } from './host-control.ts';
+import { hostHandlers, reachabilityAdvice } from './host-control.ts';
 import type { HostFs } from './host-fs.ts';
 import type { Intent } from './intent.ts';
 import type { HostOptions } from './options.ts';
@@ -26,6 +26,8 @@ import { ShardStore } from './shard-store.ts';
 import { Tombstones } from './tombstones.ts';
 import { Transfers } from './transfers.ts';
 import { UsedSerials } from './used-serials.ts';
+
+const REACHABILITY_POLL_MS = 250;
 
 /** What a host runs on; all of it is the caller's to close. */
 export interface HostComponents {
@@ -35,6 +37,8 @@ export interface HostComponents {
   readonly intent: Intent;
   /** What the owner allows to move; all unless there is one. */
   readonly allowance?: Allowance | undefined;
+  /** Gets or keeps a place on the bridge's relay. */
+  readonly reserve?: (() => Promise<void>) | undefined;
   readonly node: NetworkNode;
   /** Ed25519 seed of the node's identity, 32 bytes. */
   readonly seed: Uint8Array;
@@ -56,6 +60,8 @@ export interface ServingSettings {
 /** A host that serves, and has yet to turn to its bridge. */
 export interface ServingHost {
   readonly metrics: Metrics;
+  /** What to do so that others can dial it, once the bridge has tried; nothing when all is well or the signal aborts before. */
+  reachabilityAdvice(signal: AbortSignal): Promise<readonly string[]>;
   /** What its owner may ask of it. */
   readonly handlers: HostHandlers;
   /** Bytes of shards that it holds. */
@@ -71,7 +77,7 @@ export async function runHost(
   settings: ServingSettings,
   options: HostOptions,
 ): Promise<ServingHost> {
-  const { fs, intent, allowance, node, seed, clock, random, randomBytes, log } = components;
+  const { fs, intent, allowance, reserve, node, seed, clock, random, randomBytes, log } = components;
   const { dir, capacityBytes } = settings;
   const bridge = peerNameIn(settings.bridge);
   const host = node.peerId.toString();
@@ -90,7 +96,7 @@ export async function runHost(
   const deletions = new Deletions({ store, tombstones, clock, log, host, bridge });
   const agent = new BridgeAgent(
     {
-      ...{ node, budget: store.budget, deletions, intent, allowance, clock, random, log },
+      ...{ node, budget: store.budget, deletions, intent, allowance, reserve, clock, random, log },
       place: { operator: options.operator, region: options.region },
       transfers: () => transfers.active,
     },
@@ -105,6 +111,13 @@ export async function runHost(
       bridge: settings.bridge,
       addresses: () => addressesOf(node),
     }),
+    reachabilityAdvice: async (signal) => {
+      while (agent.reachability === undefined || agent.reachability.state === '') {
+        await clock.sleep(REACHABILITY_POLL_MS, signal).catch(() => {});
+        if (signal.aborted) return [];
+      }
+      return reachabilityAdvice(agent.reachability);
+    },
     usedBytes: () => store.budget.usedBytes,
     start: () => agent.start(options.registerWaitMs),
     async stop() {
@@ -147,5 +160,8 @@ async function serve(
     ).finally(() => streams.delete(served));
     streams.add(served);
   };
-  await node.handle(SHARD_PROTOCOL, accept, { maxInboundStreams: options.maxStreamsPerConnection });
+  await node.handle(SHARD_PROTOCOL, accept, {
+    maxInboundStreams: options.maxStreamsPerConnection,
+    runOnLimitedConnection: true,
+  });
 }

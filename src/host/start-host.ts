@@ -16,6 +16,7 @@ import { Intent } from './intent.ts';
 import { HOST_DEFAULTS } from './options.ts';
 import type { HostOptions } from './options.ts';
 import { runHost } from './run-host.ts';
+import { RelayTransport } from '../net/relay.ts';
 import { openSerialStore } from './used-serials.ts';
 
 /** Where a host keeps shards, how much, and whom it serves. */
@@ -44,6 +45,8 @@ export interface RunningHost {
   /** Whether the bridge knew this host when it started; while it does not, the host keeps trying. */
   readonly registered: boolean;
   readonly metrics: Metrics;
+  /** What the bridge found out about dialling it, and what to do about that; waits for it for a while. Empty: nothing. */
+  reachabilityAdvice(signal: AbortSignal): Promise<readonly string[]>;
   /** Bytes of shards that it holds. */
   usedBytes(): number;
   stop(): Promise<void>;
@@ -57,7 +60,7 @@ export async function startHost(settings: HostSettings, surroundings: HostSurrou
   const { log, clock = systemClock, fs = promises } = surroundings;
   const options = { ...HOST_DEFAULTS, ...settings.options };
   const { dir } = settings;
-  peerNameIn(settings.bridge);
+  const bridge = peerNameIn(settings.bridge);
   const cleanups: (() => Promise<void>)[] = [];
   const stop = async (): Promise<void> => {
     for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
@@ -70,19 +73,25 @@ export async function startHost(settings: HostSettings, surroundings: HostSurrou
     const allowance = await Allowance.open(dir, { clock, log }, options);
     allowance.start();
     cleanups.push(() => allowance.stop());
-    const node = await createNode({ seed, listen: settings.listen, maxConnections: options.maxConnections });
+    const relayed = new RelayTransport();
+    const node = await createNode({
+      ...{ seed, listen: settings.listen, maxConnections: options.maxConnections, relayed },
+      mapsPorts: options.mapsPorts && settings.listen.some((address) => !isLoopback(address)),
+    });
     cleanups.push(async () => node.stop());
-    const parts = { fs, serials, intent, allowance, node, seed, clock, log, random: Math.random };
+    const reserve = (): Promise<void> => relayed.reserve(bridge);
+    const parts = { fs, serials, intent, allowance, reserve, node, seed, clock, log, random: Math.random };
     const host = await runHost(parts, settings, options);
     cleanups.push(() => host.stop());
     cleanups.push(await controlled(dir, host.handlers, log));
     const registered = await host.start();
     const addresses = addressesOf(node);
     return {
-      address: addresses.find((address) => !/^\/(ip4\/127\.|ip6\/::1\/)/.test(address)) ?? addresses[0] ?? '',
+      address: addresses.find((address) => !isLoopback(address)) ?? addresses[0] ?? '',
       addresses,
       registered,
       metrics: host.metrics,
+      reachabilityAdvice: (signal) => host.reachabilityAdvice(signal),
       usedBytes: () => host.usedBytes(),
       stop,
     };
@@ -90,6 +99,10 @@ export async function startHost(settings: HostSettings, surroundings: HostSurrou
     await stop();
     throw error;
   }
+}
+
+function isLoopback(address: string): boolean {
+  return /^\/(ip4\/127\.|ip6\/::1\/)/.test(address);
 }
 
 /** Listens for calls of the owner; what ends it. A folder whose path is too long for a socket does without. */

@@ -30,6 +30,7 @@ import { bridgeAt, createNode } from './node.ts';
 import type { NetworkNode } from './node.ts';
 import { peerNameOf } from './peer-name.ts';
 import { Problems } from './problems.ts';
+import { RelayTransport } from './relay.ts';
 import type { ResponseBody } from './rpc.ts';
 import { Uploader } from './uploader.ts';
 
@@ -100,7 +101,8 @@ export class ClientNetwork implements Network {
     const clock = this.#clock;
     const { random = Math.random, disk = systemDisk } = this.#surroundings;
     const makeNode =
-      this.#surroundings.createNode ?? (() => createNode({ seed: deviceSeed, listen: [], maxInboundStreams: 8 }));
+      this.#surroundings.createNode ??
+      (() => createNode({ seed: deviceSeed, listen: [], maxInboundStreams: 8, relayed: new RelayTransport() }));
     const node = await makeNode();
     const link = new BridgeLink(node, {
       bridge: address,

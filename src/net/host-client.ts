@@ -269,7 +269,7 @@ function dialWith(node: NetworkNode): OpenStream {
   return async (target, signal) => {
     const addresses = dialAddresses(target.host, target.addresses);
     if (addresses.length === 0) throw new XcoreError('UNREACHABLE', `host ${target.host} has no usable address`);
-    return node.dialProtocol(addresses, SHARD_PROTOCOL, { signal });
+    return node.dialProtocol(addresses, SHARD_PROTOCOL, { signal, runOnLimitedConnection: true });
   };
 }
 

@@ -5,6 +5,7 @@ import { createSecureContext } from 'node:tls';
 import type { SecureContext, TLSSocketOptions } from 'node:tls';
 import { InvalidCryptoExchangeError } from '@libp2p/interface';
 import type {
+  ComponentLogger,
   ConnectionEncrypter,
   MessageStream,
   PrivateKey,
@@ -12,7 +13,7 @@ import type {
   SecuredConnection,
   Upgrader,
 } from '@libp2p/interface';
-import { PROTOCOL } from '@libp2p/tls';
+import { PROTOCOL, tls } from '@libp2p/tls';
 import { generateCertificate, verifyPeerCertificate } from '@libp2p/tls/utils';
 import { TcpConnection } from './tcp-connection.ts';
 
@@ -23,9 +24,10 @@ const NO_MUXER = 'libp2p';
 export interface NativeTlsComponents {
   readonly privateKey: PrivateKey;
   readonly upgrader: Upgrader;
+  readonly logger: ComponentLogger;
 }
 
-/** A connection encrypter for nodes whose only transport makes TcpConnections. */
+/** A connection encrypter; on connections that are not TcpConnections, those over a relay, @libp2p/tls does the same. */
 export function nativeTls(): (components: NativeTlsComponents) => ConnectionEncrypter {
   return (components) => new NativeTls(components);
 }
@@ -47,23 +49,26 @@ function backdated<T>(begin: () => Promise<T>): Promise<T> {
 class NativeTls implements ConnectionEncrypter {
   readonly protocol = PROTOCOL;
   readonly #components: NativeTlsComponents;
+  readonly #other: ConnectionEncrypter;
   /** One certificate for the life of the node. */
   #context: Promise<SecureContext> | null = null;
 
   constructor(components: NativeTlsComponents) {
     this.#components = components;
+    this.#other = tls()(components);
   }
 
   async secureInbound(stream: MessageStream, options?: SecureConnectionOptions): Promise<SecuredConnection> {
-    return this.#secure(stream, options);
+    if (stream instanceof TcpConnection) return this.#secure(stream, options);
+    return backdated(() => this.#other.secureInbound(stream, options));
   }
 
   async secureOutbound(stream: MessageStream, options?: SecureConnectionOptions): Promise<SecuredConnection> {
-    return this.#secure(stream, options);
+    if (stream instanceof TcpConnection) return this.#secure(stream, options);
+    return backdated(() => this.#other.secureOutbound(stream, options));
   }
 
-  async #secure(stream: MessageStream, options: SecureConnectionOptions = {}): Promise<SecuredConnection> {
-    if (!(stream instanceof TcpConnection)) throw new TypeError('TLS works on TCP connections only');
+  async #secure(stream: TcpConnection, options: SecureConnectionOptions = {}): Promise<SecuredConnection> {
     const muxers = this.#components.upgrader.getStreamMuxers();
     const protocols = options.skipStreamMuxerNegotiation ? [NO_MUXER] : [...muxers.keys(), NO_MUXER];
     const socket = await stream.startTls(await this.#options(protocols), options.signal);

@@ -9,14 +9,18 @@ import { identify } from '@libp2p/identify';
 import type { Connection, Libp2p, Stream } from '@libp2p/interface';
 import { noise } from '@libp2p/noise';
 import { ping } from '@libp2p/ping';
+import type { uPnPNAT as UPnPNAT } from '@libp2p/upnp-nat';
 import { multiaddr } from '@multiformats/multiaddr';
 import type { Multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p } from 'libp2p';
 import { XcoreError } from '../lib/errors.ts';
 import { boundedYamux } from './bounded-yamux.ts';
+import type { DialGate } from './dial-gate.ts';
 import { nativeTls } from './native-tls.ts';
 import type { PeerName } from './network.ts';
 import { peerNameIn } from './peer-name.ts';
+import { relayService } from './relay.ts';
+import type { RelayTransport } from './relay.ts';
 import { tcp } from './tcp-transport.ts';
 
 /** Connections of one node, both ways; more are refused. */
@@ -68,13 +72,13 @@ export interface NetworkNode extends Pick<Libp2p, 'peerId' | 'getMultiaddrs' | '
   dialProtocol(
     addresses: Multiaddr[],
     protocol: string,
-    options: { readonly signal: AbortSignal },
+    options: { readonly signal: AbortSignal; readonly runOnLimitedConnection?: boolean },
   ): Promise<ByteStream>;
   getConnections(peer: Libp2p['peerId']): NodeConnection[];
   handle(
     protocol: string,
     serve: (stream: ByteStream, connection: NodeConnection) => void,
-    options: { readonly maxInboundStreams: number },
+    options: { readonly maxInboundStreams: number; readonly runOnLimitedConnection?: boolean },
   ): Promise<void>;
 }
 
@@ -85,8 +89,14 @@ export interface NodeOptions {
   /** Multiaddrs to listen on; empty for a node that only dials. */
   readonly listen: readonly string[];
   readonly maxConnections?: number;
-  /** Whether it may dial at all, for whatever reason; true unless told. */
-  readonly dials?: boolean;
+  /** What it may dial; everything unless there is one. */
+  readonly gate?: DialGate;
+  /** Whether it relays for those whom its gate lets in. */
+  readonly relays?: boolean;
+  /** Dials through relays, and is dialled through them. */
+  readonly relayed?: RelayTransport;
+  /** Whether to ask the router for an open port (UPnP). */
+  readonly mapsPorts?: boolean;
   readonly maxInboundStreams?: number;
   readonly maxOutboundStreams?: number;
   readonly maxPendingConnections?: number;
@@ -102,7 +112,7 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
     privateKey: await generateKeyPairFromSeed('Ed25519', options.seed),
     addresses: { listen: [...options.listen] },
     nodeInfo: { name: 'xcore', version: '1' },
-    transports: [tcp()],
+    transports: [tcp(), ...(options.relayed ? [options.relayed.factory] : [])],
     // In this order: TLS is done natively by Node and is the faster one.
     connectionEncrypters: [nativeTls(), noise()],
     streamMuxers: [
@@ -130,10 +140,14 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
     },
     // A busy machine answers late; calls have deadlines of their own.
     connectionMonitor: { pingInterval: 15_000, pingTimeout: { minTimeout: 15_000 } },
-    services: { identify: identify(), ping: ping() },
-    ...(options.dials === false
-      ? { connectionGater: { denyDialPeer: () => true, denyDialMultiaddr: () => true } }
-      : {}),
+    services: {
+      identify: identify(),
+      ping: ping(),
+      ...(options.relays === true ? { relay: relayService() } : {}),
+      // The bridge tries every address that it is told.
+      ...(options.mapsPorts === true ? { ports: await portMapping() } : {}),
+    },
+    ...(options.gate ? { connectionGater: options.gate.gater } : {}),
   });
   node.addEventListener('connection:open', ({ detail: { remotePeer } }) => {
     const connections = node.getConnections(remotePeer);
@@ -142,6 +156,12 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
     oldest?.abort(new XcoreError('REFUSED', 'too many connections'));
   });
   return node;
+}
+
+/** Asks a router for an open port, and has the node tell its address outside. Loaded only where it is used. */
+async function portMapping(): Promise<ReturnType<typeof UPnPNAT>> {
+  const { uPnPNAT } = await import('@libp2p/upnp-nat');
+  return uPnPNAT({ autoConfirmAddress: true, portMappingDescription: 'xcore host' });
 }
 
 /** The multiaddrs on which a node can be dialled, each with its /p2p/ id. */
@@ -159,7 +179,7 @@ export { peerNameIn } from './peer-name.ts';
 export function dialAddresses(peer: PeerName, addresses: readonly string[]): Multiaddr[] {
   const result: Multiaddr[] = [];
   for (const address of addresses.slice(0, 16)) {
-    if (!address || address.startsWith('/p2p/')) continue;
+    if (!address || (address.startsWith('/p2p/') && !address.includes('/p2p-circuit/'))) continue;
     try {
       const full = address.includes('/p2p/') ? address : `${address}/p2p/${peer}`;
       if (peerNameIn(full) === peer) result.push(multiaddr(full));

@@ -32,6 +32,11 @@ export function publicKeyOfPeer(name: PeerName): Buffer {
   return key;
 }
 
+/** The address of a peer behind the relay of a bridge; whoever dials it is connected to the bridge already. */
+export function relayedAddress(bridge: PeerName, peer: PeerName): string {
+  return `/p2p/${bridge}/p2p-circuit/p2p/${peer}`;
+}
+
 /** The peer named by a multiaddr's last /p2p/ part; USAGE when it has none. */
 export function peerNameIn(address: string): PeerName {
   const parts = address.split('/');

@@ -21,6 +21,7 @@ interface BridgeArguments {
   'repair-after': string;
   'repair-rate': string;
   'audits-per-day': number;
+  'no-relay': boolean;
   json: boolean;
 }
 
@@ -55,6 +56,11 @@ export const bridgeCommand: CommandModule<object, BridgeArguments> = {
         default: 500,
         describe: 'shards of each host that are examined each day, at least',
       })
+      .option('no-relay', {
+        type: 'boolean',
+        default: false,
+        describe: 'do not pass on shards for hosts that cannot be dialled',
+      })
       .option('json', { type: 'boolean', default: false, describe: 'print the line as JSON' })
       .example('$0 bridge --listen /ip4/0.0.0.0/tcp/4001', 'prints the multiaddr that hosts and clients need'),
   handler: bridge,
@@ -81,5 +87,10 @@ function optionsOf(args: BridgeArguments): Partial<BridgeOptions> {
     throw new XcoreError('USAGE', `--audits-per-day is from 1 to ${MAX_AUDITS_PER_DAY}`);
   }
   const repairBytesPerSecond = parseBytes(args['repair-rate']);
-  return { ...timesFor(parseDuration(args['repair-after'])), repairBytesPerSecond, auditsPerDay };
+  return {
+    ...timesFor(parseDuration(args['repair-after'])),
+    repairBytesPerSecond,
+    auditsPerDay,
+    relays: !args['no-relay'],
+  };
 }

@@ -8,6 +8,11 @@ import { formatBytes } from '../../lib/units.ts';
 import { currentPaths } from '../context.ts';
 import { note, print, printJson } from '../output.ts';
 
+const REACH: Partial<Record<string, string>> = {
+  direct: 'others can connect to it',
+  relayed: 'through the bridge only',
+  none: 'nobody can connect to it',
+};
 const ACTIONS = ['status', 'pause', 'resume', 'exit', 'verify'] as const;
 
 interface HostArguments {
@@ -85,6 +90,7 @@ function linesOf(status: HostStatus): string[] {
   return [
     `host      ${status.host}${flags.length > 0 ? ` (${flags.join(', ')})` : ''}`,
     `bridge    ${bridge.connected ? 'connected' : 'not connected'}`,
+    `reach     ${REACH[status.reachability.state] ?? 'not known yet'}`,
     `space     ${formatBytes(space.usedBytes)} of ${formatBytes(space.limitBytes)} in ${space.shards} shards, room for ${formatBytes(space.freeBytes)}`,
     `traffic   ${formatBytes(traffic.inBytes)} in, ${formatBytes(traffic.outBytes)} out since ${new Date(status.startedMs).toISOString()}, ${status.transfers} under way`,
     ...(limits.monthlyBytes > 0

@@ -19,6 +19,9 @@ import { serveArguments, serveOptions, serveSettings } from '../serve-options.ts
 import type { ServeOptions } from '../serve-options.ts';
 import { runUntilStopped } from '../signals.ts';
 
+/** For the bridge to find out whether the host can be dialled. */
+const ADVICE_TIMEOUT_MS = 60_000;
+
 interface ServeArguments extends ServeOptions {
   bridge?: string;
   dir?: string;
@@ -94,7 +97,13 @@ async function serve(args: ServeArguments): Promise<void> {
   if (!host.registered) note('the bridge does not answer yet; the host goes on trying to reach it');
   if (args.json) printJson({ host: host.address, addresses: host.addresses, capacityBytes: spaceBytes });
   else print(host.address);
+  const ending = new AbortController();
+  const advising = host
+    .reachabilityAdvice(AbortSignal.any([ending.signal, AbortSignal.timeout(ADVICE_TIMEOUT_MS)]))
+    .then((advice) => advice.forEach(note));
   await runUntilStopped(host, log);
+  ending.abort();
+  await advising;
 }
 
 async function bridgeOf(args: ServeArguments, paths: Paths): Promise<string> {
