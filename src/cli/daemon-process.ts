@@ -59,12 +59,10 @@ export async function startDaemonProcess(
   signal.addEventListener('abort', onAbort, { once: true });
   try {
     return await new Promise<Ready>((resolve, reject) => {
-      const died = (): void =>
-        reject(
-          signal.aborted
-            ? new XcoreError('ABORTED', 'cancelled')
-            : new XcoreError('INTERNAL', `the mount's process ended before it was ready; ${paths.daemonLog} tells why`),
-        );
+      const died = (): void => {
+        if (signal.aborted) reject(new XcoreError('ABORTED', 'cancelled'));
+        else reject(untimelyEnd(child.signalCode, paths));
+      };
       child.once('error', reject);
       child.once('exit', () => setImmediate(died));
       ready.once('error', died);
@@ -81,6 +79,19 @@ export async function startDaemonProcess(
     ready.destroy();
     child.unref();
   }
+}
+
+/** Signals by which native code ends a process; LevelDB does so over some damaged tables. */
+const FAULTS: readonly (string | null)[] = ['SIGABRT', 'SIGSEGV', 'SIGBUS', 'SIGILL', 'SIGFPE'];
+
+function untimelyEnd(signal: NodeJS.Signals | null, { daemonLog }: Paths): XcoreError {
+  if (!FAULTS.includes(signal)) {
+    return new XcoreError('INTERNAL', `the mount's process ended before it was ready; ${daemonLog} tells why`);
+  }
+  return new XcoreError(
+    'CORRUPT_RECORD',
+    `the mount's process was ended by ${signal ?? ''}, as a damaged index may do it; to look and repair it: xcore fsck --repair. ${daemonLog} tells more`,
+  );
 }
 
 /** In the daemon: the passphrase that the starting process handed over; empty when there is none. */

@@ -45,6 +45,8 @@ export interface LocalVolumeComponents {
   /** This machine's unless told. */
   readonly disk?: Disk;
   readonly guard?: IndexGuard;
+  /** The tables of the index are checked before they are used. */
+  readonly verifyIndex?: boolean;
   /** Changes cannot be committed to this disk; null when they can again. */
   readonly onHealth?: (failure: Error | null) => void;
   /** A record of the index is damaged. */
@@ -124,12 +126,13 @@ async function endAll(steps: readonly (() => Promise<void>)[]): Promise<void> {
 
 /** Opens the index of a volume; counts one that has no tallies yet. */
 async function openStore(dir: string, components: LocalVolumeComponents): Promise<RecordStore> {
-  const { keys, disk, guard, onHealth, onIndexDamaged } = components;
+  const { keys, disk, guard, verifyIndex = false, onHealth, onIndexDamaged } = components;
   const file = await readVolumeFile(dir, keys);
   const adopt = file.version === UNCOUNTED_VERSION;
   const lineage = Buffer.from(file.lineage, 'hex');
   const options: StoreOptions = {
     adopt,
+    verify: verifyIndex,
     ...(guard && { guard }),
     ...(disk && { disk }),
     ...(onHealth && { onHealth }),

@@ -7,6 +7,7 @@ import type { VolumeKeys } from '../crypto/keys.ts';
 import type { Clock } from '../lib/clock.ts';
 import { asError, hasCode, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
+import { formatBytes } from '../lib/units.ts';
 import type { Network, NetworkSpace } from '../net/network.ts';
 import type { Filesystem } from '../vfs/filesystem.ts';
 import { Vfs } from '../vfs/vfs.ts';
@@ -27,6 +28,9 @@ import { Uploader } from './uploader.ts';
 import { VolumeFolders } from './volume-folders.ts';
 import { VolumeSync } from './volume-sync.ts';
 import type { SyncOptions } from './volume-sync.ts';
+
+/** While writes are refused for the quota, the bridge is asked this often whether there is room again. */
+const REFUSED_REFRESH_MS = 1_000;
 
 /** What a mounted volume is built from. */
 export interface MountedVolumeComponents {
@@ -63,6 +67,11 @@ export class MountedVolume {
   #vfs!: Vfs;
   #filesystem!: Filesystem;
   #space: NetworkSpace | null = null;
+  /** Since the bridge was asked for the figures of `#space`. */
+  #uploadedBytes = 0;
+  /** Size of the last write that the quota had no room for. */
+  #refusedBytes = 0;
+  #refreshedMs = 0;
   #started = false;
 
   private constructor(components: MountedVolumeComponents, options: MountedVolumeOptions) {
@@ -98,7 +107,9 @@ export class MountedVolume {
     this.#uploader = this.#newUploader();
     const writable = (): boolean => this.sync.writer;
     const noAccessTimes = this.#options.accessTimes === false;
-    this.#vfs = new Vfs(this.#volume, { clock, log, writable, room: () => this.#room(), noAccessTimes });
+    const room = (): Room => this.#room();
+    const admit = (sizeBytes: number): void => this.#admit(sizeBytes);
+    this.#vfs = new Vfs(this.#volume, { clock, log, writable, room, admit, noAccessTimes });
     this.#filesystem = this.#gate.guard(this.#vfs);
   }
 
@@ -141,7 +152,12 @@ export class MountedVolume {
 
   #newUploader(): Uploader {
     const { network, clock, log, problems } = this.#c;
-    return new Uploader(this.#volume, { network, clock, log, problems, onDurable: () => this.sync.nudge() });
+    const { tree } = this.#volume;
+    const onDurable = (shard: number): void => {
+      this.#uploadedBytes += tree.shard(shard)?.sizeBytes ?? 0;
+      this.sync.nudge();
+    };
+    return new Uploader(this.#volume, { network, clock, log, problems, onDurable });
   }
 
   #damaged(shard: number, lost: boolean): void {
@@ -267,24 +283,51 @@ export class MountedVolume {
     for (const invalidations of stale) this.#c.onChanged(invalidations);
   }
 
+  /** What the quota leaves, as far as is known here: the bridge has the last word, when bytes are uploaded. */
+  get #quotaLeft(): number {
+    return this.#quotaLessStaged(this.stagedBytes);
+  }
+
+  #quotaLessStaged(stagedBytes: number): number {
+    if (this.#space === null) return Infinity;
+    const { quotaBytes, usedBytes } = this.#space;
+    return quotaBytes - usedBytes - this.#uploadedBytes - stagedBytes;
+  }
+
+  /** Refuses what the quota has no room for before it is taken: once staged, it would be in the way of all that follows. */
+  #admit(sizeBytes: number): void {
+    const { files, segments } = this.#volume;
+    // a little more than is staged, and quickly told
+    if (this.#space === null || sizeBytes <= this.#quotaLessStaged(files.stagedBytes + segments.unsealedBytes)) return;
+    if (sizeBytes <= this.#quotaLeft) return;
+    this.#refusedBytes = sizeBytes;
+    const quota = formatBytes(this.#space.quotaBytes);
+    const advice = 'remove files, or ask whoever runs the bridge for more room';
+    this.#c.problems.set('quota', 'QUOTA', `the volume’s quota of ${quota} is used up, writes fail (EDQUOT)`, advice);
+    // what was removed meanwhile makes room
+    if (this.#c.clock.monotonicMs() - this.#refreshedMs > REFUSED_REFRESH_MS) void this.refresh();
+    throw new XcoreError('EDQUOT', `the volume's quota of ${quota} is used up`);
+  }
+
   #room(): Room {
     const usedBytes = this.#volume.tree.totals.storedBytes;
     const space = this.#space;
     const freeBytes =
       space === null
         ? this.#volume.files.roomBytes
-        : Math.min(
-            space.quotaBytes - space.usedBytes - this.stagedBytes,
-            Math.floor(space.networkFreeBytes / Math.max(1, space.mirrors)),
-          );
+        : Math.min(this.#quotaLeft, Math.floor(space.networkFreeBytes / Math.max(1, space.mirrors)));
     return { totalBytes: usedBytes + Math.max(0, freeBytes), freeBytes: Math.max(0, freeBytes) };
   }
 
   /** Asks the bridge for room and shard size; keeps what was known when it does not answer. */
   async refresh(): Promise<void> {
     if (!this.sync.connected) return;
+    const uploadedBytes = this.#uploadedBytes;
+    this.#refreshedMs = this.#c.clock.monotonicMs();
     try {
       this.#space = await this.#c.network.space();
+      this.#uploadedBytes -= uploadedBytes;
+      if (this.#quotaLeft >= this.#refusedBytes) this.#c.problems.clear('quota');
       const policy = await this.#c.network.announce(this.stagedBytes);
       this.#volume.segments.setSize(policy.shardSizeBytes);
     } catch (error) {

@@ -33,6 +33,7 @@ export type ErrorCode =
   | 'ENOTSUP'
   // data
   | 'CORRUPT_RECORD' // a sealed record fails its check
+  | 'REOPENING' // the index is being opened anew after a failed write; for a moment it cannot be read
   | 'CORRUPT_SHARD' // shard bytes do not match the shard id
   | 'NO_MIRROR' // no host could give the shard
   | 'BAD_FORMAT' // unknown version or malformed stored data
@@ -108,6 +109,7 @@ export const ERRNO: Record<ErrorCode, number> = {
   ESTALE: 116,
   EDQUOT: 122,
   CORRUPT_RECORD: 5,
+  REOPENING: 5,
   CORRUPT_SHARD: 5,
   NO_MIRROR: 5,
   BAD_FORMAT: 5,

@@ -3,6 +3,7 @@
 
 import { readdirSync, statfsSync } from 'node:fs';
 import { Level } from 'level';
+import type { Iterator } from 'level';
 import { asError, XcoreError } from '../lib/errors.ts';
 
 type Database = Level<Buffer, Buffer>;
@@ -15,11 +16,28 @@ export type StoreSnapshot = ReturnType<Database['snapshot']>;
 
 /** What opening the database again may need: its log becomes a table, and new files begin. */
 const REOPEN_BYTES = 32 * 1024 * 1024;
+/** After so long without it, readers of a database that is being opened anew wait no more. */
+const REOPEN_DEADLINE_MS = 10_000;
 
 /** Who watches over the writes of an index; what before() throws is their failure. */
 export interface IndexGuard {
   readonly before: (sync: boolean) => void | Promise<void>;
   readonly after: (sync: boolean) => void;
+  /** The database is closed, and is opened again once this resolves. */
+  readonly reopening?: () => Promise<void>;
+}
+
+/** How a database is opened. */
+export interface DatabaseOptions {
+  readonly guard?: IndexGuard;
+  /** REOPEN_DEADLINE_MS unless told. */
+  readonly reopenDeadlineMs?: number;
+}
+
+/** Readers that wait while the database is being opened anew. */
+interface Reopening {
+  readonly readable: PromiseWithResolvers<void>;
+  readonly deadline: NodeJS.Timeout;
 }
 
 /** The error of an index that only a rebuild brings back. */
@@ -36,11 +54,14 @@ export class IndexDatabase {
   readonly #db: Database;
   readonly #dir: string;
   readonly #guard: IndexGuard | undefined;
+  readonly #reopenDeadlineMs: number;
   #broken = false;
+  #reopening: Reopening | null = null;
 
-  private constructor(dir: string, guard?: IndexGuard) {
+  private constructor(dir: string, { guard, reopenDeadlineMs = REOPEN_DEADLINE_MS }: DatabaseOptions) {
     this.#dir = dir;
     this.#guard = guard;
+    this.#reopenDeadlineMs = reopenDeadlineMs;
     this.#db = new Level(dir, {
       keyEncoding: 'buffer',
       valueEncoding: 'buffer',
@@ -52,10 +73,10 @@ export class IndexDatabase {
   }
 
   /** Opens or creates a database. HOME_LOCKED when another process has it open, CORRUPT_RECORD when it is damaged. */
-  static async open(dir: string, guard?: IndexGuard): Promise<IndexDatabase> {
+  static async open(dir: string, options: DatabaseOptions = {}): Promise<IndexDatabase> {
     // LevelDB would take it for a new one, and remove what is there; it opens by itself once it is made
     if (isHeadless(dir)) throw damagedIndex('its file CURRENT is gone');
-    const database = new IndexDatabase(dir, guard);
+    const database = new IndexDatabase(dir, options);
     await database.#open();
     return database;
   }
@@ -75,18 +96,28 @@ export class IndexDatabase {
     }
   }
 
-  /** The value of a key, or undefined; CORRUPT_RECORD when the files cannot be read, EIO while they are opened anew. */
+  /** The value of a key, or undefined; CORRUPT_RECORD when the files cannot be read, REOPENING while they are opened anew. */
   get(key: Buffer): Buffer | undefined {
     try {
       return this.#db.getSync(key);
     } catch (error) {
-      if (this.#db.status !== 'open') {
-        throw new XcoreError('EIO', 'the index is being opened anew, since it could not be written; try again', {
-          cause: error,
-        });
-      }
-      throw damagedIndex('a part of it cannot be read', error);
+      throw this.#readFailure(error);
     }
+  }
+
+  #readFailure(cause: unknown): XcoreError {
+    const code = cause instanceof Error && 'code' in cause ? cause.code : '';
+    // an iterator or a snapshot from before is closed, also when all is well again
+    if (this.#reopening !== null || code === 'LEVEL_ITERATOR_NOT_OPEN' || code === 'LEVEL_SNAPSHOT_NOT_OPEN') {
+      return new XcoreError('REOPENING', 'the index is being opened anew', { cause });
+    }
+    if (this.#db.status !== 'open') return new XcoreError('CLOSED', 'the index is closed', { cause });
+    return damagedIndex('a part of it cannot be read', cause);
+  }
+
+  /** Resolves when a database that is being opened anew can be read; EIO when it could not for too long. */
+  readable(): Promise<void> {
+    return this.#reopening?.readable.promise ?? Promise.resolve();
   }
 
   /** To be called before write(): true when the database had to be opened anew, and what was read before is void. */
@@ -119,10 +150,29 @@ export class IndexDatabase {
     if (this.#db.status !== 'closed') {
       const { bavail, bsize } = statfsSync(this.#dir);
       if (bavail * bsize < REOPEN_BYTES) throw new XcoreError('ENOSPC', 'the local disk is full');
+      this.#reopening ??= this.#beginReopening();
       await this.#db.close();
     }
+    await this.#guard?.reopening?.();
     await this.#open();
     this.#broken = false;
+    this.#endReopening();
+  }
+
+  #beginReopening(): Reopening {
+    const readable = Promise.withResolvers<void>();
+    const late = (): void => readable.reject(new XcoreError('EIO', 'the index could not be opened anew'));
+    // whoever waits is told; there may be nobody
+    readable.promise.catch(() => undefined);
+    return { readable, deadline: setTimeout(late, this.#reopenDeadlineMs) };
+  }
+
+  #endReopening(): void {
+    const reopening = this.#reopening;
+    this.#reopening = null;
+    if (reopening === null) return;
+    clearTimeout(reopening.deadline);
+    reopening.readable.resolve();
   }
 
   /** Entries with gte <= key < lt, in order, in lists of up to `batch`. */
@@ -130,11 +180,11 @@ export class IndexDatabase {
     range: { gte: Buffer; lt: Buffer; limit?: number; reverse?: boolean; snapshot?: StoreSnapshot },
     batch: number,
   ): AsyncGenerator<[Buffer, Buffer][]> {
-    const iterator = this.#db.iterator(range);
+    const iterator = this.#iterator(range);
     try {
       for (;;) {
         const entries = await iterator.nextv(batch).catch((error: unknown) => {
-          throw damagedIndex('a part of it cannot be read', error);
+          throw this.#readFailure(error);
         });
         if (entries.length === 0) return;
         yield entries;
@@ -144,12 +194,21 @@ export class IndexDatabase {
     }
   }
 
+  #iterator(range: { gte: Buffer; lt: Buffer; snapshot?: StoreSnapshot }): Iterator<Database, Buffer, Buffer> {
+    try {
+      return this.#db.iterator(range);
+    } catch (error) {
+      throw this.#readFailure(error);
+    }
+  }
+
   /** A view of what is committed now; the caller closes it. */
   snapshot(): StoreSnapshot {
     return this.#db.snapshot();
   }
 
   close(): Promise<void> {
+    this.#endReopening();
     return this.#db.close();
   }
 }

@@ -175,7 +175,20 @@ export class RecordStore {
     this.#barrierNow = barrierNow;
   }
 
-  /** The record of a key, or undefined. CORRUPT_RECORD when the index was changed or damaged. */
+  /** Resolves when an index that is being opened anew (REOPENING) can be read; EIO when it could not for too long. */
+  readable(): Promise<void> {
+    return this.#index.readable();
+  }
+
+  /**
+   * Null once the files of the index are known to be whole, so that a record that is not there never was; else resolves
+   * then, or rejects with CORRUPT_RECORD.
+   */
+  whole(): Promise<void> | null {
+    return this.#index.whole();
+  }
+
+  /** The record of a key, or undefined. CORRUPT_RECORD when the index was changed or damaged, REOPENING as readable(). */
   get(key: string): TreeRecord | undefined {
     const dirty = this.#dirty.get(key);
     if (dirty !== undefined) return dirty ?? undefined;

@@ -1,25 +1,20 @@
 // What can still be read of an index that cannot be used any more: the changes that were never
 // published, and how many of them there should be. Nothing is changed in it.
 
-import { spawn } from 'node:child_process';
 import { cp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Sealer } from '../crypto/sealer.ts';
-import { hasCode } from '../lib/errors.ts';
+import { findDamagedTable, tablesIn } from './check-tables.ts';
 import { readClosedBatch } from './closed-batch.ts';
-import { IndexDatabase } from './index-database.ts';
-import { ALL_KEYS, decodeNumber, KIND, metaKey } from './keys.ts';
+import { readInProcess } from './index-process.ts';
+import { readJournal } from './journal.ts';
+import { decodeNumber, KIND, metaKey } from './keys.ts';
 import { ChangeSetSchema } from './proto/tree_pb.ts';
 import type { ChangeSet } from './proto/tree_pb.ts';
 import { decodeRecord, unpack } from './records.ts';
 import type { HeadState, Upload } from './records.ts';
 import { decodeTally, newestTally } from './tally.ts';
 import type { Tally } from './tally.ts';
-
-const ITERATOR_BATCH = 512;
-/** A repair of an index takes no longer than this. */
-const REPAIR_TIMEOUT_MS = 600_000;
-/** On Node, `level` is `classic-level`, which can repair. */
-const REPAIR = `import('level').then(({ Level }) => Level.repair(process.argv[1])).catch(() => process.exit(1))`;
 
 /** What was found. */
 export interface Salvage {
@@ -32,52 +27,45 @@ export interface Salvage {
   readonly isWhole: boolean;
 }
 
+/** Kinds of records that are read. */
+const WANTED = [KIND.outbox, KIND.upload, KIND.tally, KIND.meta].join('');
+
 const NOTHING: Salvage = { commits: new Map(), head: null, uploads: new Map(), lastCommit: 0, isWhole: false };
 
-/** Reads an index; where LevelDB refuses it, a copy in `scratch`, which it repairs as far as it can. */
+/** Reads an index; where LevelDB refuses it, a copy in `scratch`, which it repairs as far as it can. HOME_LOCKED when it is in use. */
 export async function salvage(dir: string, scratch: string, sealer: Sealer): Promise<Salvage> {
   const closed = readClosedBatch(dir);
-  const direct = await readFrom(dir, sealer, closed);
-  if (direct !== null) return direct;
+  const direct = await readInProcess(dir, WANTED, false);
+  if (direct !== null) return await understand(direct, dir, sealer, closed);
   try {
-    await rm(scratch, { recursive: true, force: true });
-    await cp(dir, scratch, { recursive: true });
-    return (await repair(scratch)) ? ((await readFrom(scratch, sealer, closed)) ?? NOTHING) : NOTHING;
+    for (const sparing of [false, true]) {
+      await rm(scratch, { recursive: true, force: true });
+      await cp(dir, scratch, { recursive: true });
+      // what not even a repair survives has to go
+      if (sparing) await removeDamagedTables(scratch);
+      const repaired = await readInProcess(scratch, WANTED, true);
+      if (repaired !== null) return await understand(repaired, dir, sealer, closed);
+    }
+    return NOTHING;
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
 }
 
-/** Lets LevelDB save what it can, in a process of its own: damage of some kinds ends it. */
-async function repair(dir: string): Promise<boolean> {
-  const child = spawn(process.execPath, ['-e', REPAIR, dir], {
-    cwd: import.meta.dirname,
-    stdio: 'ignore',
-    timeout: REPAIR_TIMEOUT_MS,
-  });
-  const code = await new Promise<number | null>((resolve) => {
-    child.once('error', () => resolve(null));
-    child.once('close', resolve);
-  });
-  return code === 0;
-}
-
-/** Null when LevelDB cannot read all of it. */
-async function readFrom(dir: string, sealer: Sealer, closed: number): Promise<Salvage | null> {
-  try {
-    const database = await IndexDatabase.open(dir);
-    try {
-      return await read(database, sealer, closed);
-    } finally {
-      await database.close();
-    }
-  } catch (error) {
-    if (hasCode(error, 'CORRUPT_RECORD')) return null;
-    throw error;
+async function removeDamagedTables(dir: string): Promise<void> {
+  for (;;) {
+    const damaged = await findDamagedTable(dir, tablesIn(dir).now);
+    if (damaged === null) return;
+    await rm(join(dir, damaged.name));
   }
 }
 
-async function read(database: IndexDatabase, sealer: Sealer, closed: number): Promise<Salvage> {
+async function understand(
+  records: readonly [Buffer, Buffer][],
+  dir: string,
+  sealer: Sealer,
+  closed: number,
+): Promise<Salvage> {
   const commits = new Map<number, ChangeSet>();
   const uploads = new Map<number, Upload>();
   const tallies: Tally[] = [];
@@ -90,21 +78,24 @@ async function read(database: IndexDatabase, sealer: Sealer, closed: number): Pr
     else if (kind === KIND.tally) tallies.push(decodeTally(value));
     else if (key === metaKey('head')) head = decodeRecord(kind, value, 0) as HeadState;
   };
-  const wanted = new Set<string>([KIND.outbox, KIND.upload, KIND.tally, KIND.meta]);
-  for await (const entries of database.lists(ALL_KEYS, ITERATOR_BATCH)) {
-    for (const [bytes, sealed] of entries) {
-      const key = bytes.toString('latin1');
-      if (!wanted.has(key.charAt(0))) continue;
-      try {
-        take(key, sealer.open(sealed, bytes));
-      } catch {
-        damaged++;
-      }
+  for (const [bytes, sealed] of records) {
+    try {
+      take(bytes.toString('latin1'), sealer.open(sealed, bytes));
+    } catch {
+      damaged++;
     }
   }
   const { newest, missing } = newestTally(tallies);
   const lastCommit = Math.max(newest.lastCommit, ...commits.keys(), 0);
+  // what only the journal has is not carried over: it stays with the old folder
+  const journaled = await readJournal(dir, sealer, newest);
   // a ring without a gap that goes as far as the commits do: nothing is gone
   const isWhole = damaged === 0 && missing === 0 && newest.batch > 0 && newest.batch >= closed;
-  return { commits, head, uploads, lastCommit, isWhole: isWhole && newest.lastCommit === lastCommit };
+  return {
+    commits,
+    head,
+    uploads,
+    lastCommit,
+    isWhole: isWhole && journaled.length === 0 && newest.lastCommit === lastCommit,
+  };
 }

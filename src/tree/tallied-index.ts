@@ -3,17 +3,23 @@
 
 import type { Sealer } from '../crypto/sealer.ts';
 import type { Disk } from '../lib/disk.ts';
-import { asError } from '../lib/errors.ts';
+import { asError, hasCode, XcoreError } from '../lib/errors.ts';
+import { findDamagedTable, tablesIn } from './check-tables.ts';
 import { readClosedBatch, writeClosedBatch } from './closed-batch.ts';
 import { damagedIndex, IndexDatabase } from './index-database.ts';
 import type { BatchOperation, IndexGuard, StoreSnapshot } from './index-database.ts';
+import { readInProcess } from './index-process.ts';
+import { noteClosed, noteInUse, readInUse } from './in-use.ts';
 import { ALL_KEYS, decodeNumber, KIND, keyBytes, keyRange, outboxKey } from './keys.ts';
 import { decodeRecord, encodeRecord } from './records.ts';
 import type { TreeRecord } from './records.ts';
+import { damagedTable, TableCheck } from './table-check.ts';
 import { EMPTY_TALLY, isTallied, newestTally, openTally, sealTally, TallyCount } from './tally.ts';
 import type { Tally } from './tally.ts';
 
 const ITERATOR_BATCH = 512;
+/** Tables that are checked before the index is opened, within some hundredths of a second. */
+const CHECKED_AT_OPEN_BYTES = 16 * 1024 * 1024;
 
 /** A record as it lies on disk: its stamp is 0n, and the record null, where there is none. */
 export interface StoredRecord {
@@ -24,11 +30,17 @@ export interface StoredRecord {
 /** How an index is opened. */
 export interface IndexOptions {
   readonly guard?: IndexGuard;
+  /** How long readers wait while it is opened anew. */
+  readonly reopenDeadlineMs?: number;
   /** Of the files beside those of LevelDB; this machine's unless told. */
   readonly disk?: Disk;
   /** It was written before there were tallies: all records are counted once. */
   readonly adopt?: boolean;
-  /** Told when a record is damaged or cannot be read. */
+  /** Its tables are checked first, also when it was closed as it should be. */
+  readonly verify?: boolean;
+  /** Tables up to so many bytes are checked before it is opened; CHECKED_AT_OPEN_BYTES unless told. */
+  readonly checkedAtOpenBytes?: number;
+  /** Told when a record or a table is damaged or cannot be read. */
   readonly onDamaged?: (error: Error) => void;
 }
 
@@ -40,19 +52,48 @@ export interface Batch {
   readonly count: TallyCount;
 }
 
+/**
+ * Opens the LevelDB of an index. Its tables are looked at before it does, since it ends the process over some that are
+ * damaged: all of them where the last process did not close it, else as many as take no time, and the others meanwhile.
+ */
+async function openDatabase(dir: string, options: IndexOptions): Promise<{ db: IndexDatabase; check: TableCheck }> {
+  const use = readInUse(dir);
+  if (use === 'held') throw new XcoreError('HOME_LOCKED', `another xcore process uses ${dir}`);
+  const isThorough = use === 'left' || options.verify === true;
+  const { checkedAtOpenBytes = CHECKED_AT_OPEN_BYTES } = options;
+  const { now, later } = tablesIn(dir, isThorough ? Infinity : checkedAtOpenBytes);
+  let damaged = await findDamagedTable(dir, now);
+  if (damaged !== null && use === 'left') {
+    // it may be one that was being written when the process ended: LevelDB removes these when it opens
+    await readInProcess(dir, '');
+    damaged = await findDamagedTable(dir, tablesIn(dir).now);
+  }
+  if (damaged !== null) throw damagedTable(damaged);
+  noteInUse(dir);
+  try {
+    const db = await IndexDatabase.open(dir, options);
+    return { db, check: new TableCheck(dir, later, (error) => options.onDamaged?.(error)) };
+  } catch (error) {
+    noteClosed(dir);
+    throw error;
+  }
+}
+
 /** Sealed records by key, changed in counted batches. */
 export class TalliedIndex {
   readonly #dir: string;
   readonly #db: IndexDatabase;
+  readonly #check: TableCheck;
   readonly #sealer: Sealer;
   readonly #options: IndexOptions;
   /** As of the last batch that is on disk. */
   #tally = EMPTY_TALLY;
   #failed = false;
 
-  private constructor(dir: string, db: IndexDatabase, sealer: Sealer, options: IndexOptions) {
+  private constructor(dir: string, db: IndexDatabase, check: TableCheck, sealer: Sealer, options: IndexOptions) {
     this.#dir = dir;
     this.#db = db;
+    this.#check = check;
     this.#sealer = sealer;
     this.#options = options;
   }
@@ -62,15 +103,17 @@ export class TalliedIndex {
    * is damaged, or lacks batches that it had, as far as that shows without reading all of it.
    */
   static async open(dir: string, sealer: Sealer, options: IndexOptions = {}): Promise<TalliedIndex> {
-    const db = await IndexDatabase.open(dir, options.guard);
-    const index = new TalliedIndex(dir, db, sealer, options);
+    const { db, check } = await openDatabase(dir, options);
+    const index = new TalliedIndex(dir, db, check, sealer, options);
     try {
       index.#tally = await index.#readTally();
       if (index.#tally.batch === 0) await index.#countAll();
       if (index.#tally.batch < readClosedBatch(dir)) throw damagedIndex('its last changes are gone');
       index.#checkOutbox();
     } catch (error) {
+      await check.stop();
       await db.close();
+      noteClosed(dir);
       throw error;
     }
     return index;
@@ -135,9 +178,19 @@ export class TalliedIndex {
       const record = decodeRecord(key.charAt(0), opened.bytes, key.length >= 9 ? decodeNumber(key, 1) : 0);
       return { record, stamp: opened.stamp };
     } catch (error) {
-      this.#options.onDamaged?.(asError(error));
+      if (!hasCode(error, 'REOPENING', 'CLOSED')) this.#options.onDamaged?.(asError(error));
       throw error;
     }
+  }
+
+  /** Resolves when an index that is being opened anew can be read; EIO when it could not for too long. */
+  readable(): Promise<void> {
+    return this.#db.readable();
+  }
+
+  /** Null once its tables are known to be whole, so that what is not there never was; else resolves then, or CORRUPT_RECORD. */
+  whole(): Promise<void> | null {
+    return this.#check.whole();
   }
 
   #stampOnDisk(key: Buffer): bigint {
@@ -226,7 +279,9 @@ export class TalliedIndex {
 
   /** Closes the database; `clean`: nothing that was acknowledged is missing in it. */
   async close(clean: boolean): Promise<void> {
+    await this.#check.stop();
     await this.#db.close();
+    noteClosed(this.#dir);
     if (clean) await writeClosedBatch(this.#dir, this.#tally.batch, this.#options.disk);
   }
 }

@@ -31,6 +31,7 @@ export function write(
   state.assertWritable();
   if (offset + data.length > MAX_FILE_SIZE_BYTES) throw new XcoreError('EFBIG');
   if (data.length === 0) return;
+  state.c.admit?.(data.length);
   const admitted = state.parts.segments.admit(data.length) ?? state.tree.store.settle();
   if (!(admitted instanceof Promise)) return store(state, ino, offset, data, cached);
   const copy = Buffer.from(data);
@@ -79,9 +80,14 @@ export function read(
   if (pattern?.ahead) prefetch(state, ino, pattern.ahead.from, Math.min(pattern.ahead.to, inode.sizeBytes));
   const whole = pattern?.sequential ?? false;
   const spans = state.tree.extents.spans(ino, offset, length);
+  const hasHoles = inode.storedBytes > 0 && spans.some(({ shard }) => shard === 0);
+  // what seems to be a hole may be bytes whose record the disk lost
+  const known = hasHoles ? state.tree.store.whole() : null;
   const target = length <= READ_BYTES ? lent.subarray(0, length) : Buffer.allocUnsafeSlow(length);
-  if (readNow(state, spans, offset, target, whole)) return [target];
-  return gather(state, spans, whole, signal).catch((error: unknown) => {
+  if (known === null && readNow(state, spans, offset, target, whole)) return [target];
+  const gathered =
+    known === null ? gather(state, spans, whole, signal) : known.then(() => gather(state, spans, whole, signal));
+  return gathered.catch((error: unknown) => {
     // a write may have replaced these bytes, and their shard may be gone, while this waited
     const current = state.tree.extents.spans(ino, offset, length);
     if (sameSpans(spans, current)) throw error;

@@ -59,6 +59,8 @@ export function fallocate(
 export function seek(state: VolumeState, ino: number, offset: number, hole: boolean): Now<number> {
   const inode = file(state, ino);
   if (offset >= inode.sizeBytes) throw new XcoreError('ENXIO');
+  const known = inode.storedBytes > 0 ? state.tree.store.whole() : null;
+  if (known !== null) return known.then(() => seek(state, ino, offset, hole));
   if (hole) return state.tree.extents.nextHole(inode, offset);
   const check = (found: number | null): number => {
     if (found === null || found >= state.inode(ino).sizeBytes) throw new XcoreError('ENXIO');
@@ -77,9 +79,11 @@ export function copyRange(
   toOffset: number,
   lengthBytes: number,
   caller: Caller,
-): number {
+): Now<number> {
   state.assertWritable();
   const from = file(state, ino);
+  const known = from.storedBytes > 0 ? state.tree.store.whole() : null;
+  if (known !== null) return known.then(() => copyRange(state, ino, offset, toIno, toOffset, lengthBytes, caller));
   const to = file(state, toIno);
   const wanted = Math.min(lengthBytes, from.sizeBytes - offset);
   if (wanted <= 0) return 0;

@@ -17,7 +17,7 @@ import type {
 import { O_ACCMODE, O_EXCL, O_RDONLY, O_TRUNC, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from './modes.ts';
 import { add, addNameless, link, lookup, rename, rmdir, symlink, unlink } from './namespace.ts';
 import { copyRange, fallocate, seek } from './ranges.ts';
-import { XcoreError } from '../lib/errors.ts';
+import { hasCode, XcoreError } from '../lib/errors.ts';
 import { getXattr, listXattrs, removeXattr, setXattr } from './xattrs.ts';
 import { VolumeState } from './volume.ts';
 import type { VfsComponents, VolumeParts } from './volume.ts';
@@ -26,9 +26,15 @@ const BLOCK_SIZE_BYTES = 4_096;
 const NAME_MAX_BYTES = 255;
 /** Inode numbers are never used twice; this many are left in any lifetime. */
 const FREE_FILES = 2 ** 32;
+/** How often an operation begins anew when the index is opened anew under it. */
+const MAX_LOOKS = 8;
 
 /** Who changes what nobody asked for. */
 const KERNEL: Caller = { uid: 0, gid: 0, pid: 0 };
+
+function copies(parts: Buffer[]): Buffer[] {
+  return parts.map((part) => Buffer.from(part));
+}
 
 /** One volume as a Filesystem. */
 export class Vfs implements Filesystem {
@@ -64,12 +70,41 @@ export class Vfs implements Filesystem {
     return settled === null ? make() : settled.then(make);
   }
 
+  /**
+   * Looks at the volume; where its index is being opened anew meanwhile, waits for that and looks again. `keep` makes
+   * what was only lent the caller's.
+   */
+  #look<T>(look: () => Now<T>, keep?: (seen: T) => T): Now<T> {
+    try {
+      const seen = look();
+      return seen instanceof Promise ? seen.catch((error: unknown) => this.#lookAgain(error, look, keep)) : seen;
+    } catch (error) {
+      if (!hasCode(error, 'REOPENING')) throw error;
+      return this.#lookAgain(error, look, keep);
+    }
+  }
+
+  async #lookAgain<T>(failure: unknown, look: () => Now<T>, keep?: (seen: T) => T): Promise<T> {
+    let last = failure;
+    for (let tries = 0; hasCode(last, 'REOPENING') && tries < MAX_LOOKS; tries++) {
+      await this.#state.tree.store.readable();
+      try {
+        const seen = look();
+        if (seen instanceof Promise) return await seen;
+        return keep === undefined ? seen : keep(seen);
+      } catch (error) {
+        last = error;
+      }
+    }
+    throw last;
+  }
+
   lookup(parent: number, name: string): Now<Attributes | null> {
-    return lookup(this.#state, parent, name);
+    return this.#look(() => lookup(this.#state, parent, name));
   }
 
   getattr(ino: number): Now<Attributes> {
-    return attributesOf(this.#state.inode(ino));
+    return this.#look(() => attributesOf(this.#state.inode(ino)));
   }
 
   setattr(ino: number, changes: AttributeChanges, caller: Caller = KERNEL): Now<Attributes> {
@@ -77,10 +112,12 @@ export class Vfs implements Filesystem {
   }
 
   readlink(ino: number): Now<Buffer> {
-    const inode = this.#state.inode(ino);
-    if ((inode.mode & S_IFMT) !== S_IFLNK) throw new XcoreError('EINVAL');
-    noteAccess(this.#state, inode, 0);
-    return Buffer.from(inode.symlinkTarget);
+    return this.#look(() => {
+      const inode = this.#state.inode(ino);
+      if ((inode.mode & S_IFMT) !== S_IFLNK) throw new XcoreError('EINVAL');
+      noteAccess(this.#state, inode, 0);
+      return Buffer.from(inode.symlinkTarget);
+    });
   }
 
   mknod(parent: number, name: string, mode: number, rdev: number, caller: Caller): Now<Attributes> {
@@ -139,6 +176,10 @@ export class Vfs implements Filesystem {
   }
 
   open(ino: number, flags: number): Now<OpenFile> {
+    return this.#look(() => this.#open(ino, flags));
+  }
+
+  #open(ino: number, flags: number): Now<OpenFile> {
     const inode = this.#state.inode(ino);
     if ((flags & O_ACCMODE) !== O_RDONLY || (flags & O_TRUNC) !== 0) this.#state.assertWritable();
     if ((flags & O_TRUNC) === 0) {
@@ -158,7 +199,7 @@ export class Vfs implements Filesystem {
   }
 
   read(ino: number, handle: number, offset: number, sizeBytes: number, signal?: AbortSignal): Now<Buffer[]> {
-    return read(this.#state, ino, handle, offset, sizeBytes, signal);
+    return this.#look(() => read(this.#state, ino, handle, offset, sizeBytes, signal), copies);
   }
 
   write(ino: number, _handle: number, offset: number, data: Buffer, cached: boolean, signal?: AbortSignal): Now<void> {
@@ -185,7 +226,7 @@ export class Vfs implements Filesystem {
   }
 
   seek(ino: number, offset: number, hole: boolean): Now<number> {
-    return seek(this.#state, ino, offset, hole);
+    return this.#look(() => seek(this.#state, ino, offset, hole));
   }
 
   copyRange(
@@ -200,11 +241,11 @@ export class Vfs implements Filesystem {
   }
 
   opendir(ino: number): Now<number> {
-    return openDirectory(this.#state, ino);
+    return this.#look(() => openDirectory(this.#state, ino));
   }
 
   readdir(ino: number, handle: number, cookie: bigint, limit: number, plus: boolean): Now<DirectoryEntry[]> {
-    return readDirectory(this.#state, ino, handle, cookie, limit, plus);
+    return this.#look(() => readDirectory(this.#state, ino, handle, cookie, limit, plus));
   }
 
   releasedir(_ino: number, handle: number): Now<void> {
@@ -216,6 +257,10 @@ export class Vfs implements Filesystem {
   }
 
   statfs(): Now<SpaceInfo> {
+    return this.#look(() => this.#space());
+  }
+
+  #space(): SpaceInfo {
     const { totalBytes, freeBytes } = this.#state.c.room();
     return {
       blockSizeBytes: BLOCK_SIZE_BYTES,
@@ -228,7 +273,7 @@ export class Vfs implements Filesystem {
   }
 
   getxattr(ino: number, name: string): Now<Buffer> {
-    return getXattr(this.#state, ino, name);
+    return this.#look(() => getXattr(this.#state, ino, name));
   }
 
   setxattr(ino: number, name: string, value: Buffer, flags: number, killSgid = false): Now<void> {
@@ -237,7 +282,7 @@ export class Vfs implements Filesystem {
   }
 
   listxattr(ino: number): Now<string[]> {
-    return listXattrs(this.#state, ino);
+    return this.#look(() => listXattrs(this.#state, ino));
   }
 
   removexattr(ino: number, name: string): Now<void> {

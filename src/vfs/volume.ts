@@ -53,6 +53,8 @@ export interface VfsComponents {
   readonly writable: () => boolean;
   /** What the network can still take; never waits. */
   readonly room: () => Room;
+  /** Throws EDQUOT when the volume's quota has no room for so many bytes more. */
+  readonly admit?: (sizeBytes: number) => void;
   /** Reading leaves atime alone. */
   readonly noAccessTimes?: boolean;
 }

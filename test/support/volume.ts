@@ -104,6 +104,9 @@ export interface VolumeOptions {
   /** Of the caller, who ends it. */
   readonly hasher?: Hasher;
   readonly guard?: IndexGuard;
+  readonly reopenDeadlineMs?: number;
+  readonly checkedAtOpenBytes?: number;
+  readonly onIndexDamaged?: (error: Error) => void;
   readonly onHealth?: (failure: Error | null) => void;
   /** Who owns the root of a new volume. */
   readonly owner?: { uid: number; gid: number };
@@ -133,11 +136,14 @@ export async function openVolume(dir: string, options: VolumeOptions = {}): Prom
   const clock = options.clock ?? systemClock;
   const host = new HostFolder(join(dir, 'host'));
   await mkdir(host.dir, { recursive: true });
-  const { disk, guard, onHealth } = options;
+  const { disk, guard, onHealth, onIndexDamaged, reopenDeadlineMs, checkedAtOpenBytes } = options;
   const store = await RecordStore.open(join(dir, 'index'), indexSealer(), LINEAGE, {
     ...(disk && { disk }),
     ...(guard && { guard }),
+    ...(reopenDeadlineMs !== undefined && { reopenDeadlineMs }),
+    ...(checkedAtOpenBytes !== undefined && { checkedAtOpenBytes }),
     ...(onHealth && { onHealth }),
+    ...(onIndexDamaged && { onDamaged: onIndexDamaged }),
   });
   try {
     return await openParts(dir, store, host, clock, options);

@@ -166,3 +166,103 @@ for (const code of ['ENOSPC', 'EIO', 'EROFS'] as const) {
     }
   });
 }
+
+await t.test('reads wait while the index is opened anew, and are EIO when that takes too long', async (t) => {
+  const dir = join(root, 'reopened');
+  mkdirSync(dir);
+  const content = random.bytes(5_000);
+  const names = Array.from({ length: 30 }, (_item, n) => `name ${n}`);
+  const before = await openVolume(dir, { hasher });
+  const { attributes, file } = await before.vfs.create(1, 'file', 0o100644, 2, CALLER);
+  const { ino } = attributes;
+  await before.vfs.write(ino, file.handle, 0, content, false);
+  await before.vfs.setxattr(ino, 'user.name', Buffer.from('value'), 0);
+  const link = await before.vfs.symlink(1, 'link', Buffer.from('target'), CALLER);
+  const folder = await before.vfs.mkdir(1, 'folder', 0o755, CALLER);
+  for (const name of names) await before.vfs.mknod(folder.ino, name, 0o100644, 0, CALLER);
+  await before.close();
+
+  let isFailing = false;
+  let [begun, held] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const volume = await openVolume(dir, {
+    hasher,
+    reopenDeadlineMs: 1_500,
+    guard: {
+      before: () => undefined,
+      // LevelDB has seen it, and nobody knows how much of it is on the disk
+      after: () => {
+        if (isFailing) throw failure('EIO');
+      },
+      reopening: () => {
+        begun.resolve();
+        return held.promise;
+      },
+    },
+  });
+  const { vfs, store } = volume;
+  const listing = await vfs.opendir(folder.ino);
+  const first = await vfs.readdir(folder.ino, listing, 0n, 5, false);
+  await store.commit();
+  isFailing = true;
+  await vfs.mknod(1, 'more', 0o100644, 0, CALLER);
+  await t.rejects(store.commit(), { code: 'EIO' });
+  isFailing = false;
+
+  const committed = store.commit();
+  await begun.promise;
+  let answers = 0;
+  const read = async (): Promise<Buffer> => {
+    const { handle } = await vfs.open(ino, 0);
+    return Buffer.concat(await vfs.read(ino, handle, 0, 10_000));
+  };
+  const rest = async (): Promise<string[]> => {
+    const later = await vfs.readdir(folder.ino, listing, first.at(-1)!.cookie, 100, true);
+    return [...first, ...later].map(({ name }) => name).filter((name) => !name.startsWith('.'));
+  };
+  const looks = [
+    async () => (await vfs.lookup(1, 'file'))?.ino,
+    async () => (await vfs.getattr(link.ino)).mode & 0o170000,
+    async () => (await vfs.readlink(link.ino)).toString(),
+    async () => (await vfs.getxattr(ino, 'user.name')).toString(),
+    async () => vfs.listxattr(ino),
+    async () => vfs.seek(ino, 0, true),
+    async () => (await read()).equals(content),
+    async () => (await rest()).sort(),
+  ].map(async (look) => {
+    const answer = await look();
+    answers++;
+    return answer;
+  });
+  await new Promise((resolve) => setImmediate(resolve));
+  t.equal(answers, 0, 'nobody is told anything meanwhile');
+  held.resolve();
+  t.strictSame(await Promise.all(looks), [
+    ino,
+    0o120000,
+    'target',
+    'value',
+    ['user.name'],
+    content.length,
+    true,
+    [...names].sort(),
+  ]);
+  await committed;
+
+  [begun, held] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  await store.commit();
+  isFailing = true;
+  await vfs.mknod(1, 'again', 0o100644, 0, CALLER);
+  await t.rejects(store.commit(), { code: 'EIO' });
+  isFailing = false;
+  const again = store.commit();
+  await begun.promise;
+  const uncached = names[7]!;
+  await t.rejects(async () => vfs.lookup(folder.ino, uncached), { code: 'EIO' }, 'after the deadline');
+  await t.rejects(async () => vfs.lookup(folder.ino, uncached), { code: 'EIO' }, 'and at once from then on');
+  held.resolve();
+  await again;
+  t.ok(await vfs.lookup(folder.ino, uncached));
+  t.ok(await vfs.lookup(1, 'again'));
+  t.strictSame(await findingsIn(volume), []);
+  await volume.close();
+});

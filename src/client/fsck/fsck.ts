@@ -106,7 +106,7 @@ class Fsck {
   #open(dir: string): Promise<LocalVolume> {
     const { keys, clock, log } = this.#c;
     return openLocalVolume(dir, {
-      ...{ keys, clock, log, cacheBytes: CACHE_BYTES },
+      ...{ keys, clock, log, cacheBytes: CACHE_BYTES, verifyIndex: true },
       // nothing is read through the volume
       fetcher: this.#c.network ?? NO_FETCHER,
       onSealed: () => undefined,
