@@ -166,7 +166,7 @@ t.test('networks are told apart by /24 and /64, and this machine is none', async
 });
 
 t.test('the standing of a host follows from its audits', async (t) => {
-  const record = hostRecord.make({ reliability: 0.01 });
+  const record = hostRecord.make({ reliability: 0.01, shards: 10n });
   const audits = (count: number, passed: boolean): string => {
     for (let audit = 0; audit < count; audit += 1) noteAudit(record, passed, 1);
     return standingOf(record).state;
@@ -178,6 +178,7 @@ t.test('the standing of a host follows from its audits', async (t) => {
   t.equal(audits(5, false), 'suspended');
   t.notOk(takesShards(record));
   t.ok(isDependable(record), 'what it holds counts all the same');
+  t.equal(standingOf({ ...record, shards: 0n }).state, 'vetting', 'with nothing left to show it begins anew');
   t.equal(audits(40, true), 'good', 'it recovers');
   record.unanswered = 5;
   t.equal(standingOf(record).state, 'suspended');
