@@ -92,7 +92,11 @@ export class Auditor {
     const outcome = await this.#limiter.run(() => this.#examiner.examine(examined, doubted ? 'whole' : what, signal));
     if (signal.aborted) return 'skipped';
     this.#audits.inc({ outcome });
-    if (doubted && (outcome === 'failed' || outcome === 'excused')) return outcome;
+    if (doubted && (outcome === 'failed' || outcome === 'excused')) {
+      // By now others may be there to make it again from, perhaps on the same host.
+      await mirrors.fail(shardId, record.volume, host);
+      return outcome;
+    }
     if (doubted && outcome === 'passed') await mirrors.restore(shardId, record.volume, host);
     if (outcome === 'unanswered') registry.unanswered(host);
     else if (outcome === 'excused') registry.excused(host);

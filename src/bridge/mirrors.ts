@@ -88,6 +88,7 @@ export class Mirrors {
       if (!record || record.freed || !mirror) return [];
       const writes: StoreWrite[] = [];
       const others = this.counted(record).filter((other) => other.host !== host && registry.get(other.host)?.online);
+      if (others.length === 0 && mirror.failed) return [];
       if (others.length > 0) writes.push(...this.#drop(shardId, record, host, shares));
       else mirror.failed = true;
       return [...writes, directory.save(shardId, record), queue.add(shardId, this.counted(record).length)];
