@@ -2,45 +2,66 @@
 // that follow from their seeds. XCORE_SIM_SEEDS says how many worlds; XCORE_SIM_SEED=17 lives one of them again and
 // prints all that happens in it.
 
+import { availableParallelism } from 'node:os';
+import { Worker } from 'node:worker_threads';
 import t from 'tap';
 import { simulate } from './simulate.ts';
+import type { Outcome } from './simulate.ts';
 
+const MAX_MS = 60 * 60_000;
 const WORLDS = Number(process.env['XCORE_SIM_SEEDS'] ?? 60);
-const MAX_MS = 30 * 60_000;
 const ONE = process.env['XCORE_SIM_SEED'];
 
 t.setTimeout(MAX_MS);
 
-let seed = '';
-process.prependListener('unhandledRejection', () => console.error(`# in world ${seed}`));
-
 void t.test('a world happens twice in the same way', async (t) => {
   t.setTimeout(MAX_MS);
-  for (seed of ['1', '2', '3']) {
-    const first = await simulate(seed);
-    const again = await simulate(seed);
-    t.same(again, first, `world ${seed}`);
-  }
-  t.not((await simulate('4')).digest, (await simulate('5')).digest);
+  for (const seed of ['1', '2']) t.same(await simulate(seed), await simulate(seed), `world ${seed}`);
+  t.not((await simulate('3')).digest, (await simulate('4')).digest);
 });
 
 void t.test(
   'what is durable stays readable and gets its mirrors back, and only what its owner freed goes',
   async (t) => {
-    const seeds = ONE === undefined ? Array.from({ length: WORLDS }, (_, number) => String(number + 1)) : [ONE];
-    let [virtualMs, shards, slowestMs] = [0, 0, 0];
-    for (seed of seeds) {
-      const outcome = await simulate(seed, ONE === undefined ? undefined : (line) => console.log(`# ${line}`));
+    t.setTimeout(MAX_MS);
+    const outcomes = await (ONE === undefined ? liveAll() : liveOne(ONE));
+    for (const { seed, complaints } of outcomes) {
       // One assertion a world would be most of the output.
-      if (outcome.complaints.length > 0) t.fail(`world ${seed}`, { complaints: outcome.complaints });
-      virtualMs += outcome.virtualMs;
-      shards += outcome.shards;
-      slowestMs = Math.max(slowestMs, outcome.healedMs);
+      if (complaints.length > 0) t.fail(`world ${seed}`, { complaints });
     }
+    const sum = (of: (outcome: Outcome) => number): number => outcomes.reduce((before, next) => before + of(next), 0);
+    const slowestMs = Math.max(...outcomes.map(({ healedMs }) => healedMs));
     t.comment(
-      `${seeds.length} worlds, ${Math.round(virtualMs / 60_000)} minutes of virtual time, ${shards} shards; ` +
-        `the slowest was well ${Math.round(slowestMs / 1_000)} s after its last fault`,
+      `${outcomes.length} worlds, ${Math.round(sum(({ virtualMs }) => virtualMs) / 60_000)} minutes of virtual time, ` +
+        `${sum(({ shards }) => shards)} shards; the slowest was well ${Math.round(slowestMs / 1_000)} s after its last fault`,
     );
-    t.ok(shards > 0);
+    t.ok(outcomes.length > 0 && sum(({ shards }) => shards) > 0);
   },
 );
+
+async function liveOne(seed: string): Promise<Outcome[]> {
+  process.prependListener('unhandledRejection', () => console.error(`# in world ${seed}`));
+  return [await simulate(seed, (line) => console.log(`# ${line}`))];
+}
+
+/** Worlds have nothing in common: each processor lives some of them. */
+async function liveAll(): Promise<Outcome[]> {
+  const seeds = Array.from({ length: WORLDS }, (_, number) => String(number + 1));
+  const threads = Math.min(availableParallelism(), Math.ceil(WORLDS / 10));
+  const shares = Array.from({ length: threads }, (_, thread) => seeds.filter((_, at) => at % threads === thread));
+  return (await Promise.all(shares.map(liveSome))).flat();
+}
+
+function liveSome(seeds: readonly string[]): Promise<Outcome[]> {
+  return new Promise((resolve, reject) => {
+    const worker = new Worker(new URL('./live.ts', import.meta.url), { workerData: seeds });
+    const outcomes: Outcome[] = [];
+    let now = '';
+    worker.on('message', ({ seed, outcome }: { seed: string; outcome?: Outcome }) => {
+      now = seed;
+      if (outcome) outcomes.push(outcome);
+    });
+    worker.on('error', (cause) => reject(new Error(`world ${now} broke down`, { cause })));
+    worker.on('exit', () => resolve(outcomes));
+  });
+}
