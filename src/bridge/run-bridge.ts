@@ -5,7 +5,7 @@ import { createMetrics } from '../lib/metrics.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { ConnectedHosts } from '../net/connected-hosts.ts';
 import type { ByteStream, NetworkNode, NodeConnection } from '../net/node.ts';
-import { BRIDGE_PROTOCOL } from '../net/protocols.ts';
+import { BRIDGE_PROTOCOL, FRAME_TIMEOUT_MS, GREETING_FRAME_BYTES } from '../net/protocols.ts';
 import { serveRpc } from '../net/rpc.ts';
 import { assembleBridge } from './assemble.ts';
 import type { BridgeGround } from './ground.ts';
@@ -42,7 +42,7 @@ export async function runBridge(components: BridgeComponents, options: BridgeOpt
       stream,
       connection.remotePeer.toString(),
       (body, context) => service.handle(body, context, connection.remoteAddr.toString()),
-      { clock },
+      { clock, greetingBytes: GREETING_FRAME_BYTES, frameTimeoutMs: FRAME_TIMEOUT_MS },
       (error, request) => log.error({ err: error, request }, 'a request failed'),
     ).finally(() => streams.delete(served));
     streams.add(served);

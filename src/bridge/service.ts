@@ -94,6 +94,7 @@ export class Service {
         const owner = authenticate(body.value, parties, this.#parts.clock);
         if (session.owner) throw new XcoreError('REFUSED', 'this stream speaks for a volume already');
         session.owner = owner;
+        context.session.widen();
         return DONE;
       }
       case 'announce':
@@ -124,7 +125,7 @@ export class Service {
       case 'watch':
         return this.#watch(ownerOf(session), context.session);
       case 'registerHost':
-        return this.#register(context.remotePeer, body.value, from);
+        return this.#register(context, body.value, from);
       case 'heartbeat':
         return this.#heartbeat(context.remotePeer, body.value);
       default:
@@ -138,13 +139,14 @@ export class Service {
     return DONE;
   }
 
-  async #register(host: PeerName, request: RegisterHost, from: string): Promise<ResponseInit> {
+  async #register({ remotePeer, session }: RpcContext, request: RegisterHost, from: string): Promise<ResponseInit> {
     const space = { capacityBytes: toNumber(request.capacityBytes), usedBytes: toNumber(request.usedBytes) };
     const { operator, region } = request;
     const addresses = announceable(request.addresses, from);
     const place = { network: networkPrefix(from), operator, region };
-    await this.#parts.registry.register(host, addresses, space, place);
-    this.#parts.reachability.registered(host, from, request.addresses);
+    await this.#parts.registry.register(remotePeer, addresses, space, place);
+    this.#parts.reachability.registered(remotePeer, from, request.addresses);
+    session.widen();
     return DONE;
   }
 

@@ -30,7 +30,7 @@ export function encodePrefix(length: number): Buffer {
 
 /** Cuts a byte stream into frames, one at a time and only when asked. */
 export class FrameDecoder {
-  readonly #maxFrameBytes: number;
+  #maxFrameBytes: number;
   #parts: Uint8Array[] = [];
   /** Where small parts are gathered, and up to where; the last of the parts is its end, or it is not in use. */
   #gathering: Buffer | null = null;
@@ -40,6 +40,11 @@ export class FrameDecoder {
   #length = -1;
 
   constructor(maxFrameBytes: number) {
+    this.#maxFrameBytes = maxFrameBytes;
+  }
+
+  /** Takes longer frames, or only shorter ones, from the next one on. */
+  limitTo(maxFrameBytes: number): void {
     this.#maxFrameBytes = maxFrameBytes;
   }
 

@@ -3,7 +3,7 @@
 
 import { Uint8ArrayList } from 'uint8arraylist';
 import { systemClock } from '../lib/clock.ts';
-import type { Clock } from '../lib/clock.ts';
+import type { Clock, Timer } from '../lib/clock.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
 import { freeTemporary } from '../lib/free-buffer.ts';
 import { toNetworkError } from './failure.ts';
@@ -24,6 +24,14 @@ const MAX_UNSENT_BYTES = 512 * 1024;
 /** How long an ended stream may linger until the other side has ended it too. */
 const CLOSE_GRACE_MS = 2_000;
 
+/** How a server guards itself against whoever opens a stream. */
+export interface FrameGuard {
+  /** Longest frame, and what is read ahead, until widen(). */
+  readonly greetingBytes?: number | undefined;
+  /** A frame that is waited for and has begun is whole after so long, or the stream ends. */
+  readonly frameTimeoutMs?: number | undefined;
+}
+
 interface Reader {
   resolve: (frame: Uint8Array[] | null) => void;
   reject: (error: Error) => void;
@@ -39,7 +47,9 @@ export class FrameStream {
   readonly #stream: ByteStream;
   readonly #decoder: FrameDecoder;
   readonly #maxFrameBytes: number;
-  readonly #readAheadBytes: number;
+  #readAheadBytes: number;
+  readonly #frameTimeoutMs: number | undefined;
+  #late: Timer | null = null;
   #reader: Reader | null = null;
   #paused = false;
   #ended = false;
@@ -48,17 +58,24 @@ export class FrameStream {
   readonly #closed = Promise.withResolvers<void>();
   readonly #abort = new AbortController();
 
-  constructor(stream: ByteStream, maxFrameBytes: number, clock: Clock = systemClock) {
+  constructor(stream: ByteStream, maxFrameBytes: number, clock: Clock = systemClock, guard: FrameGuard = {}) {
     this.clock = clock;
     this.#stream = stream;
     this.#maxFrameBytes = maxFrameBytes;
-    this.#readAheadBytes = Math.max(READ_AHEAD_BYTES, 2 * (maxFrameBytes + MAX_PREFIX_BYTES));
-    this.#decoder = new FrameDecoder(maxFrameBytes);
+    this.#frameTimeoutMs = guard.frameTimeoutMs;
+    this.#readAheadBytes = guard.greetingBytes ? 2 * guard.greetingBytes : readAheadFor(maxFrameBytes);
+    this.#decoder = new FrameDecoder(guard.greetingBytes ?? maxFrameBytes);
     stream.addEventListener('message', (event) => this.#onData(event.data));
     stream.addEventListener('end', () => this.#onEnd());
     stream.addEventListener('close', (event) => this.#onClose(event.error));
     if (stream.readableEnded) this.#onEnd();
     if (stream.status !== 'open' && stream.status !== 'closing') this.#onClose(undefined);
+  }
+
+  /** Takes frames up to the full limit from now on. */
+  widen(): void {
+    this.#readAheadBytes = readAheadFor(this.#maxFrameBytes);
+    this.#decoder.limitTo(this.#maxFrameBytes);
   }
 
   /** Resolves when the stream is closed both ways or broken. */
@@ -137,7 +154,18 @@ export class FrameStream {
     if (this.#ended) return this.#finish();
     const waiting = Promise.withResolvers<Uint8Array[] | null>();
     this.#reader = waiting;
+    this.#watchFrame();
     return waiting.promise;
+  }
+
+  /** A frame that has begun must end. */
+  #watchFrame(): void {
+    if (this.#frameTimeoutMs === undefined || this.#late || this.#decoder.pendingBytes === 0) return;
+    this.#late = this.clock.after(
+      this.#frameTimeoutMs,
+      () => this.abort(new XcoreError('TIMEOUT', 'a frame has begun and does not end')),
+      { background: true },
+    );
   }
 
   async #send(payload: Uint8Array): Promise<void> {
@@ -182,6 +210,7 @@ export class FrameStream {
       try {
         const frame = this.#cut();
         if (frame) this.#settle(frame);
+        else this.#watchFrame();
       } catch {
         return; // the reader has been told
       }
@@ -201,6 +230,8 @@ export class FrameStream {
   }
 
   #settle(frame: Uint8Array[] | null): void {
+    this.#late?.cancel();
+    this.#late = null;
     this.#reader?.resolve(frame);
     this.#reader = null;
   }
@@ -251,7 +282,12 @@ export class FrameStream {
   #fail(error: XcoreError): void {
     if (this.#failure) return;
     this.#failure = error;
+    this.#late?.cancel();
     this.#reader?.reject(error);
     this.#reader = null;
   }
+}
+
+function readAheadFor(maxFrameBytes: number): number {
+  return Math.max(READ_AHEAD_BYTES, 2 * (maxFrameBytes + MAX_PREFIX_BYTES));
 }

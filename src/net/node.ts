@@ -26,7 +26,7 @@ import { tcp } from './tcp-transport.ts';
 /** Connections of one node, both ways; more are refused. */
 export const MAX_CONNECTIONS = 512;
 /** Connections of one peer; the oldest is ended beyond. */
-export const MAX_CONNECTIONS_PER_PEER = 8;
+export const MAX_CONNECTIONS_PER_PEER = 4;
 /** Connections that are still being encrypted; more are refused. */
 export const MAX_PENDING_CONNECTIONS = 64;
 /** New connections a second from one address; many nodes may share one machine or one NAT. */

@@ -7,6 +7,10 @@ export const SHARD_PROTOCOL = '/xcore/shard/1';
 
 /** Longest message of the bridge protocol, either way. */
 export const BRIDGE_FRAME_BYTES = 4 * 1024 * 1024;
+/** Longest message of a stream whose other end has not said who it is for. */
+export const GREETING_FRAME_BYTES = 16 * 1024;
+/** A message to the bridge that has begun is whole after so long, or its stream ends. */
+export const FRAME_TIMEOUT_MS = 60_000;
 /** Longest frame of the shard protocol: a message, or raw bytes of a shard. */
 export const SHARD_FRAME_BYTES = 256 * 1024;
 /** Longest shard. */

@@ -7,6 +7,7 @@ import type { Clock } from '../lib/clock.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
 import { abortError, errorOf, failureOf, toNetworkError } from './failure.ts';
 import { FrameStream } from './frames.ts';
+import type { FrameGuard } from './frames.ts';
 import type { PeerName } from './network.ts';
 import type { ByteStream } from './node.ts';
 import { BRIDGE_FRAME_BYTES, CALL_TIMEOUT_MS, MAX_IN_FLIGHT, MAX_UNREAD_EVENT_BYTES } from './protocols.ts';
@@ -25,7 +26,7 @@ export type ResponseInit = NonNullable<MessageInitShape<typeof BridgeResponseSch
 export type ResponseValue<C extends ResponseBody['case']> = Extract<ResponseBody, { case: C }>['value'];
 
 /** Bounds of one stream; absent ones are those of protocols.ts. Deadlines go by `clock`. */
-export interface RpcLimits {
+export interface RpcLimits extends FrameGuard {
   readonly maxFrameBytes?: number;
   readonly maxInFlight?: number;
   readonly maxUnreadEventBytes?: number;
@@ -158,6 +159,8 @@ export interface RpcSession {
   readonly signal: AbortSignal;
   /** Sends an event (id 0). A caller that reads too slowly loses its stream, and false comes back. */
   push(event: ResponseInit): boolean;
+  /** Takes messages up to the full limit from now on: the caller has said who it is. */
+  widen(): void;
 }
 
 /** What comes with a request. */
@@ -184,13 +187,14 @@ export async function serveRpc(
 ): Promise<void> {
   const maxInFlight = limits.maxInFlight ?? MAX_IN_FLIGHT;
   const maxUnreadEventBytes = limits.maxUnreadEventBytes ?? MAX_UNREAD_EVENT_BYTES;
-  const frames = new FrameStream(stream, limits.maxFrameBytes ?? BRIDGE_FRAME_BYTES, limits.clock);
+  const frames = new FrameStream(stream, limits.maxFrameBytes ?? BRIDGE_FRAME_BYTES, limits.clock, limits);
   const running = new Set<Promise<void>>();
   let unreadEventBytes = 0;
 
   const session: RpcSession = {
     remotePeer,
     signal: frames.signal,
+    widen: () => frames.widen(),
     push(event) {
       const message = encode(0, event);
       if (unreadEventBytes + message.length > maxUnreadEventBytes) {

@@ -104,9 +104,9 @@ export class Harness {
     return received.value as ResponseValue<C>;
   }
 
-  /** What the service does with a request. */
-  handle(body: RequestBody, context: RpcContext): Promise<ResponseInit> {
-    return this.#parts.service.handle(body, context);
+  /** What the service does with a request, from a multiaddr if that matters. */
+  handle(body: RequestBody, context: RpcContext, from?: string): Promise<ResponseInit> {
+    return this.#parts.service.handle(body, context, from);
   }
 
   /** A stream on which a device speaks for a volume. */
@@ -170,6 +170,7 @@ export class Session {
       remotePeer: peer,
       signal: this.#ending.signal,
       push: (event) => this.events.push(event) > 0,
+      widen: () => {},
     };
   }
 

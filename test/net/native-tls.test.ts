@@ -261,6 +261,21 @@ void t.test('garbage and handshakes that stall are ended, and others get through
   t.ok(await converse(await startNode(t, { listen: [] }), node));
 });
 
+void t.test('a peer whose clock is hours ahead or behind is talked to', async (t) => {
+  const { now } = Date;
+  t.teardown(() => (Date.now = now));
+  for (const hours of [4, -4]) {
+    Date.now = () => now() + hours * 3_600_000;
+    const [early, late] = [await startNode(t), await startNode(t)];
+    // Certificates are made for the first connection.
+    await late.dial(early.getMultiaddrs());
+    Date.now = now;
+    const node = await startNode(t);
+    t.equal((await node.dial(early.getMultiaddrs())).status, 'open', `${hours} h, dialled`);
+    t.equal((await late.dial(node.getMultiaddrs())).status, 'open', `${hours} h, dialling`);
+  }
+});
+
 void t.test('no more handshakes than allowed are under way', async (t) => {
   const node = await startNode(t, { handshakeTimeoutMs: 60_000, maxPendingConnections: 4 });
   const waiting = Array.from({ length: 4 }, () => dialRaw(t, node));

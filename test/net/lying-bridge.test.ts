@@ -1,0 +1,213 @@
+// A bridge that lies about shards, orders and places, to clients and through them to hosts: real hosts and clients, a real
+// bridge whose answers are changed on their way out. What it says of the log is in test/client/lying-bridge.test.ts.
+
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { create } from '@bufbuild/protobuf';
+import t from 'tap';
+import type { Test } from 'tap';
+import { assembleBridge } from '../../src/bridge/assemble.ts';
+import { openLevelStore } from '../../src/bridge/level-store.ts';
+import { BRIDGE_DEFAULTS } from '../../src/bridge/options.ts';
+import { startHost } from '../../src/host/start-host.ts';
+import { systemClock } from '../../src/lib/clock.ts';
+import { silentLogger } from '../../src/lib/log.ts';
+import { createMetrics } from '../../src/lib/metrics.ts';
+import { ClientNetwork } from '../../src/net/client-network.ts';
+import { ConnectedHosts } from '../../src/net/connected-hosts.ts';
+import { DialGate } from '../../src/net/dial-gate.ts';
+import type { ShardSource } from '../../src/net/network.ts';
+import { addressesOf, createNode, peerNameIn } from '../../src/net/node.ts';
+import { MAX_CLOCK_SKEW_MS, readOrder, signOrder } from '../../src/net/orders.ts';
+import { peerNameOf } from '../../src/net/peer-name.ts';
+import { BRIDGE_PROTOCOL } from '../../src/net/protocols.ts';
+import { LocationsSchema, PlacementsSchema } from '../../src/net/proto/wire_pb.ts';
+import type { Location, Locations, Placements, Target } from '../../src/net/proto/wire_pb.ts';
+import { serveRpc } from '../../src/net/rpc.ts';
+import type { ResponseInit } from '../../src/net/rpc.ts';
+import { shardFiles } from '../support/hosts.ts';
+import { until } from '../support/run.ts';
+import { makeShard } from './local-network.ts';
+
+t.setTimeout(300_000);
+
+const LISTEN = ['/ip4/127.0.0.1/tcp/0'];
+const HOSTS = 4;
+const log = silentLogger;
+
+/** Changes what the bridge answers, in place. */
+let lieAboutMirrors: ((locations: Location[]) => void) | undefined;
+let lieAboutPlaces: ((placements: Placements) => void) | undefined;
+
+function told(answer: ResponseInit): ResponseInit {
+  if (answer.case === 'locations' && lieAboutMirrors) {
+    const locations: Locations = create(LocationsSchema, answer.value);
+    lieAboutMirrors(locations.locations);
+    return { case: 'locations', value: locations };
+  }
+  if (answer.case === 'placements' && lieAboutPlaces) {
+    const placements: Placements = create(PlacementsSchema, answer.value);
+    lieAboutPlaces(placements);
+    return { case: 'placements', value: placements };
+  }
+  return answer;
+}
+
+const dir = t.testdir();
+const seed = randomBytes(32);
+const store = await openLevelStore(join(dir, 'bridge'));
+t.teardown(() => store.close());
+const node = await createNode({ seed, listen: LISTEN, gate: new DialGate() });
+t.teardown(() => Promise.resolve(node.stop()));
+const calls = new ConnectedHosts(node);
+t.teardown(() => calls.stop());
+const { service } = await assembleBridge(
+  {
+    ...{ store, seed, calls, randomBytes, log, clock: systemClock, random: Math.random },
+    ...{ metrics: createMetrics(), bridge: node.peerId.toString() },
+  },
+  BRIDGE_DEFAULTS,
+);
+const streams: Promise<void>[] = [];
+await node.handle(BRIDGE_PROTOCOL, (stream, connection) => {
+  const answer: Parameters<typeof serveRpc>[2] = async (body, context) => told(await service.handle(body, context));
+  streams.push(serveRpc(stream, connection.remotePeer.toString(), answer));
+});
+const bridge = addressesOf(node)[0]!;
+const hosts: string[] = [];
+for (let number = 0; number < HOSTS; number += 1) {
+  const settings = { dir: join(dir, `host${number}`), bridge, capacityBytes: 100_000_000, listen: LISTEN };
+  const host = await startHost({ ...settings, options: { floorBytes: 0 } }, { log });
+  t.teardown(() => host.stop());
+  hosts.push(host.address);
+}
+/** One device is told the truth only; the other one, which soon gives up, is lied to. */
+const ownerSeed = randomBytes(32);
+const [client, victim] = [{}, { fetchTimeoutMs: 500, hedgeAfterMs: 100 }].map(
+  (times) => new ClientNetwork({ ...{ bridge, deviceSeed: randomBytes(32), ownerSeed }, ...times }),
+) as [ClientNetwork, ClientNetwork];
+for (const network of [client, victim]) {
+  await network.start();
+  t.teardown(() => network.stop());
+  await until('it is connected', () => network.status().then(({ connected }) => connected || undefined));
+}
+
+/** What the victim cannot get, and what it says of that. */
+async function isLiedTo(t: Test, { id, sizeBytes }: ShardSource, reason: string, what = reason): Promise<void> {
+  const sinceMs = Date.now();
+  await t.rejects(victim.fetchLeaves(id, sizeBytes, 0, 1), { code: 'NO_MIRROR' }, what);
+  t.ok((await problemsSince(sinceMs)).includes(reason), `${what}: ${reason} is told`);
+}
+
+async function problemsSince(sinceMs: number): Promise<string[]> {
+  return (await victim.status()).problems.filter(({ timeMs }) => timeMs >= sinceMs).map(({ code }) => code);
+}
+
+async function uploaded(): Promise<{ shard: ShardSource; path: string; data: Buffer }> {
+  const data = randomBytes(50_000);
+  const shard = makeShard(dir, data);
+  t.match(await client.upload(shard), { durable: true });
+  return { shard, path: join(dir, `${Buffer.from(shard.id).toString('hex')}.fetched`), data };
+}
+
+/** The mirrors of a shard as the bridge tells them. */
+async function mirrorsOf(shard: ShardSource): Promise<Target[]> {
+  const found: Target[] = [];
+  lieAboutMirrors = ([location]) => found.push(...location!.mirrors);
+  await victim.mirrors(shard.id);
+  lieAboutMirrors = undefined;
+  return found;
+}
+
+t.test('a bridge that swaps shard ids: what comes for another shard is nobody’s', async (t) => {
+  const [one, other] = [await uploaded(), await uploaded()];
+  const mirrors = await mirrorsOf(other.shard);
+  lieAboutMirrors = (locations) => {
+    for (const location of locations) location.mirrors = mirrors;
+  };
+  await isLiedTo(t, one.shard, 'CORRUPT_SHARD');
+  await t.rejects(victim.fetchShard(one.shard.id, one.shard.sizeBytes, one.path), { code: 'NO_MIRROR' });
+  t.notOk(existsSync(one.path), 'and nothing is kept of it');
+  lieAboutMirrors = undefined;
+  await client.fetchShard(one.shard.id, one.shard.sizeBytes, one.path);
+  t.ok((await readFile(one.path)).subarray(0, one.data.length).equals(one.data), 'the truth is taken');
+});
+
+t.test('a bridge that tells wrong places: one right mirror is enough, and none is no mirror', async (t) => {
+  const { shard, path, data } = await uploaded();
+  const mirrors = await mirrorsOf(shard);
+  const holders = new Set(mirrors.map(({ host }) => host));
+  const empty = hosts.find((address) => !holders.has(peerNameIn(address)))!;
+  const name = peerNameIn(empty);
+  const address = empty.split('/p2p/')[0]!;
+  const order = signOrder(seed, { ...readOrder(mirrors[0]!.order), host: name });
+  const stranger = peerNameOf(randomBytes(32));
+  const wrong: [string, string, Target][] = [
+    ['NOT_FOUND', 'a host that does not have it', { ...mirrors[0]!, host: name, addresses: [address], order }],
+    ['UNREACHABLE', 'a name at the address of another host', { ...mirrors[0]!, host: stranger, addresses: [address] }],
+    [
+      'UNREACHABLE',
+      'no address',
+      { ...mirrors[0]!, host: stranger, addresses: ['/ip4/127.0.0.1/tcp/1', 'nonsense', ''] },
+    ],
+  ];
+  for (const [reason, what, target] of wrong) {
+    lieAboutMirrors = ([location]) => (location!.mirrors = [target]);
+    await isLiedTo(t, shard, reason, what);
+  }
+  lieAboutMirrors = ([location]) => (location!.mirrors = [...wrong.map(([, , target]) => target), mirrors[1]!]);
+  await victim.fetchShard(shard.id, shard.sizeBytes, path);
+  t.ok((await readFile(path)).subarray(0, data.length).equals(data));
+  lieAboutMirrors = undefined;
+});
+
+t.test('a bridge that hands out orders it did not sign: no host honours them, and nothing is stored', async (t) => {
+  const { shard } = await uploaded();
+  const lies: Record<string, (target: Target) => void> = {
+    'no signature': (target) => (target.order!.signature = new Uint8Array()),
+    'a wrong signature': (target) => (target.order!.signature = new Uint8Array(64)),
+    'one by somebody else': (target) => (target.order = signOrder(randomBytes(32), readOrder(target.order))),
+  };
+  for (const [what, lie] of Object.entries(lies)) {
+    lieAboutMirrors = (locations) => locations.forEach(({ mirrors }) => mirrors.forEach(lie));
+    await isLiedTo(t, shard, 'REFUSED', what);
+    lieAboutMirrors = undefined;
+    lieAboutPlaces = ({ placements }) => placements.forEach(({ targets }) => targets.forEach(lie));
+    const before = shardFiles(dir).length;
+    const [waiting, sinceMs] = [new AbortController(), Date.now()];
+    const upload = victim.upload(makeShard(dir, randomBytes(10_000)), waiting.signal);
+    upload.catch(() => {});
+    await until('it is refused', async () => (await problemsSince(sinceMs)).includes('REFUSED') || undefined);
+    waiting.abort();
+    await t.rejects(upload, { code: 'ABORTED' });
+    lieAboutPlaces = undefined;
+    t.equal(shardFiles(dir).length, before);
+  }
+});
+
+t.test('a bridge that signs another order than is needed: it permits what it says, or nothing', async (t) => {
+  const { shard } = await uploaded();
+  const [mirror] = await mirrorsOf(shard);
+  const order = readOrder(mirror!.order);
+  const somebody = peerNameIn(hosts[0]!);
+  const other = peerNameIn(hosts.find((address) => peerNameIn(address) !== mirror!.host)!);
+  const victimName = (await victim.status()).device;
+  const right = { ...order, client: victimName };
+  const wrong: [string, string, Parameters<typeof signOrder>[1]][] = [
+    ['REFUSED', 'another operation', { ...right, operation: 'store' }],
+    ['REFUSED', 'another client', { ...right, client: somebody }],
+    ['REFUSED', 'another host', { ...right, host: other }],
+    ['CORRUPT_SHARD', 'another size', { ...right, sizeBytes: order.sizeBytes - 1 }],
+    ['NOT_FOUND', 'another shard', { ...right, shardId: randomBytes(32) }],
+    ['REFUSED', 'a time that is over', { ...right, expiresMs: BigInt(Date.now() - MAX_CLOCK_SKEW_MS) }],
+  ];
+  for (const [reason, what, changed] of wrong) {
+    lieAboutMirrors = ([location]) => (location!.mirrors = [{ ...mirror!, order: signOrder(seed, changed) }]);
+    await isLiedTo(t, shard, reason, what);
+  }
+  lieAboutMirrors = ([location]) => (location!.mirrors = [{ ...mirror!, order: signOrder(seed, right) }]);
+  await victim.fetchLeaves(shard.id, shard.sizeBytes, 0, 1);
+  lieAboutMirrors = undefined;
+});
