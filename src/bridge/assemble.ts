@@ -16,6 +16,7 @@ import type { BridgeOptions } from './options.ts';
 import { OrderBook } from './order-book.ts';
 import { OrderSigner } from './order-signer.ts';
 import { Placer } from './placer.ts';
+import { Policies } from './policies.ts';
 import { Reachability } from './reachability.ts';
 import { Receipts } from './receipts.ts';
 import { checkShardId } from './records.ts';
@@ -74,7 +75,21 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
     { ttlMs: options.leaseTtlMs },
   );
   const keys = new HashedKeys({ store, directory, volumeQueue });
-  const shared = { store, volumes, registry, book, directory, index, queue, keys, signer, volumeQueue, clock };
+  const policies = new Policies({ registry, volumes }, options);
+  const shared = {
+    store,
+    volumes,
+    registry,
+    policies,
+    book,
+    directory,
+    index,
+    queue,
+    keys,
+    signer,
+    volumeQueue,
+    clock,
+  };
   const mirrors = new Mirrors(shared);
   const parts = { ...shared, mirrors };
   const care = await assembleCare({ ...ground, ...parts }, options);

@@ -5,12 +5,11 @@ import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { EntryHeader, ShardRef } from '../net/proto/wire_pb.ts';
 import type { Owner } from './authenticate.ts';
-import type { HostRegistry } from './host-registry.ts';
 import { decodeNumber, encodeNumber, shardAtEndOf, stockKey, unnamedOfOthers } from './keys.ts';
 import type { Mirrors } from './mirrors.ts';
 import type { OrderBook } from './order-book.ts';
 import type { OrderSigner } from './order-signer.ts';
-import { policyFor } from './policy.ts';
+import type { Policies } from './policies.ts';
 import type { ShardRecord, VolumeRecord } from './proto/records_pb.ts';
 import { hexOf, sameBytes } from './records.ts';
 import type { RepairQueue } from './repair-queue.ts';
@@ -22,7 +21,7 @@ import type { Volumes } from './volumes.ts';
 /** What effects work with. */
 export interface EntryEffectsComponents {
   readonly volumes: Volumes;
-  readonly registry: HostRegistry;
+  readonly policies: Policies;
   readonly book: OrderBook;
   readonly store: Store;
   readonly directory: ShardDirectory;
@@ -106,15 +105,15 @@ export class EntryEffects {
     if (!belongsTo(shard, owner.volume)) throw new XcoreError('NOT_FOUND', `shard ${id} is not stored`);
     if (shard.addedSeq > 0n) throw new XcoreError('REFUSED', `shard ${id} was added by entry ${shard.addedSeq}`);
     if (shard.sizeBytes !== sizeBytes) throw new XcoreError('REFUSED', `shard ${id} has another size`);
-    const { registry, mirrors, queue, clock } = this.#components;
-    const { minReceipts } = policyFor(0, registry.existing());
+    const { policies, mirrors, queue, clock } = this.#components;
+    const { minReceipts } = policies.of(owner.volume);
     if (!isDurable(shard, minReceipts)) {
       throw new XcoreError('NO_MIRROR', `shard ${id} has ${shard.mirrors.length} mirrors, which is too few`);
     }
     shard.addedSeq = seq;
     writes.push({ key: unnamedKeyOf(shardId, shard) });
     const mirrorsLeft = mirrors.counted(shard).length;
-    if (mirrorsLeft < mirrors.wanted) {
+    if (mirrorsLeft < mirrors.wanted(owner.volume)) {
       writes.push(queue.addLater(shardId, mirrorsLeft, clock.now() + this.#options.repairAfterMs));
     }
   }

@@ -121,7 +121,7 @@ export class HostWatch {
     const records = await directory.load(shardIds);
     for (const shardId of shardIds) {
       const record = records.get(hexOf(shardId));
-      if (!record || record.freed || mirrors.counted(record).length <= mirrors.wanted) continue;
+      if (!record || record.freed || mirrors.counted(record).length <= mirrors.wanted(record.volume)) continue;
       await mirrors.trim(shardId, record.volume, host);
     }
     return { after: shardIds.length < SHARDS_PER_STEP ? undefined : shardIds.at(-1) };

@@ -8,7 +8,7 @@ import type { HostRegistry } from './host-registry.ts';
 import type { MirrorIndex } from './mirror-index.ts';
 import type { OrderBook } from './order-book.ts';
 import type { OrderSigner } from './order-signer.ts';
-import { policyFor } from './policy.ts';
+import type { Policies } from './policies.ts';
 import type { MirrorRecord, ShardRecord } from './proto/records_pb.ts';
 import { hexOf, mirrorRecord } from './records.ts';
 import type { RepairQueue } from './repair-queue.ts';
@@ -16,8 +16,6 @@ import { queueDelete } from './shard-directory.ts';
 import type { ShardDirectory, ShareChanges } from './shard-directory.ts';
 import type { Store, StoreWrite } from '../lib/store.ts';
 
-/** A network that once had so many hosts is to have them again: repair does not lower its aim to what is left. */
-const USUAL_HOSTS = 3;
 /** Hosts of one shard that are to delete it; the oldest is forgotten beyond. */
 const MAX_DELETING = 16;
 const VOLUME_BYTES = 32;
@@ -26,6 +24,7 @@ const VOLUME_BYTES = 32;
 export interface MirrorsComponents {
   readonly store: Store;
   readonly registry: HostRegistry;
+  readonly policies: Policies;
   readonly directory: ShardDirectory;
   readonly index: MirrorIndex;
   readonly book: OrderBook;
@@ -43,9 +42,9 @@ export class Mirrors {
     this.#components = components;
   }
 
-  /** Mirrors that a shard is to have. */
-  get wanted(): number {
-    return policyFor(0, Math.max(USUAL_HOSTS, this.#components.registry.existing())).mirrors;
+  /** Mirrors that a volume's shards are to have. */
+  wanted(volume: Uint8Array): number {
+    return this.#components.policies.wanted(volume);
   }
 
   /** The mirrors that count: not proved bad, and on hosts that are neither lost, disqualified nor leaving. */
@@ -128,7 +127,7 @@ export class Mirrors {
         const view = registry.get(host);
         return view?.online ? [view] : [];
       });
-      const spare = online.length - this.wanted;
+      const spare = online.length - this.wanted(volume);
       if (spare < 0) return [];
       const worstFirst = online.sort(
         (a, b) =>

@@ -17,6 +17,8 @@ export interface BridgeOptions {
   readonly confirmGraceMs: number;
   /** Of each volume, one mirror counted. */
   readonly quotaBytes: number;
+  /** Of each shard of a volume whose owner has said nothing; 0: three, and four on larger networks. */
+  readonly mirrors: number;
   readonly maxVolumes: number;
   readonly maxHosts: number;
   /** Store orders that are out, over all volumes; a few hundred bytes of memory each. */
@@ -71,6 +73,7 @@ export const BRIDGE_DEFAULTS: BridgeOptions = {
   deleteOrderMs: HOUR_MS,
   confirmGraceMs: HOUR_MS,
   quotaBytes: 1024 ** 4,
+  mirrors: 0,
   maxVolumes: 100_000,
   maxHosts: 10_000,
   maxOrders: 200_000,

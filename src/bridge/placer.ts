@@ -3,7 +3,7 @@
 import type { PeerName, Policy } from '../net/network.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { MAX_PLACE_SHARDS } from '../net/protocols.ts';
-import type { Place, ShardRef } from '../net/proto/wire_pb.ts';
+import type { Announce, Place, ShardRef } from '../net/proto/wire_pb.ts';
 import type { ResponseInit } from '../net/rpc.ts';
 import type { Owner } from './authenticate.ts';
 import type { HostRegistry, HostView } from './host-registry.ts';
@@ -11,9 +11,9 @@ import type { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { OrderBook } from './order-book.ts';
 import type { OrderSigner } from './order-signer.ts';
 import { chooseHosts } from './placement.ts';
-import { policyFor } from './policy.ts';
+import type { Policies } from './policies.ts';
 import type { ShardRecord } from './proto/records_pb.ts';
-import { checkDistinct, checkShard, hexOf, sameBytes } from './records.ts';
+import { checkDistinct, checkShard, hexOf, sameBytes, toNumber } from './records.ts';
 import type { LoadedShards, ShardDirectory } from './shard-directory.ts';
 import type { Store, StoreWrite } from '../lib/store.ts';
 import type { Volumes } from './volumes.ts';
@@ -26,6 +26,7 @@ const MAX_HOSTS_PER_SHARD = 8;
 export interface PlacerComponents {
   readonly store: Store;
   readonly volumes: Volumes;
+  readonly policies: Policies;
   readonly registry: HostRegistry;
   readonly book: OrderBook;
   readonly directory: ShardDirectory;
@@ -49,10 +50,16 @@ export class Placer {
     this.#components = components;
   }
 
-  /** The policy as of now for an announced size, 0 for unknown. */
-  policy(sizeBytes: number): Policy & { readonly hosts: number } {
-    const hosts = this.#components.registry.existing();
-    return { ...policyFor(sizeBytes, hosts), hosts };
+  /** Answers Announce: the owner's wish is noted, and the policy as of now comes back. PROTOCOL. */
+  async announce({ volume }: Owner, { sizeBytes, mirrors }: Announce): Promise<ResponseInit> {
+    const { volumeQueue, volumes, policies } = this.#components;
+    if (mirrors > 0) {
+      await volumeQueue.run(hexOf(volume), async () => {
+        await volumes.ensure(volume);
+        await policies.setMirrors(volume, mirrors);
+      });
+    }
+    return { case: 'policy', value: policies.of(volume, toNumber(sizeBytes)) };
   }
 
   /** Places shards. NO_HOSTS when one of them finds no host at all, QUOTA, REFUSED, TOO_LARGE, PROTOCOL. */
@@ -68,7 +75,7 @@ export class Placer {
       await volumes.ensure(owner.volume);
       const known = await directory.load(shards.map((shard) => shard.shardId));
       await this.#checkQuota(owner, shards, known);
-      const policy = this.policy(0);
+      const policy = this.#components.policies.of(owner.volume);
       const writes: StoreWrite[] = [];
       const placements = shards.map((shard) =>
         this.#placeOne(owner, shard, known.get(hexOf(shard.shardId)), policy, new Set(excludeHosts), writes),

@@ -13,13 +13,21 @@ const MANY_MIRRORS = 4;
 const MANY_HOSTS = 10;
 const MAX_RECEIPTS = 3;
 
-/** The policy for `sizeBytes` (0: unknown) on so many existing hosts; valid with no host at all. */
-export function policyFor(sizeBytes: number, hosts: number): Policy {
+/** Most mirrors that a shard can be given; some of the hosts that are asked for one may fail. */
+export const MAX_MIRRORS = 6;
+
+/**
+ * The policy for `sizeBytes` (0: unknown) on so many existing hosts, with so many mirrors if they are wished (0: as the
+ * network allows); valid with no host at all.
+ */
+export function policyFor(sizeBytes: number, hosts: number, wished = 0): Policy {
   const existing = Math.max(1, hosts);
+  const usual = hosts >= MANY_HOSTS ? MANY_MIRRORS : USUAL_MIRRORS;
+  const mirrors = Math.min(wished > 0 ? wished : usual, existing);
   return {
     shardSizeBytes: shardSizeFor(sizeBytes, existing),
-    mirrors: hosts >= MANY_HOSTS ? MANY_MIRRORS : Math.min(USUAL_MIRRORS, existing),
-    minReceipts: Math.min(MAX_RECEIPTS, existing),
+    mirrors,
+    minReceipts: Math.min(MAX_RECEIPTS, mirrors),
   };
 }
 

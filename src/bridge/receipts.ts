@@ -13,7 +13,7 @@ import type { Owner } from './authenticate.ts';
 import type { HostRegistry } from './host-registry.ts';
 import type { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { OrderBook } from './order-book.ts';
-import { policyFor } from './policy.ts';
+import type { Policies } from './policies.ts';
 import type { VolumeRecord } from './proto/records_pb.ts';
 import type { MirrorIndex } from './mirror-index.ts';
 import { hexOf, mirrorRecord, shardRecord, toNumber } from './records.ts';
@@ -29,6 +29,7 @@ export interface ReceiptsComponents {
   readonly store: Store;
   readonly volumes: Volumes;
   readonly registry: HostRegistry;
+  readonly policies: Policies;
   readonly book: OrderBook;
   readonly directory: ShardDirectory;
   readonly index: MirrorIndex;
@@ -72,7 +73,7 @@ export class Receipts {
   }
 
   async #count(owner: Owner, receipts: readonly SignedReceipt[]): Promise<ResponseInit> {
-    const { directory, store, volumes, registry } = this.#components;
+    const { directory, store, volumes, registry, policies } = this.#components;
     const ids = new Map(receipts.map(({ receipt }) => [hexOf(receipt.shardId), receipt.shardId]));
     const draft: Draft = {
       record: await volumes.get(owner.volume),
@@ -94,7 +95,7 @@ export class Receipts {
         registry.took(receipt.host, receipt.sizeBytes);
       }
     }
-    const { minReceipts } = policyFor(0, registry.existing());
+    const { minReceipts } = policies.of(owner.volume);
     const standings = [...ids].map(([id, shardId]) => {
       const shard = draft.shards.get(id);
       if (!belongsTo(shard, owner.volume)) return { shardId, mirrors: 0, durable: false };

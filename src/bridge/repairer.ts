@@ -117,7 +117,7 @@ export class Repairer {
     for (let copies = 0; ; copies += 1) {
       const record = await mirrors.get(shardId);
       if (!record) return true;
-      if (mirrors.counted(record).length >= mirrors.wanted) {
+      if (mirrors.counted(record).length >= mirrors.wanted(record.volume)) {
         await mirrors.trim(shardId, record.volume);
         return true;
       }

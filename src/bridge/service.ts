@@ -98,8 +98,7 @@ export class Service {
         return DONE;
       }
       case 'announce':
-        ownerOf(session);
-        return { case: 'policy', value: placer.policy(toNumber(body.value.sizeBytes)) };
+        return placer.announce(ownerOf(session), body.value);
       case 'place':
         return placer.place(ownerOf(session), body.value);
       case 'confirm':

@@ -4,7 +4,7 @@ import type { ResponseInit } from '../net/rpc.ts';
 import type { Owner } from './authenticate.ts';
 import type { HostRegistry, HostView } from './host-registry.ts';
 import type { OrderBook } from './order-book.ts';
-import { policyFor } from './policy.ts';
+import type { Policies } from './policies.ts';
 import type { ShardDirectory } from './shard-directory.ts';
 import type { Volumes } from './volumes.ts';
 
@@ -14,13 +14,14 @@ const MAX_HOSTS = 32;
 export interface SpaceComponents {
   readonly volumes: Volumes;
   readonly registry: HostRegistry;
+  readonly policies: Policies;
   readonly book: OrderBook;
   readonly directory: ShardDirectory;
 }
 
 /** Space for a volume; hosts that hold some of it come first, then those that are online. */
 export async function spaceFor(components: SpaceComponents, owner: Owner): Promise<ResponseInit> {
-  const { volumes, registry, book, directory } = components;
+  const { volumes, registry, policies, book, directory } = components;
   const record = await volumes.get(owner.volume);
   const holders = new Set(await directory.hostsOf(owner.volume, MAX_HOSTS));
   const hosts = registry.all();
@@ -45,7 +46,7 @@ export async function spaceFor(components: SpaceComponents, owner: Owner): Promi
       quotaBytes: volumes.quotaOf(record),
       usedBytes: record.usedBytes,
       networkFreeBytes: BigInt(free),
-      mirrors: policyFor(0, registry.existing()).mirrors,
+      mirrors: policies.of(owner.volume).mirrors,
       hosts: shown,
     },
   };

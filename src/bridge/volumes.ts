@@ -3,7 +3,7 @@
 import { XcoreError } from '../lib/errors.ts';
 import { ofKind, volumeKey } from './keys.ts';
 import type { VolumeRecord } from './proto/records_pb.ts';
-import { volumeRecord } from './records.ts';
+import { hexOf, volumeRecord } from './records.ts';
 import type { Store, StoreWrite } from '../lib/store.ts';
 
 /** Bounds of the volumes of one bridge. */
@@ -18,6 +18,8 @@ export class Volumes {
   readonly #store: Store;
   readonly #options: VolumesOptions;
   #count = 0;
+  /** Of volumes whose owners have said how many mirrors they want; at most one entry for each volume. */
+  readonly #mirrors = new Map<string, number>();
 
   constructor(store: Store, options: VolumesOptions) {
     this.#store = store;
@@ -26,7 +28,11 @@ export class Volumes {
 
   /** Counts what is stored. */
   async load(): Promise<void> {
-    for await (const _pair of this.#store.range(ofKind('v'))) this.#count += 1;
+    for await (const [key, value] of this.#store.range(ofKind('v'))) {
+      this.#count += 1;
+      const { mirrors } = volumeRecord.decode(value);
+      if (mirrors > 0) this.#mirrors.set(hexOf(key.subarray(1)), mirrors);
+    }
   }
 
   /** Volumes known. */
@@ -54,6 +60,20 @@ export class Volumes {
     }
     this.#count += 1;
     await this.#store.batch([this.put(volume, volumeRecord.make({ headHash: new Uint8Array(32) }))]);
+  }
+
+  /** Mirrors that the owner wants of each shard; 0: nothing was said. */
+  mirrorsOf(volume: Uint8Array): number {
+    return this.#mirrors.get(hexOf(volume)) ?? 0;
+  }
+
+  /** Notes what the owner wants. */
+  async setMirrors(volume: Uint8Array, mirrors: number): Promise<void> {
+    if (this.mirrorsOf(volume) === mirrors) return;
+    const record = await this.get(volume);
+    record.mirrors = mirrors;
+    await this.#store.batch([this.put(volume, record)]);
+    this.#mirrors.set(hexOf(volume), mirrors);
   }
 
   /** The volume's quota. */

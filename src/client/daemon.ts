@@ -38,6 +38,8 @@ export interface DaemonOptions {
   readonly noExec: boolean;
   /** Multiaddr with /p2p/, or null for the embedded network. */
   readonly bridge: string | null;
+  /** Wanted of each shard from now on; 0: as the bridge has it. */
+  readonly mirrors: number;
   /** 24 words. */
   readonly phrase: string;
   /** 32 bytes. */
@@ -133,8 +135,11 @@ class MountDaemon implements Daemon {
       },
     });
     const bridge = this.#options.bridge ?? (await this.#startLocalNetwork());
-    const { deviceSeed } = this.#options;
-    this.#network = new WorkerNetwork({ bridge, deviceSeed, ownerSeed: this.#keys.ownerSeed }, { logger: this.#log });
+    const { deviceSeed, mirrors } = this.#options;
+    this.#network = new WorkerNetwork(
+      { bridge, deviceSeed, ownerSeed: this.#keys.ownerSeed, mirrors },
+      { logger: this.#log },
+    );
     await this.#openVolume();
     await this.#join();
     await this.#mount();

@@ -27,6 +27,8 @@ export interface Identity {
 export interface Config {
   /** Multiaddr of the bridge, or null for the embedded network. */
   readonly bridge: string | null;
+  /** Mirrors wanted of each shard; absent: as the bridge has it. */
+  readonly mirrors?: number;
 }
 
 /** How an identity is kept: not at all, readable by its user, or locked with a passphrase. */
@@ -107,13 +109,16 @@ export async function loadConfig(paths: Paths): Promise<Config> {
   checkVersion(paths.configFile, content);
   const bridge = content['bridge'] ?? null;
   if (bridge !== null && typeof bridge !== 'string') throw badFormat(paths.configFile, 'bridge is not a multiaddr');
-  return { bridge };
+  const mirrors = content['mirrors'];
+  if (mirrors === undefined) return { bridge };
+  if (!Number.isInteger(mirrors)) throw badFormat(paths.configFile, 'mirrors is not a number');
+  return { bridge, mirrors: Number(mirrors) };
 }
 
 /** Writes the config of a home. */
 export async function saveConfig(paths: Paths, config: Config): Promise<void> {
   ensurePrivateFolder(paths.config);
-  const content = { version: VERSION, bridge: config.bridge };
+  const content = { version: VERSION, ...config };
   await writeFileAtomic(paths.configFile, `${JSON.stringify(content, null, 2)}\n`, { mode: FILE_MODE });
 }
 

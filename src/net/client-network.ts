@@ -96,7 +96,7 @@ export class ClientNetwork implements Network {
 
   async start(): Promise<void> {
     if (this.#parts) throw new TypeError('already started');
-    const { bridge: address, deviceSeed, ownerSeed } = this.#options;
+    const { bridge: address, deviceSeed, ownerSeed, mirrors = 0 } = this.#options;
     const parallelTransfers = this.#options.parallelTransfers ?? DEFAULT_PARALLEL_TRANSFERS;
     const clock = this.#clock;
     const { random = Math.random, disk = systemDisk } = this.#surroundings;
@@ -106,7 +106,10 @@ export class ClientNetwork implements Network {
     const node = await makeNode();
     const link = new BridgeLink(node, {
       bridge: address,
-      greet: (rpc) => greetBridge(rpc, bridgeAt(address), { deviceSeed, ownerSeed }, clock),
+      greet: async (rpc) => {
+        await greetBridge(rpc, bridgeAt(address), { deviceSeed, ownerSeed }, clock);
+        if (mirrors > 0) await rpc.call({ case: 'announce', value: { mirrors } }, 'policy');
+      },
       clock,
       random,
       onEvent: (event) => this.#onEvent(event),

@@ -104,6 +104,8 @@ export interface NetworkOptions {
   readonly deviceSeed: Uint8Array;
   /** Ed25519 seed of the owner's signing key, 32 bytes. */
   readonly ownerSeed: Uint8Array;
+  /** Mirrors wanted of each shard from now on; the bridge remembers it. 0 or absent: as it has it. */
+  readonly mirrors?: number;
   /** Shards in transfer at once, each way; 4 unless told. */
   readonly parallelTransfers?: number;
 }

@@ -8,6 +8,7 @@ import { XcoreError } from '../../lib/errors.ts';
 import { ensurePrivateFolder } from '../../lib/paths.ts';
 import { parseBytes, parseDuration } from '../../lib/units.ts';
 import { currentPaths, foregroundLog } from '../context.ts';
+import { checkMirrors } from '../mirrors.ts';
 import { checkListenAddress } from '../multiaddr.ts';
 import { print, printJson } from '../output.ts';
 import { runUntilStopped } from '../signals.ts';
@@ -22,6 +23,7 @@ interface BridgeArguments {
   'repair-rate': string;
   'audits-per-day': number;
   'no-relay': boolean;
+  mirrors?: number;
   json: boolean;
 }
 
@@ -55,6 +57,11 @@ export const bridgeCommand: CommandModule<object, BridgeArguments> = {
         requiresArg: true,
         default: 500,
         describe: 'shards of each host that are examined each day, at least',
+      })
+      .option('mirrors', {
+        type: 'number',
+        requiresArg: true,
+        describe: 'of each shard, unless its owner says; else three, and four from ten hosts on',
       })
       .option('no-relay', {
         type: 'boolean',
@@ -92,5 +99,6 @@ function optionsOf(args: BridgeArguments): Partial<BridgeOptions> {
     repairBytesPerSecond,
     auditsPerDay,
     relays: !args['no-relay'],
+    mirrors: checkMirrors(args.mirrors),
   };
 }

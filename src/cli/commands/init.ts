@@ -5,6 +5,7 @@ import { createIdentity, identityState, loadConfig, saveConfig } from '../../cli
 import { XcoreError } from '../../lib/errors.ts';
 import { ensureHome } from '../../lib/paths.ts';
 import { currentPaths } from '../context.ts';
+import { checkMirrors } from '../mirrors.ts';
 import { checkBridgeAddress } from '../multiaddr.ts';
 import { note, print, printJson } from '../output.ts';
 import { askNewPassphrase, readPhrase } from '../prompt.ts';
@@ -13,6 +14,7 @@ interface InitArguments {
   bridge?: string;
   recover: boolean;
   passphrase: boolean;
+  mirrors?: number;
   json: boolean;
 }
 
@@ -25,6 +27,7 @@ export const initCommand: CommandModule<object, InitArguments> = {
       .option('bridge', { type: 'string', requiresArg: true, describe: 'multiaddr of the bridge, ending with /p2p/…' })
       .option('recover', { type: 'boolean', default: false, describe: 'read the 24 words from the terminal or stdin' })
       .option('passphrase', { type: 'boolean', default: false, describe: 'lock the identity file with a passphrase' })
+      .option('mirrors', { type: 'number', requiresArg: true, describe: 'copies of each shard, on as many hosts' })
       .option('json', { type: 'boolean', default: false, describe: 'print JSON' })
       .example('$0 init --bridge /ip4/192.0.2.1/tcp/4001/p2p/12D3…', 'a new volume on that bridge')
       .example('$0 init --recover < words.txt', 'the volume of these words, on this machine'),
@@ -34,6 +37,7 @@ export const initCommand: CommandModule<object, InitArguments> = {
 async function init(args: InitArguments): Promise<void> {
   const paths = currentPaths();
   const bridge = args.bridge === undefined ? null : checkBridgeAddress(args.bridge);
+  const mirrors = checkMirrors(args.mirrors);
   ensureHome(paths);
   if ((await identityState(paths)) !== 'absent') {
     throw new XcoreError(
@@ -45,7 +49,9 @@ async function init(args: InitArguments): Promise<void> {
   const phrase = args.recover ? await readPhrase() : undefined;
   const passphrase = args.passphrase ? await askNewPassphrase() : undefined;
   await createIdentity(paths, { phrase, passphrase });
-  if (bridge !== null) await saveConfig(paths, { ...before, bridge });
+  if (bridge !== null || mirrors > 0) {
+    await saveConfig(paths, { ...before, bridge: bridge ?? before.bridge, ...(mirrors > 0 ? { mirrors } : {}) });
+  }
   const joined = bridge ?? before.bridge;
   if (args.json) {
     printJson({ identity: paths.identityFile, recovered: args.recover, bridge: joined, locked: args.passphrase });

@@ -14,6 +14,7 @@ import { currentPaths } from '../context.ts';
 import { receivePassphrase, startDaemonProcess, tellStarter } from '../daemon-process.ts';
 import { requireFuse } from '../fuse-checks.ts';
 import { parseMountOptions, type ListedOptions } from '../mount-options.ts';
+import { checkMirrors } from '../mirrors.ts';
 import { mountPointPath, prepareMountPoint, removeMountPoint } from '../mount-point.ts';
 import { note, print, printJson } from '../output.ts';
 import { askPassphrase } from '../prompt.ts';
@@ -29,6 +30,7 @@ interface MountArguments {
   'cache-size': string;
   'take-over': boolean;
   driver: DriverName;
+  mirrors?: number;
   options: string;
   json: boolean;
   daemon: boolean;
@@ -60,6 +62,11 @@ export const mountCommand: CommandModule<object, MountArguments> = {
         default: 'auto' as const,
         describe: 'how to speak to the kernel; fuse-native has limits, see native-notes/fuse-native.md',
       })
+      .option('mirrors', {
+        type: 'number',
+        requiresArg: true,
+        describe: 'copies of each shard from now on, on as many hosts; the bridge remembers it',
+      })
       .option('options', {
         alias: 'o',
         type: 'string',
@@ -90,6 +97,7 @@ function withListed(args: MountArguments, listed: ListedOptions): void {
 
 async function mount(args: MountArguments): Promise<void> {
   parseBytes(args['cache-size']);
+  checkMirrors(args.mirrors);
   const paths = currentPaths();
   const dir = await mountPointPath(args.dir);
   ensureHome(paths);
@@ -130,6 +138,7 @@ async function mountInBackground(args: MountArguments, dir: string, paths: Paths
       args['cache-size'],
       '--driver',
       args.driver,
+      ...(args.mirrors === undefined ? [] : ['--mirrors', String(args.mirrors)]),
       ...list,
       ...flags.map((flag) => `--${flag}`),
     ],
@@ -173,6 +182,7 @@ async function serveMount(args: MountArguments): Promise<void> {
         accessTimes,
         noExec,
         bridge: config.bridge,
+        mirrors: checkMirrors(args.mirrors) || (config.mirrors ?? 0),
         phrase: identity.phrase,
         deviceSeed: identity.deviceSeed,
         driver: args.driver,
