@@ -30,6 +30,8 @@ export interface TwinTask {
   readonly maxSequences: number;
   /** Users that operations are done as, in turn; only root can be others. */
   readonly users: readonly number[];
+  /** Without what native-notes/fuse-native.md lists: second names of a file, rename flags, ranges, single times, access lists, O_TMPFILE. */
+  readonly isLimited: boolean;
 }
 
 /** What it prints in the end, as JSON. */
@@ -47,6 +49,9 @@ const LISTS = [
   acl('u::rw-', 'u:1201:rwx', 'g::r--', 'm::rw-', 'o::---'),
   acl('u::rwx', 'u:1202:r--', 'g::rwx', 'g:1201:-w-', 'm::r-x', 'o::r-x'),
 ];
+/** Choices of steps, and of steps on an open file, that a limited driver does not offer. */
+const LIMITED = new Set([13, 14, 15, 24, 28, 29]);
+const LIMITED_ON_FILES = new Set([5, 7]);
 const { O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY } = fs.constants;
 
 const task = JSON.parse(process.argv[2] ?? '') as TwinTask;
@@ -173,7 +178,9 @@ class Sequence {
     const does = (what: string, call: Call): void => {
       this.#compare(`${user}: ${what}`, call);
     };
-    switch (random.below(34)) {
+    const what = random.below(34);
+    if (task.isLimited && LIMITED.has(what)) return;
+    switch (what) {
       case 0:
       case 1:
       case 2:
@@ -269,7 +276,9 @@ class Sequence {
   ): void {
     const at = `file ${this.#files.indexOf(pair)}`;
     const second = random.pick(this.#files);
-    switch (random.below(9)) {
+    const what = random.below(9);
+    if (task.isLimited && LIMITED_ON_FILES.has(what)) return;
+    switch (what) {
       case 0:
       case 1:
         return does(`write ${at}`, (_root, side) => fs.writeSync(pair[side], data));

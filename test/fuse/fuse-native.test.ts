@@ -5,13 +5,16 @@ import fs from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
-import { MISCHIEF } from './memory-filesystem.ts';
+import { MemoryFilesystem, MISCHIEF } from './memory-filesystem.ts';
 import { isInMountTable, isRoot, startMount } from './mounted.ts';
 import type { Mounted } from './mounted.ts';
 import type { ChildOptions } from './mount-child.ts';
 import { RENAME_EXCHANGE, fallocate, getxattr, listxattr, renameat2, setxattr, truncate, utimens } from './syscalls.ts';
 import { answer } from '../../src/fuse/fuse-native/callbacks.ts';
 import { loadPackage } from '../../src/fuse/fuse-native/package.ts';
+import { EOVERFLOW, ErrnoError } from '../../src/fuse/fuse-native/protocol.ts';
+import { PathFilesystem } from '../../src/fuse/fuse-native/path-filesystem.ts';
+import { copyFileRange } from '../support/libc.ts';
 import { ROOT, until } from '../support/run.ts';
 
 t.setTimeout(240_000);
@@ -48,7 +51,10 @@ function cat(path: string): Promise<number | null> {
 }
 
 void t.test('the suite of the kernel driver passes, but for the listed limits', { skip }, async (t) => {
-  const names = process.env['XCORE_TEST_LONG'] === '1' ? ['calls', 'entries', 'attributes', 'data'] : ['calls'];
+  const names =
+    process.env['XCORE_TEST_LONG'] === '1'
+      ? ['calls', 'fsx', 'twin', 'entries', 'attributes', 'data']
+      : ['calls', 'fsx', 'twin'];
   for (const name of names) {
     const child = spawn(process.execPath, [join(ROOT, `test/fs/${name}.test.ts`)], {
       env: { ...process.env, XCORE_TEST_DRIVER: 'fuse-native' },
@@ -137,6 +143,57 @@ void t.test('one mount: what works, and what each limit looks like', { skip }, a
     t.equal(fs.statSync(at('file')).ino, fs.statSync(at('second')).ino);
   });
 
+  void t.test('inode numbers have 32 bits: those 2^32 apart look alike', async (t) => {
+    fs.writeFileSync(at(MISCHIEF.distant), '');
+    t.equal(fs.statSync(at(MISCHIEF.distant)).ino, fs.statSync(mounted.directory).ino);
+    fs.unlinkSync(at(MISCHIEF.distant));
+  });
+
+  void t.test('df counts in larger blocks where there are more than 2^32', async (t) => {
+    t.equal(fs.statfsSync(mounted.directory).bsize, 4096);
+    fs.writeFileSync(at(MISCHIEF.vast), '');
+    const { blocks, bavail, bsize } = fs.statfsSync(mounted.directory, { bigint: true });
+    t.ok(bsize > 4096n && blocks < 2n ** 32n);
+    t.equal(blocks * bsize, 2n ** 52n, 'the same bytes');
+    t.equal(bavail * bsize, 2n ** 50n * 3n);
+    fs.unlinkSync(at(MISCHIEF.vast));
+  });
+
+  void t.test('pages of one name are not refreshed by a write through another before the next open', async (t) => {
+    fs.writeFileSync(at('name'), 'old text');
+    fs.linkSync(at('name'), at('other name'));
+    const room = Buffer.alloc(8);
+    const fd = fs.openSync(at('name'), 'r');
+    fs.readSync(fd, room, 0, 8, 0);
+    const writing = fs.openSync(at('other name'), 'r+');
+    fs.writeSync(writing, 'new text', 0);
+    fs.closeSync(writing);
+    fs.readSync(fd, room, 0, 8, 0);
+    t.equal(room.toString(), 'old text');
+    fs.closeSync(fd);
+    t.equal(fs.readFileSync(at('name'), 'utf8'), 'new text');
+  });
+
+  void t.test('copy_file_range copies through the kernel', async (t) => {
+    fs.writeFileSync(at('source'), Buffer.alloc(200_000, 'c'));
+    const [from, to] = [fs.openSync(at('source'), 'r'), fs.openSync(at('copy'), 'w+')];
+    for (let done = 0; done < 200_000;) done += copyFileRange(from, done, to, done, 200_000 - done);
+    for (const fd of [from, to]) fs.closeSync(fd);
+    t.ok(fs.readFileSync(at('copy')).equals(Buffer.alloc(200_000, 'c')));
+  });
+
+  void t.test('threads that come and go leave little behind', async (t) => {
+    const residentKib = (): number =>
+      Number(/VmRSS:\s+(\d+)/.exec(fs.readFileSync(`/proc/${packageProcess(mounted)}/status`, 'utf8'))?.[1]);
+    const burst = async (): Promise<unknown> =>
+      Promise.all(Array.from({ length: 40 }, () => fs.promises.readFile(at('copy'))));
+    await burst();
+    const before = residentKib();
+    for (let n = 0; n < 25; n++) await burst();
+    const grownKib = residentKib() - before;
+    t.ok(grownKib < 64 * 1024, `${grownKib} KiB more after 1,000 reads`);
+  });
+
   void t.test('many requests at once are each answered once', async (t) => {
     const data = Buffer.alloc(300_000, 'd');
     const paths = Array.from({ length: 30 }, (_item, index) => at(`many-${index}`));
@@ -171,6 +228,34 @@ void t.test('a callback is answered once, whatever its work does', async (t) => 
   );
   await delay(0);
   t.same(answers.sort(), [-5, -5, 7]);
+});
+
+void t.test('a rename over an open file takes its name away first', async (t) => {
+  const memory = new MemoryFilesystem();
+  const paths = new PathFilesystem(memory);
+  await paths.release(await paths.create('/new', 0o100644));
+  const open = await paths.create('/old', 0o100644);
+  await paths.write(open, 0, Buffer.from('still here'));
+  // what libfuse asks for, one after the other
+  await paths.rename('/old', '/.fuse_hidden0000000100000001');
+  await t.rejects(paths.getattr('/old'), { code: 'ENOENT' });
+  await paths.rename('/new', '/old');
+  t.equal((await paths.getattr('/old')).sizeBytes, 0);
+  t.equal((await paths.read(open, 0, 20)).toString(), 'still here');
+});
+
+void t.test('a listing is taken whole, up to a million entries', async (t) => {
+  let cookie = 0n;
+  const endless = new Proxy(new MemoryFilesystem(), {
+    get: (target, name) => {
+      if (name === 'readdir') return () => Array.from({ length: 2_048 }, () => ({ ...entry, cookie: ++cookie }));
+      const member: unknown = Reflect.get(target, name, target);
+      return typeof member === 'function' ? (member.bind(target) as unknown) : member;
+    },
+  });
+  const entry = { name: 'n', ino: 2, type: 0o100000 };
+  await t.rejects(new PathFilesystem(endless).readdir('/'), new ErrnoError(EOVERFLOW));
+  t.ok(cookie > 1_000_000n);
 });
 
 void t.test(

@@ -40,6 +40,10 @@ export const MISCHIEF = {
   full: 'full',
   /** reading gives more bytes than asked for. */
   generous: 'generous',
+  /** making it gives an inode number that ends in the same 32 bits as that of the root. */
+  distant: 'distant',
+  /** while it is there the filesystem has 2^40 blocks. */
+  vast: 'vast',
 } as const;
 
 function now(): bigint {
@@ -317,10 +321,11 @@ export class MemoryFilesystem implements Filesystem {
   }
 
   statfs(): SpaceInfo {
+    const blocks = this.#directory(1).entries.has(MISCHIEF.vast) ? 2 ** 40 : 1_000_000;
     return {
       blockSizeBytes: 4096,
-      blocks: 1_000_000,
-      freeBlocks: 750_000,
+      blocks,
+      freeBlocks: (blocks / 4) * 3,
       files: 1_000_000,
       freeFiles: 1_000_000 - this.#nodes.size,
       nameMaxBytes: 255,
@@ -375,8 +380,7 @@ export class MemoryFilesystem implements Filesystem {
     this.calls.set(call, (this.calls.get(call) ?? 0) + 1);
   }
 
-  #add(mode: number, rdev: number, caller: Caller, parent: number): Node {
-    const ino = this.#nextIno++;
+  #add(mode: number, rdev: number, caller: Caller, parent: number, ino = this.#nextIno++): Node {
     const time = now();
     const isDirectory = (mode & S_IFMT) === S_IFDIR;
     const node: Node = {
@@ -407,7 +411,8 @@ export class MemoryFilesystem implements Filesystem {
 
   #create(parent: number, name: string, mode: number, caller: Caller): Node {
     if (this.#directory(parent).entries.has(name)) throw new XcoreError('EEXIST');
-    const node = this.#add(mode, 0, caller, parent);
+    const ino = name === MISCHIEF.distant ? 1 + 2 ** 32 : this.#nextIno++;
+    const node = this.#add(mode, 0, caller, parent, ino);
     this.#insert(parent, name, node.attributes.ino);
     return node;
   }
