@@ -51,12 +51,14 @@ export interface Examined {
 export class Examiner {
   readonly #components: ExaminerComponents;
   readonly #bytes;
+  readonly #answers;
   readonly #falseKeys;
 
   constructor(components: ExaminerComponents) {
     this.#components = components;
     const { metrics } = components;
     this.#bytes = metrics.counter('bridge_audit_bytes_total', 'Bytes that hosts showed in audits');
+    this.#answers = metrics.counter('bridge_answers_total', 'Audits by hashed keys', ['outcome']);
     this.#falseKeys = metrics.counter('bridge_false_keys_total', 'Hashed keys that a whole shard did not answer');
   }
 
@@ -65,6 +67,7 @@ export class Examiner {
     const key = what === 'hashed' ? await this.#takeKey(examined) : undefined;
     if (!key) return this.#ask(examined, what === 'whole' ? what : 'leaf', stopping);
     const first = await this.#prove(examined, key, stopping);
+    this.#answers.inc({ outcome: first });
     if (first !== 'failed') return first;
     // Whoever minted the key may have lied: only the bytes themselves are held against a host.
     const outcome = await this.#ask(examined, 'whole', stopping);

@@ -120,7 +120,7 @@ export async function* readCheckpoint(
   }
   let records = 0n;
   try {
-    for await (const change of sizeDelimitedDecodeStream(ChangeSchema, plaintext())) {
+    for await (const change of changesIn(plaintext())) {
       records++;
       yield change;
     }
@@ -129,5 +129,24 @@ export async function* readCheckpoint(
   }
   if (records !== checkpoint.records || !hash.digest().equals(checkpoint.hash)) {
     throw new XcoreError('CORRUPT_RECORD', 'the checkpoint of the volume is incomplete');
+  }
+}
+
+/** What a decoder says is the bytes' fault; what was thrown while they were fetched stays as it is. */
+async function* changesIn(plaintext: AsyncIterable<Uint8Array>): AsyncGenerator<Change> {
+  let fetching: unknown;
+  async function* noting(): AsyncGenerator<Uint8Array> {
+    try {
+      yield* plaintext;
+    } catch (error) {
+      fetching = error;
+      throw error;
+    }
+  }
+  try {
+    yield* sizeDelimitedDecodeStream(ChangeSchema, noting());
+  } catch (error) {
+    if (error === fetching) throw error;
+    throw new XcoreError('CORRUPT_RECORD', 'the checkpoint of the volume is malformed', { cause: error });
   }
 }

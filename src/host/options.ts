@@ -10,6 +10,8 @@ export interface HostOptions {
   readonly storeDeadlineMs: number;
   /** Shards that may arrive at once. */
   readonly maxStores: number;
+  /** Of them, from one client; a client of ours has sixteen streams to a host. */
+  readonly maxStoresPerPeer: number;
   /** Shards that may be read at once. */
   readonly maxReads: number;
   /** Shards that may be fetched from other hosts at once, 2 MiB of memory each. */
@@ -42,6 +44,7 @@ export const HOST_DEFAULTS: HostOptions = {
   floorBytes: 256 * 1024 * 1024,
   storeDeadlineMs: 10 * 60_000,
   maxStores: 64,
+  maxStoresPerPeer: 16,
   maxReads: 64,
   maxCopies: 8,
   maxStreams: 1_024,

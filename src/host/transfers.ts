@@ -15,6 +15,7 @@ import type { Operation } from '../net/orders.ts';
 import type { Order, Signed } from '../net/proto/wire_pb.ts';
 import type { CopySource, ShardHandlers, TransferContext } from '../net/shard-protocol.ts';
 import type { Allowance } from './allowance.ts';
+import { Places } from './places.ts';
 import type { ShardStore } from './shard-store.ts';
 import type { Tombstones } from './tombstones.ts';
 import type { Direction } from './traffic-meter.ts';
@@ -42,6 +43,7 @@ export interface TransfersComponents {
 export interface TransfersOptions {
   readonly storeDeadlineMs: number;
   readonly maxStores: number;
+  readonly maxStoresPerPeer: number;
   readonly maxReads: number;
   /** Shards that may be fetched from other hosts at once, one of them in memory each. */
   readonly maxCopies: number;
@@ -56,9 +58,9 @@ type RetrieveAnswer = Awaited<ReturnType<ShardHandlers['retrieve']>>;
 export class Transfers implements ShardHandlers {
   readonly #components: TransfersComponents;
   readonly #options: TransfersOptions;
+  readonly #stores: Places;
   readonly #bytes;
   readonly #audits;
-  #stores = 0;
   #reads = 0;
   #copies = 0;
   /** Reads whose bytes leave no faster than the owner allows. */
@@ -70,13 +72,14 @@ export class Transfers implements ShardHandlers {
   constructor(components: TransfersComponents, options: TransfersOptions) {
     this.#components = components;
     this.#options = options;
+    this.#stores = new Places(options.maxStoresPerPeer);
     this.#bytes = components.metrics.counter('host_bytes_total', 'Shard bytes moved', ['direction']);
     this.#audits = components.metrics.counter('host_audits_total', 'Audits answered');
   }
 
   /** Transfers under way. */
   get active(): number {
-    return this.#stores + this.#reads + this.#copies;
+    return this.#stores.taken + this.#reads + this.#copies;
   }
 
   /** Shard bytes moved since the start. */
@@ -97,8 +100,7 @@ export class Transfers implements ShardHandlers {
   ): Promise<Signed> {
     const { store, serials, allowance } = this.#components;
     const order = this.#check(signed, 'store', context);
-    if (this.#stores >= this.#atMost('in', this.#options.maxStores)) throw busy();
-    this.#stores += 1;
+    const leave = this.#stores.take(context.remotePeer, this.#atMost('in', this.#options.maxStores));
     try {
       const { shardId, sizeBytes } = order;
       // Before the order is used up: it is good for another try.
@@ -115,7 +117,7 @@ export class Transfers implements ShardHandlers {
       }
       return this.#receipt(order);
     } finally {
-      this.#stores -= 1;
+      leave();
     }
   }
 

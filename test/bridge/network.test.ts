@@ -11,6 +11,7 @@ import type { RunningHost } from '../../src/host/start-host.ts';
 import { silentLogger } from '../../src/lib/log.ts';
 import { signAuthentication } from '../../src/net/authentication.ts';
 import { HostClient } from '../../src/net/host-client.ts';
+import { ClientNetwork } from '../../src/net/client-network.ts';
 import { createNode, dialAddresses, peerNameIn } from '../../src/net/node.ts';
 import { peerNameOf } from '../../src/net/peer-name.ts';
 import { BRIDGE_PROTOCOL } from '../../src/net/protocols.ts';
@@ -18,6 +19,7 @@ import type { Target } from '../../src/net/proto/wire_pb.ts';
 import { RpcClient } from '../../src/net/rpc.ts';
 import type { ResponseBody } from '../../src/net/rpc.ts';
 import { corruptShards, shardFiles } from '../support/hosts.ts';
+import { makeShard } from '../net/local-network.ts';
 import { signedEntry } from './harness.ts';
 
 const LISTEN = ['/ip4/127.0.0.1/tcp/0'];
@@ -198,6 +200,33 @@ t.test('a host whose bridge is away starts all the same, and registers when it c
     const { hosts } = await client.rpc.call({ case: 'space', value: {} }, 'spaceInfo');
     return hosts.length === 1 && hosts[0]!.online;
   });
+});
+
+t.test('clients mint hashed keys as they store and fetch, and hosts are audited by them', async (t) => {
+  const dir = t.testdir();
+  const options = { upkeepMs: 50, auditsPerDay: 86_400, hashedAuditShare: 1 };
+  const bridge = await startBridge({ dir: join(dir, 'bridge'), listen: LISTEN, options }, { log });
+  t.teardown(() => bridge.stop());
+  for (let number = 1; number <= 3; number += 1) {
+    const settings = { dir: join(dir, `host${number}`), bridge: bridge.address, capacityBytes: 50_000_000 };
+    const host = await startHost({ ...settings, listen: LISTEN, options: { floorBytes: 0 } }, { log });
+    t.teardown(() => host.stop());
+  }
+  const seeds = { deviceSeed: randomBytes(32), ownerSeed: randomBytes(32) };
+  const client = new ClientNetwork({ bridge: bridge.address, ...seeds });
+  await client.start();
+  t.teardown(() => client.stop());
+  await until('it is connected', async () => (await client.status()).connected);
+  const shard = makeShard(dir, randomBytes(300_000));
+  await client.upload(shard);
+  const answers = async (): Promise<number> => {
+    const text = await bridge.metrics.text();
+    t.notMatch(text, /bridge_answers_total\{outcome="(failed|excused)"\}/);
+    return Number(/bridge_answers_total\{outcome="passed"\} (\d+)/.exec(text)?.[1] ?? 0);
+  };
+  await until('the keys of the upload are used up', async () => (await answers()) === 2);
+  await client.fetchShard(shard.id, shard.sizeBytes, join(dir, 'fetched'));
+  await until('those of the fetch are in use', async () => (await answers()) > 2);
 });
 
 t.test('malformed streams end, and the servers go on', async (t) => {

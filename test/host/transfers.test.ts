@@ -273,6 +273,28 @@ t.test('a shard that takes too long to arrive is given up', async (t) => {
   await host.store1(shard);
 });
 
+t.test('one client has only so many uploads under way, and others have theirs', async (t) => {
+  const host = await Harness.start(t, { maxStores: 4, maxStoresPerPeer: 2 });
+  const gate = Promise.withResolvers<void>();
+  const slowly = async function* (data: Buffer): AsyncGenerator<Buffer> {
+    await gate.promise;
+    yield data;
+  };
+  const begin = (client: string): Promise<unknown> => {
+    const shard = randomShard(100);
+    return host.put(host.order(shard, { client }), slowly(shard.data), client);
+  };
+  const [one, other, third] = Array.from({ length: 3 }, () => peerNameOf(randomBytes(32))) as [string, string, string];
+  const running = [begin(one), begin(one), begin(other)];
+  await t.rejects(begin(one), { code: 'EAGAIN' });
+  running.push(begin(other));
+  await t.rejects(begin(third), { code: 'EAGAIN' }, 'all places are taken');
+  gate.resolve();
+  await Promise.all(running);
+  t.equal(host.transfers.active, 0);
+  await begin(one);
+});
+
 t.test('a full disk is HOST_FULL, and the free space that is told is true', async (t) => {
   let diskFree = 1_000_000;
   let failing = '';
