@@ -23,7 +23,7 @@ async function start(
   name: string,
   args: string[],
 ): Promise<{ child: ChildProcess; output: () => string; line: string }> {
-  const child = run.spawn(name, [XCORE, ...args], { XCORE_HOME: join(run.dir, `home-${name}`) });
+  const child = run.spawn(name, [XCORE, ...args], { env: { XCORE_HOME: join(run.dir, `home-${name}`) } });
   let output = '';
   child.stdout?.setEncoding('utf8').on('data', (text: string) => (output += text));
   await until(`${name} to be ready`, () => {

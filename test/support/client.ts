@@ -6,6 +6,7 @@ import type { MountStatus } from '../../src/client/control-api.ts';
 import { DRIVER } from './driver.ts';
 import { until, XCORE } from './run.ts';
 import type { Result, Run, RunOptions } from './run.ts';
+import type { Machine } from './weather.ts';
 
 /** What `xcore status --json` prints. */
 export interface StatusOutput {
@@ -27,9 +28,11 @@ export class Client {
   readonly run: Run;
   readonly home: string;
   readonly mountPoint: string;
+  readonly #namespace: string | undefined;
 
-  /** The home is `<dir>/<name>`, not made yet; the mount point `<dir>/mnt-<name>`, an empty folder. */
-  constructor(run: Run, name: string) {
+  /** The home is `<dir>/<name>`, not made yet; the mount point `<dir>/mnt-<name>`, an empty folder; `machine` is this one unless told. */
+  constructor(run: Run, name: string, machine?: Machine) {
+    this.#namespace = machine?.namespace;
     this.run = run;
     this.home = join(run.dir, name);
     this.mountPoint = join(run.dir, `mnt-${name}`);
@@ -39,7 +42,8 @@ export class Client {
   /** Runs one command, 60 s unless told. */
   async xcore(args: readonly string[], options: RunOptions = {}): Promise<Result> {
     const env = { XCORE_HOME: this.home, ...options.env };
-    return await this.run.exec(process.execPath, [XCORE, ...args], { ...options, env });
+    const namespace = this.#namespace;
+    return await this.run.exec(process.execPath, [XCORE, ...args], { ...options, env, namespace });
   }
 
   /** Runs one command that must succeed; its standard output. */

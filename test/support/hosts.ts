@@ -1,6 +1,6 @@
 // What a host has on its disk, seen from outside.
 
-import { closeSync, fstatSync, openSync, readFileSync, readSync, readdirSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync, readSync, readdirSync, statSync, writeSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { verifyShard } from '../../src/crypto/merkle.ts';
 
@@ -37,9 +37,39 @@ export function intactShards(dir: string): string[] {
   });
 }
 
-/** Flips one bit in every leaf of every shard below `dir`, in place; returns how many shards. */
-export function corruptShards(dir: string): number {
-  const paths = shardFiles(dir);
+/** Counts intact mirrors again and again, and reads again only what has changed. */
+export class ShardCounts {
+  readonly #known = new Map<string, boolean>();
+
+  /** How many of these hosts hold each shard (hex) intact; 0 where it is only there in part or rotten. */
+  of(hosts: Iterable<{ readonly dir: string }>): Map<string, number> {
+    const counts = new Map<string, number>();
+    for (const { dir } of hosts) {
+      for (const path of shardFiles(dir)) {
+        const id = basename(path);
+        counts.set(id, (counts.get(id) ?? 0) + (this.#isIntact(path) ? 1 : 0));
+      }
+    }
+    return counts;
+  }
+
+  #isIntact(path: string): boolean {
+    try {
+      const { ino, size, mtimeNs } = statSync(path, { bigint: true });
+      const version = `${path} ${ino} ${size} ${mtimeNs}`;
+      const known =
+        this.#known.get(version) ?? verifyShard(Buffer.from(basename(path), 'hex'), readFileSync(path)) !== null;
+      this.#known.set(version, known);
+      return known;
+    } catch {
+      return false; // deleted in the meantime
+    }
+  }
+}
+
+/** Flips one bit in every leaf of every shard below `dir` that is chosen, in place; returns how many shards. */
+export function corruptShards(dir: string, isChosen: (path: string) => boolean = () => true): number {
+  const paths = shardFiles(dir).filter(isChosen);
   const byte = Buffer.alloc(1);
   for (const path of paths) {
     const fd = openSync(path, 'r+');

@@ -1,4 +1,4 @@
-// A whole network as separate processes on loopback: one bridge, some hosts, any number of clients.
+// A whole network as separate processes, on loopback or on machines of their own: one bridge, some hosts, any number of clients.
 
 import type { ChildProcess } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { Client, isAlive } from './client.ts';
 import { Run, until, XCORE } from './run.ts';
 import type { Scope } from './run.ts';
+import type { Machine } from './weather.ts';
 
 const READY_MS = 60_000;
 const STOP_MS = 20_000;
@@ -16,11 +17,13 @@ export class Server {
   readonly dir: string;
   readonly #run: Run;
   readonly #args: readonly string[];
+  readonly #machine: Machine | undefined;
   #child: ChildProcess | undefined;
   #address = '';
 
-  /** `args` is the command without --dir and --listen. */
-  constructor(run: Run, name: string, args: readonly string[]) {
+  /** `args` is the command without --dir and --listen; on loopback without a `machine`. */
+  constructor(run: Run, name: string, args: readonly string[], machine?: Machine) {
+    this.#machine = machine;
     this.#run = run;
     this.name = name;
     this.dir = join(run.dir, name);
@@ -43,9 +46,11 @@ export class Server {
 
   /** Starts the process and waits for the line with its address. */
   async start(): Promise<void> {
-    const listen = this.#address === '' ? '/ip4/127.0.0.1/tcp/0' : (this.#address.split('/p2p/')[0] ?? '');
+    const first = `/ip4/${this.#machine?.ip ?? '127.0.0.1'}/tcp/0`;
+    const listen = this.#address === '' ? first : (this.#address.split('/p2p/')[0] ?? '');
     const child = this.#run.spawn(this.name, [XCORE, ...this.#args, '--dir', this.dir, '--listen', listen], {
-      XCORE_HOME: join(this.#run.dir, `${this.name}-home`),
+      env: { XCORE_HOME: join(this.#run.dir, `${this.name}-home`) },
+      namespace: this.#machine?.namespace,
     });
     this.#child = child;
     let output = '';
@@ -89,38 +94,41 @@ export interface TestNetwork {
   readonly bridge: Server;
   readonly hosts: readonly Server[];
   /** A user of this network with a home of their own, not initialised. */
-  client(name: string): Client;
+  client(name: string, machine?: Machine): Client;
   /** A user with a fresh identity. */
-  newClient(name: string): Promise<Client>;
+  newClient(name: string, machine?: Machine): Promise<Client>;
   /** A second machine of a user: the same words, an empty home. */
-  recovered(name: string, words: string): Promise<Client>;
+  recovered(name: string, words: string, machine?: Machine): Promise<Client>;
 }
 
-/** Starts a bridge, with arguments of its own, and `hosts` hosts, of `space` each; ends with the test `t`. */
+/** Starts a bridge, with arguments of its own, and `hosts` hosts, of `space` each; ends with the test `t`. `place` says on
+ * which machine a server is to be, by its name: bridge, host1, host2 and so on. */
 export async function withNetwork(
   t: Scope,
-  options: { hosts: number; space?: string; bridge?: readonly string[] },
+  options: { hosts: number; space?: string; bridge?: readonly string[]; run?: Run; place?: (name: string) => Machine },
 ): Promise<TestNetwork> {
-  const run = new Run(t);
-  const bridge = new Server(run, 'bridge', ['bridge', ...(options.bridge ?? [])]);
+  const run = options.run ?? new Run(t);
+  const { place } = options;
+  const bridge = new Server(run, 'bridge', ['bridge', ...(options.bridge ?? [])], place?.('bridge'));
   await bridge.start();
   const hosts: Server[] = [];
   for (let n = 1; n <= options.hosts; n++) {
-    hosts.push(new Server(run, `host${n}`, ['serve', '--bridge', bridge.address, '--space', options.space ?? '20GB']));
+    const args = ['serve', '--bridge', bridge.address, '--space', options.space ?? '20GB'];
+    hosts.push(new Server(run, `host${n}`, args, place?.(`host${n}`)));
   }
   await Promise.all(hosts.map((host) => host.start()));
   return {
     run,
     bridge,
     hosts,
-    client: (name) => new Client(run, name),
-    newClient: async (name) => {
-      const client = new Client(run, name);
+    client: (name, machine) => new Client(run, name, machine),
+    newClient: async (name, machine) => {
+      const client = new Client(run, name, machine);
       await client.init(bridge.address);
       return client;
     },
-    recovered: async (name, words) => {
-      const client = new Client(run, name);
+    recovered: async (name, words, machine) => {
+      const client = new Client(run, name, machine);
       await client.recover(words, bridge.address);
       return client;
     },

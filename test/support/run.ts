@@ -7,7 +7,7 @@ import { closeSync, mkdtempSync, openSync, readFileSync, readdirSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { RUN_MARK, endEverything } from './cleanup.ts';
+import { NAMESPACES, RUN_MARK, endEverything } from './cleanup.ts';
 
 /** The checkout. */
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '');
@@ -38,6 +38,17 @@ export interface RunOptions {
   readonly env?: Record<string, string>;
   readonly timeoutMs?: number;
   readonly cwd?: string;
+  /** Name of a network namespace to run it in. */
+  readonly namespace?: string | undefined;
+}
+
+/** How to start a program that lives on. */
+export interface SpawnOptions {
+  readonly env?: Record<string, string>;
+  /** Name of a network namespace to run it in. */
+  readonly namespace?: string | undefined;
+  /** Its standard input; empty unless told. */
+  readonly input?: 'pipe';
 }
 
 /** Code of a program that a signal or its deadline ended. */
@@ -84,7 +95,8 @@ export class Run {
 
   /** Runs a program to its end; KILLED when the deadline (60 s unless told) passed. Never rejects. */
   async exec(command: string, args: readonly string[], options: RunOptions = {}): Promise<Result> {
-    const child = spawn(command, args, { env: this.env(options.env), cwd: options.cwd ?? '/' });
+    const [program, words] = inNamespace(options.namespace, command, args);
+    const child = spawn(program, words, { env: this.env(options.env), cwd: options.cwd ?? '/' });
     const timeoutMs = options.timeoutMs ?? 60_000;
     let stdout = '';
     let stderr = '';
@@ -116,10 +128,12 @@ export class Run {
   }
 
   /** Starts a Node program that lives on, its standard output a pipe and its errors in `<dir>/<name>.log`. */
-  spawn(name: string, args: readonly string[], env: Record<string, string> = {}): ChildProcess {
+  spawn(name: string, args: readonly string[], options: SpawnOptions = {}): ChildProcess {
     const log = openSync(join(this.dir, `${name}.log`), 'a');
     try {
-      return spawn(process.execPath, args, { env: this.env(env), stdio: ['ignore', 'pipe', log], cwd: '/' });
+      const [program, words] = inNamespace(options.namespace, process.execPath, args);
+      const stdio = [options.input ?? 'ignore', 'pipe', log] as const;
+      return spawn(program, words, { env: this.env(options.env), stdio: [...stdio], cwd: '/' });
     } finally {
       closeSync(log);
     }
@@ -132,6 +146,12 @@ export class Run {
       t.comment(`${name}\n${lines.join('\n')}`);
     }
   }
+}
+
+// Not `ip netns exec`, whose mount namespace of its own would hide the mounts that are made in it.
+function inNamespace(name: string | undefined, command: string, args: readonly string[]): [string, readonly string[]] {
+  if (name === undefined) return [command, args];
+  return ['nsenter', [`--net=${join(NAMESPACES, name)}`, '--', command, ...args]];
 }
 
 /** Waits until `check` gives something other than undefined or false; throws when `timeoutMs` passed. */
