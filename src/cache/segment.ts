@@ -13,6 +13,8 @@ const STEP_BYTES = 64 * 1024;
 
 /** Bytes up to which flushNow() writes them. */
 const MAX_NOW_BYTES = 128 * 1024;
+/** Zeros written behind the bytes of a file that is synced again and again. */
+const GROWTH = Buffer.alloc(256 * 1024);
 
 /** What sealing a segment found. */
 export interface SealedSegment {
@@ -37,6 +39,9 @@ export class Segment {
   #file: DiskFile | null = null;
   #written = 0;
   #synced = 0;
+  /** Up to where the file was written, zeros behind its bytes included. */
+  #grown = 0;
+  #isEnding = false;
   /** A sync failed: the kernel may call clean what never reached the disk, so it must be written again. */
   #isDoubtful = false;
   #isInMemory = true;
@@ -138,15 +143,29 @@ export class Segment {
     this.#file ??= await this.#disk.open(await this.#prepare(), this.#written === 0 ? 'w+' : 'r+', 0o600);
     while (this.#written < upTo) {
       const part = this.#bytes.subarray(this.#written, upTo);
-      const { bytesWritten } = await this.#file.write(part, 0, part.length, this.#written);
-      this.#written += bytesWritten;
+      this.#written +=
+        part.length <= MAX_NOW_BYTES
+          ? this.#file.writeSync(part, 0, part.length, this.#written)
+          : (await this.#file.write(part, 0, part.length, this.#written)).bytesWritten;
     }
     if (sync && this.#synced < upTo) {
+      await this.#grow(this.#file, upTo);
       this.#isDoubtful = true;
       await this.#file.datasync();
       this.#isDoubtful = false;
       this.#synced = upTo;
     }
+  }
+
+  /**
+   * Writes zeros behind the bytes of a file that is synced every few bytes: a sync of bytes that lie within what the
+   * file system has given the file already takes a third of the time.
+   */
+  async #grow(file: DiskFile, upTo: number): Promise<void> {
+    const isRepeated = this.#synced > 0 && upTo - this.#synced <= GROWTH.length;
+    if (!isRepeated || this.#isEnding || upTo <= this.#grown) return;
+    const { bytesWritten } = await file.write(GROWTH, 0, Math.min(GROWTH.length, this.capacityBytes - upTo), upTo);
+    this.#grown = upTo + bytesWritten;
   }
 
   /** Makes the kernel take all bytes anew; EIO when they are neither in memory nor whole in the file. */
@@ -170,7 +189,10 @@ export class Segment {
 
   /** Completes the file with its leaf hashes and computes the shard id; nothing may be appended any more. */
   async seal(hasher: Hasher): Promise<SealedSegment> {
+    this.#isEnding = true;
     const [leaves] = await Promise.all([hasher.leaves(this.memory, this.#length), this.flush(false)]);
+    if (this.#grown > this.#length) await this.#file?.truncate(this.#length);
+    this.#grown = 0;
     await this.#file?.write(leaves, 0, leaves.length, this.#length);
     return { id: shardIdOf(leaves, this.#length), sizeBytes: this.#length };
   }

@@ -15,6 +15,9 @@ const TOTAL_MAX_BYTES = 131_072;
 /** Rights of a program file (capabilities(7)), which a change of it or of its owner takes away. */
 const CAPABILITY = 'security.capability';
 
+/** Most questions for an attribute are for one that is not there, and a trace of the stack costs more than the answer. */
+const NO_DATA = new XcoreError('ENODATA');
+
 function checkName(name: string): void {
   if (name.length === 0 || name.length > NAME_MAX_BYTES) throw new XcoreError('ERANGE');
   if (name.startsWith('system.') && name !== ACL_ACCESS && name !== ACL_DEFAULT) throw new XcoreError('EOPNOTSUPP');
@@ -26,7 +29,7 @@ export function getXattr(state: VolumeState, ino: number, name: string): Buffer 
   const value = inode.hasXattrs ? state.tree.xattrs(ino).get(name) : undefined;
   if (value === undefined) {
     checkName(name);
-    throw new XcoreError('ENODATA');
+    throw NO_DATA;
   }
   return Buffer.from(value);
 }
