@@ -10,7 +10,13 @@ import { Batcher } from './batcher.ts';
 import type { BridgeLink } from './bridge-link.ts';
 import type { Head, Lease, NetworkSpace, PeerName, Policy, ShardStanding, WireEntry } from './network.ts';
 import { peerNameOf } from './peer-name.ts';
-import { MAX_CONFIRM_RECEIPTS, MAX_HAND_OVERS, MAX_LOCATE_SHARDS, MAX_PLACE_SHARDS } from './protocols.ts';
+import {
+  MAX_CONFIRM_RECEIPTS,
+  MAX_HAND_OVERS,
+  MAX_LOCATE_SHARDS,
+  MAX_PLACE_SHARDS,
+  MAX_SHARD_BYTES,
+} from './protocols.ts';
 import { ReceiptSchema } from './proto/wire_pb.ts';
 import type * as wire from './proto/wire_pb.ts';
 import type { RpcClient } from './rpc.ts';
@@ -28,6 +34,9 @@ export interface Measurement {
   readonly durationMs: number;
   readonly upload: boolean;
 }
+
+/** A bridge that asked for smaller shards would have us drown in them. */
+const MIN_POLICY_SHARD_BYTES = 64 * 1024;
 
 /** Where one shard is to go. */
 export interface Placed {
@@ -225,6 +234,9 @@ export function leaseOf(lease: wire.Lease): Lease {
 function policyOf(policy: wire.Policy | undefined): Policy {
   if (!policy) throw new XcoreError('PROTOCOL', 'an answer without a policy');
   const { shardSizeBytes, mirrors, minReceipts } = policy;
+  if (shardSizeBytes < MIN_POLICY_SHARD_BYTES || shardSizeBytes > MAX_SHARD_BYTES || minReceipts < 1) {
+    throw new XcoreError('PROTOCOL', 'a policy that makes no sense');
+  }
   return { shardSizeBytes, mirrors, minReceipts };
 }
 

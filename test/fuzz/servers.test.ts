@@ -9,6 +9,7 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { Stream } from '@libp2p/interface';
 import { multiaddr } from '@multiformats/multiaddr';
 import t from 'tap';
+import { HOST_DEFAULTS } from '../../src/host/options.ts';
 import { ERRNO } from '../../src/lib/errors.ts';
 import { signAuthentication } from '../../src/net/authentication.ts';
 import { encodeFrame, encodePrefix, FrameDecoder } from '../../src/net/frame-codec.ts';
@@ -40,6 +41,8 @@ const INPUTS = Number(process.env['XCORE_TEST_FUZZ'] ?? 20_000);
 /** Of all inputs; the rest goes to decoders. */
 const SHARE = { bridge: 0.12, host: 0.12, connections: 0.01 };
 const PER_STREAM = 12;
+/** What a bridge and a host grant one connection. */
+const MAX_STREAMS = 4 + HOST_DEFAULTS.maxStreamsPerConnection;
 const MAX_GROWTH_BYTES = 300 * 1024 * 1024;
 const seed = pickSeed();
 const random = new Random(seed);
@@ -189,7 +192,7 @@ t.test('the bridge answers or ends any stream, and never fails in a way of its o
   t.same(internal.slice(0, 3), []);
   t.comment(JSON.stringify(Object.fromEntries(answered)));
   t.ok([...answered.keys()].every((code) => code === 'answered' || (code in ERRNO && code !== 'INTERNAL')));
-  t.ok((answered.get('answered') ?? 0) > 100, 'many messages reach a handler that likes them');
+  t.ok((answered.get('answered') ?? 0) > INPUTS / 200, 'many messages reach a handler that likes them');
   t.ok(process.memoryUsage().rss - before < MAX_GROWTH_BYTES, 'memory');
   const other = await bridge.connect(new Party());
   await bridge.join(3);
@@ -248,7 +251,7 @@ t.test('a host answers or ends any stream, and keeps nothing that is not a shard
   t.same(internal.slice(0, 3), []);
   t.comment(JSON.stringify(Object.fromEntries(codes)));
   t.notOk(codes.has('INTERNAL'));
-  for (const code of ['REFUSED', 'retrieved', 'ready']) t.ok(codes.has(code), code);
+  if (INPUTS >= 20_000) for (const code of ['REFUSED', 'retrieved', 'ready']) t.ok(codes.has(code), code);
   t.ok(process.memoryUsage().rss - before < MAX_GROWTH_BYTES, 'memory');
   t.equal(host.transfers.active, 0);
   t.equal(host.store.budget.reservedBytes, 0);
@@ -301,8 +304,9 @@ t.test('over real connections: garbage, half-open frames and floods of streams h
       refused += 1;
     }
   }
-  t.comment(`${open.length} streams left open, ${refused} refused`);
-  t.ok(refused > 0, 'no peer has any number of streams');
+  const alive = (): number => open.filter(({ status }) => status === 'open').length;
+  await until('no peer has any number of streams', () => alive() <= MAX_STREAMS);
+  t.comment(`${open.length} streams left open, ${alive()} of them served, ${refused} refused`);
   await store();
   for (const stream of open) stream.abort(new Error('gone'));
   await store();

@@ -23,7 +23,7 @@ import { addressesOf, createNode, peerNameIn } from '../../src/net/node.ts';
 import { MAX_CLOCK_SKEW_MS, readOrder, signOrder } from '../../src/net/orders.ts';
 import { peerNameOf } from '../../src/net/peer-name.ts';
 import { BRIDGE_PROTOCOL } from '../../src/net/protocols.ts';
-import { LocationsSchema, PlacementsSchema } from '../../src/net/proto/wire_pb.ts';
+import { LocationsSchema, PlacementsSchema, PolicySchema } from '../../src/net/proto/wire_pb.ts';
 import type { Location, Locations, Placements, Target } from '../../src/net/proto/wire_pb.ts';
 import { serveRpc } from '../../src/net/rpc.ts';
 import type { ResponseInit } from '../../src/net/rpc.ts';
@@ -41,7 +41,12 @@ const log = silentLogger;
 let lieAboutMirrors: ((locations: Location[]) => void) | undefined;
 let lieAboutPlaces: ((placements: Placements) => void) | undefined;
 
+let policy: { readonly shardSizeBytes?: number; readonly minReceipts?: number } | undefined;
+
 function told(answer: ResponseInit): ResponseInit {
+  if (answer.case === 'policy' && policy) {
+    return { case: 'policy', value: Object.assign(create(PolicySchema, answer.value), policy) };
+  }
   if (answer.case === 'locations' && lieAboutMirrors) {
     const locations: Locations = create(LocationsSchema, answer.value);
     lieAboutMirrors(locations.locations);
@@ -210,4 +215,13 @@ t.test('a bridge that signs another order than is needed: it permits what it say
   lieAboutMirrors = ([location]) => (location!.mirrors = [{ ...mirror!, order: signOrder(seed, right) }]);
   await victim.fetchLeaves(shard.id, shard.sizeBytes, 0, 1);
   lieAboutMirrors = undefined;
+});
+
+t.test('a bridge that asks for senseless shards is not obeyed', async (t) => {
+  for (const lie of [{ shardSizeBytes: 0 }, { shardSizeBytes: 1 }, { shardSizeBytes: 2 ** 22 }, { minReceipts: 0 }]) {
+    policy = lie;
+    await t.rejects(victim.announce(1_000_000), { code: 'PROTOCOL' }, JSON.stringify(lie));
+  }
+  policy = undefined;
+  t.ok((await victim.announce(1_000_000)).shardSizeBytes >= 256 * 1024);
 });
