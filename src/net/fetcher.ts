@@ -11,10 +11,12 @@ import type { BridgeCalls } from './bridge-calls.ts';
 import { abortError, toNetworkError } from './failure.ts';
 import type { FailingHosts } from './failing-hosts.ts';
 import type { HostClient, LeafRange } from './host-client.ts';
-import { hedge } from './hedge.ts';
+import { HostFigures } from './host-figures.ts';
+import { hedge, OutrunError } from './hedge.ts';
 import type { KeyMinter } from './key-minter.ts';
 import { Limiter } from './limiter.ts';
 import type { Locations } from './locations.ts';
+import { MirrorRanking } from './mirror-ranking.ts';
 import type { Problems } from './problems.ts';
 import type { Target } from './proto/wire_pb.ts';
 import { ShardBuffers } from './shard-buffers.ts';
@@ -46,7 +48,7 @@ export interface FetcherOptions {
   readonly parallelTransfers: number;
   /** A fetch to which no byte came for so long has failed. */
   readonly timeoutMs: number;
-  /** After so long without an answer, another mirror is asked too. */
+  /** After so long without an answer, another mirror is asked too; sooner, where it is known what is slow for the host. */
   readonly hedgeAfterMs: number;
   /** Aborted when the network stops. */
   readonly stopping: AbortSignal;
@@ -67,11 +69,14 @@ export class Fetcher {
   readonly #ranges: Limiter;
   readonly #buffers: ShardBuffers;
   readonly #reports = new Set<Promise<void>>();
+  readonly #figures = new HostFigures();
+  readonly #ranking: MirrorRanking;
   #downloadedBytes = 0;
 
   constructor(components: FetcherComponents, options: FetcherOptions) {
     this.#components = components;
     this.#options = options;
+    this.#ranking = new MirrorRanking({ ...components, figures: this.#figures });
     this.#shards = new Limiter(options.parallelTransfers);
     this.#buffers = new ShardBuffers(options.parallelTransfers);
     this.#ranges = new Limiter(options.parallelTransfers * 2);
@@ -143,13 +148,14 @@ export class Fetcher {
     try {
       for (;;) {
         try {
-          const targets = this.#bestFirst(await raceAbort(locations.find(wanted.id), either));
+          const told = await raceAbort(locations.find(wanted.id), either);
+          const targets = this.#ranking.rank(told, nameOf(wanted), wanted.dataBytes);
           if (targets.length === 0) throw new XcoreError('NO_MIRROR', 'the bridge knows no mirror of the shard');
           return await hedge(
             targets.map(
               (target) => (attempt) => this.#attempt(wanted, target, verifies, attempt, () => stalled.restart()),
             ),
-            { hedgeAfterMs: this.#options.hedgeAfterMs, signal: either, clock },
+            { hedgeAfterMs: this.#hedgeAfterMs(targets[0]!, wanted), signal: either, clock },
           );
         } catch (error) {
           if (either.aborted) throw error;
@@ -182,14 +188,19 @@ export class Fetcher {
       const received = await hosts.retrieve(target, wanted.range, wanted.dataBytes, { signal, into, onBytes: moved });
       if (!verifies(received)) throw new XcoreError('CORRUPT_SHARD', 'the bytes do not match the shard id');
       failing.succeeded(target.host);
+      this.#ranking.good(target.host, nameOf(wanted));
       this.#downloadedBytes += wanted.dataBytes;
       const durationMs = clock.monotonicMs() - startMs;
+      this.#figures.took(target.host, wanted.dataBytes, durationMs);
       bridge.measured({ host: target.host, sizeBytes: wanted.dataBytes, durationMs, upload: false });
       return received.data;
     } catch (error) {
       if (into) this.#buffers.give(into);
       const failure = toNetworkError(error);
       if (!signal.aborted) this.#blame(wanted, target, failure);
+      else if (signal.reason instanceof OutrunError) {
+        this.#figures.took(target.host, wanted.dataBytes, clock.monotonicMs() - startMs);
+      }
       throw failure;
     }
   }
@@ -198,7 +209,8 @@ export class Fetcher {
   #blame(wanted: Wanted, target: Target, failure: XcoreError): void {
     const { bridge, failing, problems } = this.#components;
     const { host } = target;
-    const shard = Buffer.from(wanted.id).toString('hex').slice(0, 16);
+    const shard = nameOf(wanted).slice(0, 16);
+    if (failure.code === 'CORRUPT_SHARD' || failure.code === 'NOT_FOUND') this.#ranking.bad(host, nameOf(wanted));
     failing.failed(host);
     if (failure.code === 'EAGAIN') return; // busy is no fault
     if (failure.code === 'CORRUPT_SHARD') {
@@ -217,10 +229,14 @@ export class Fetcher {
     this.#reports.add(report);
   }
 
-  #bestFirst(targets: readonly Target[]): Target[] {
-    const { failing } = this.#components;
-    return targets.toSorted((a, b) => Number(failing.avoids(a.host)) - Number(failing.avoids(b.host)));
+  #hedgeAfterMs({ host }: Target, { dataBytes }: Wanted): number {
+    const { hedgeAfterMs } = this.#options;
+    return Math.min(hedgeAfterMs, this.#figures.slowMs(host, dataBytes) ?? hedgeAfterMs);
   }
+}
+
+function nameOf({ id }: Wanted): string {
+  return Buffer.from(id).toString('hex');
 }
 
 function describe(last: unknown): string {

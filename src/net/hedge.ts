@@ -8,6 +8,13 @@ import { XcoreError } from '../lib/errors.ts';
 /** One way; it must end soon after its signal aborts. */
 export type Attempt<T> = (signal: AbortSignal) => Promise<T>;
 
+/** What ends an attempt because another one was quicker. */
+export class OutrunError extends XcoreError {
+  constructor() {
+    super('ABORTED', 'another mirror was faster');
+  }
+}
+
 /** Attempts that run side by side at most. */
 const MAX_SIDE_BY_SIDE = 2;
 
@@ -58,7 +65,7 @@ export async function hedge<T>(
     timer.cancel();
     signal.removeEventListener('abort', onAbort);
     next = attempts.length;
-    const reason = signal.aborted ? abortError(signal) : new XcoreError('ABORTED', 'another mirror was faster');
+    const reason = signal.aborted ? abortError(signal) : new OutrunError();
     for (const controller of running.values()) controller.abort(reason);
     await Promise.all(finished);
   }
