@@ -325,6 +325,39 @@ t.test('a full disk is HOST_FULL, and the free space that is told is true', asyn
   t.same(await readdir(join(host.dir, 'incoming')), []);
 });
 
+t.test(
+  'a sector that cannot be read is a harmed shard; a host that cannot open its files says only that',
+  async (t) => {
+    let failing = '';
+    const failure = (): Promise<never> => Promise.reject(Object.assign(new Error(failing), { code: failing }));
+    const fs = {
+      ...promises,
+      open: (async (path: string, flags: string, mode?: number) => {
+        if (failing === 'EMFILE' && flags === 'r') return failure();
+        const file = await promises.open(path, flags, mode);
+        if (failing === 'EIO' && flags === 'r') file.read = failure;
+        return file;
+      }) as typeof promises.open,
+    };
+    const host = await Harness.start(t, { fs });
+    const shard = randomShard(40_000);
+    await host.store1(shard);
+    const order = host.order(shard, { operation: 'retrieve' });
+    const proof = host.order(shard, { operation: 'retrieve', client: host.bridge });
+    const asked = (): Promise<unknown>[] => [
+      host.get(order),
+      host.get(order, 0, 1),
+      host.transfers.prove(proof, randomBytes(16), { remotePeer: host.bridge, signal: new AbortController().signal }),
+    ];
+    failing = 'EIO';
+    await Promise.all(asked().map((attempt) => t.rejects(attempt, { code: 'CORRUPT_SHARD' })));
+    failing = 'EMFILE';
+    await Promise.all(asked().map((attempt) => t.rejects(attempt, { code: 'EMFILE' }, 'which goes out as INTERNAL')));
+    failing = '';
+    await Promise.all(asked());
+  },
+);
+
 t.test('shards are deleted on the order of the bridge only', async (t) => {
   const host = await Harness.start(t);
   const [kept, freed] = [randomShard(1_000), randomShard(2_000)];
