@@ -35,7 +35,7 @@ import { BRIDGE_FRAME_BYTES } from '../src/net/protocols.ts';
 import { BridgeRequestSchema } from '../src/net/proto/wire_pb.ts';
 import { dentryKey, keyBytes, windowKey } from '../src/tree/keys.ts';
 import { ChangeSetSchema, CheckpointSchema } from '../src/tree/proto/tree_pb.ts';
-import { decodeRecord, encodeRecord } from '../src/tree/records.ts';
+import { decodeRecord, encodeRecord } from '../src/tree/record-codec.ts';
 
 const DOCUMENT = readFileSync(new URL('../FORMAT.md', import.meta.url), 'utf8');
 const decoded = new Set<string>();

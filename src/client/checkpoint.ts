@@ -14,7 +14,7 @@ import type { Network } from '../net/network.ts';
 import { decodeNumber, KIND, keyBytes, PUBLISHED_KINDS } from '../tree/keys.ts';
 import { ChangeSchema, CheckpointSchema } from '../tree/proto/tree_pb.ts';
 import type { Change, Checkpoint } from '../tree/proto/tree_pb.ts';
-import { decodeRecord, encodeRecord } from '../tree/records.ts';
+import { decodeRecord, encodeRecord } from '../tree/record-codec.ts';
 import type { Shard } from '../tree/records.ts';
 import type { StoreSnapshot } from '../tree/record-store.ts';
 import type { Tree } from '../tree/tree.ts';

@@ -12,7 +12,7 @@ import { EntryHeaderSchema } from '../net/proto/wire_pb.ts';
 import type { EntryHeader } from '../net/proto/wire_pb.ts';
 import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
 import type { ChangeSet } from '../tree/proto/tree_pb.ts';
-import { unpack } from '../tree/records.ts';
+import { unpack } from '../tree/record-codec.ts';
 
 /** What goes into an entry. */
 export interface NewEntry {

@@ -4,7 +4,7 @@
 import type { Window } from '../tree/extents.ts';
 import { decodeNumber, KIND, keyBytes, outboxKey, shardKeyOf } from '../tree/keys.ts';
 import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
-import { decodeRecord, encodeRecord, unpack } from '../tree/records.ts';
+import { decodeRecord, encodeRecord, unpack } from '../tree/record-codec.ts';
 import type { Shard } from '../tree/records.ts';
 import type { Tree } from '../tree/tree.ts';
 

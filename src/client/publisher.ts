@@ -8,7 +8,7 @@ import type { Network } from '../net/network.ts';
 import { KIND, decodeNumber, keyBytes, shardKeyOf } from '../tree/keys.ts';
 import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
 import type { Change, ChangeSet } from '../tree/proto/tree_pb.ts';
-import { decodeRecord } from '../tree/records.ts';
+import { decodeRecord } from '../tree/record-codec.ts';
 import type { Shard } from '../tree/records.ts';
 import type { EntryCodec, OpenedEntry } from './log-entry.ts';
 import type { LocalVolume } from './local-volume.ts';

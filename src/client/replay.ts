@@ -3,7 +3,7 @@
 import { XcoreError } from '../lib/errors.ts';
 import { decodeNumber, KIND, PUBLISHED_KINDS } from '../tree/keys.ts';
 import type { Change } from '../tree/proto/tree_pb.ts';
-import { decodeRecord } from '../tree/records.ts';
+import { decodeRecord } from '../tree/record-codec.ts';
 import type { Dentry } from '../tree/records.ts';
 import type { VolumeParts } from '../vfs/volume.ts';
 

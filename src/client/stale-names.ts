@@ -1,7 +1,7 @@
 // What the kernel must forget when the volume under it is replaced.
 import { decodeNumber, KIND, keyBytes, outboxKey, ROOT_INO } from '../tree/keys.ts';
 import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
-import { decodeRecord, unpack } from '../tree/records.ts';
+import { decodeRecord, unpack } from '../tree/record-codec.ts';
 import type { Dentry } from '../tree/records.ts';
 import type { Tree } from '../tree/tree.ts';
 import type { Invalidations } from './replay.ts';

@@ -8,7 +8,7 @@ import { decodeNumber, keyBytes, KIND, PUBLISHED_KINDS } from './keys.ts';
 import { ChangeSetSchema } from './proto/tree_pb.ts';
 import { changeSetBytes } from './record-bytes.ts';
 import type { KeyChange } from './record-bytes.ts';
-import { decodeRecord, encodeRecord, unpack } from './records.ts';
+import { decodeRecord, encodeRecord, unpack } from './record-codec.ts';
 import type { TreeRecord } from './records.ts';
 import type { Tally } from './tally.ts';
 

@@ -7,7 +7,7 @@ import { WINDOW_SIZE_BYTES } from './extents.ts';
 import type { Window } from './extents.ts';
 import type { Findings } from './findings.ts';
 import { decodeNumber, dentryKey, KIND, ROOT_INO } from './keys.ts';
-import { decodeRecord } from './records.ts';
+import { decodeRecord } from './record-codec.ts';
 import type { Counters, Dentry, Inode, Shard } from './records.ts';
 import type { RecordStore } from './record-store.ts';
 import { decodeTally, isTallied, newestTally, TallyCount } from './tally.ts';

@@ -10,7 +10,7 @@ import { ALL_KEYS, decodeNumber, keyBytes, keyRange, outboxKey, PUBLISHED_KINDS 
 import type { StoreSnapshot } from './index-database.ts';
 import { changeSetBytes } from './record-bytes.ts';
 import type { KeyChange } from './record-bytes.ts';
-import { decodeRecord } from './records.ts';
+import { decodeRecord } from './record-codec.ts';
 import type { TreeRecord } from './records.ts';
 import { TalliedIndex } from './tallied-index.ts';
 import type { Tally } from './tally.ts';

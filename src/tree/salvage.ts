@@ -11,7 +11,7 @@ import { readJournal } from './journal.ts';
 import { decodeNumber, KIND, metaKey } from './keys.ts';
 import { ChangeSetSchema } from './proto/tree_pb.ts';
 import type { ChangeSet } from './proto/tree_pb.ts';
-import { decodeRecord, unpack } from './records.ts';
+import { decodeRecord, unpack } from './record-codec.ts';
 import type { HeadState, Upload } from './records.ts';
 import { decodeTally, newestTally } from './tally.ts';
 import type { Tally } from './tally.ts';

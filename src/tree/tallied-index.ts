@@ -11,7 +11,7 @@ import type { BatchOperation, IndexGuard, StoreSnapshot } from './index-database
 import { readInProcess } from './index-process.ts';
 import { noteClosed, noteInUse, readInUse } from './in-use.ts';
 import { ALL_KEYS, decodeNumber, KIND, keyBytes, keyRange, outboxKey } from './keys.ts';
-import { decodeRecord, encodeRecord } from './records.ts';
+import { decodeRecord, encodeRecord } from './record-codec.ts';
 import type { TreeRecord } from './records.ts';
 import { damagedTable, TableCheck } from './table-check.ts';
 import { EMPTY_TALLY, isTallied, newestTally, openTally, sealTally, TallyCount } from './tally.ts';

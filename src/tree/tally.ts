@@ -7,7 +7,7 @@ import type { Sealer } from '../crypto/sealer.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { encodeNumber, KIND, keyBytes } from './keys.ts';
 import { TallyRecordSchema } from './proto/tree_pb.ts';
-import { unpack } from './records.ts';
+import { unpack } from './record-codec.ts';
 
 /** Batches that are remembered: read at each start, so that it stays a matter of milliseconds. */
 export const TALLY_SLOTS = 2_048;

@@ -56,7 +56,7 @@ import {
 import type { Signed } from '../../src/net/proto/wire_pb.ts';
 import { ChangeSetSchema, CheckpointSchema, file_tree } from '../../src/tree/proto/tree_pb.ts';
 import { KIND } from '../../src/tree/keys.ts';
-import { decodeRecord, encodeRecord } from '../../src/tree/records.ts';
+import { decodeRecord, encodeRecord } from '../../src/tree/record-codec.ts';
 import { decodeTally } from '../../src/tree/tally.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { pickSeed, Random } from '../support/random.ts';

@@ -16,7 +16,7 @@ import {
 } from '../../src/tree/proto/tree_pb.ts';
 import { changeSetBytes } from '../../src/tree/record-bytes.ts';
 import { RecordStore } from '../../src/tree/record-store.ts';
-import { decodeRecord, encodeRecord } from '../../src/tree/records.ts';
+import { decodeRecord, encodeRecord } from '../../src/tree/record-codec.ts';
 import type { Inode, Xattrs } from '../../src/tree/records.ts';
 import { pickSeed, Random } from '../support/random.ts';
 import { indexSealer, LINEAGE, temporaryFolder } from '../support/volume.ts';

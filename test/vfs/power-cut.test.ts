@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { decodeNumber, KIND } from '../../src/tree/keys.ts';
 import { ChangeSetSchema } from '../../src/tree/proto/tree_pb.ts';
-import { decodeRecord, unpack } from '../../src/tree/records.ts';
+import { decodeRecord, unpack } from '../../src/tree/record-codec.ts';
 import type { Inode } from '../../src/tree/records.ts';
 import { abandon, CALLER, openVolume, readAll, temporaryFolder, writeFileAt } from '../support/volume.ts';
 
