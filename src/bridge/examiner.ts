@@ -72,10 +72,10 @@ export class Examiner {
     // Whoever minted the key may have lied: only the bytes themselves are held against a host.
     const outcome = await this.#ask(examined, 'whole', stopping);
     if (outcome !== 'passed') return outcome;
-    const { host, shardId, record } = examined;
+    const { host, shardId } = examined;
     this.#falseKeys.inc();
     this.#components.log.warn({ host, shard: hexOf(shardId) }, 'a hashed key was false');
-    await this.#components.keys.drop(shardId, record);
+    await this.#components.keys.drop(shardId);
     return outcome;
   }
 

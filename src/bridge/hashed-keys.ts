@@ -86,9 +86,8 @@ export class HashedKeys {
   }
 
   /** Throws away the stock of a shard: one of its commitments has proved false. */
-  async drop(shardId: Uint8Array, { volume }: ShardRecord): Promise<void> {
-    const { volumeQueue, store } = this.#components;
-    await volumeQueue.run(hexOf(volume), () => store.batch([{ key: stockKey(shardId) }]));
+  async drop(shardId: Uint8Array): Promise<void> {
+    await this.#components.store.batch([{ key: stockKey(shardId) }]);
   }
 
   async #load(shardIds: readonly Uint8Array[]): Promise<(StockRecord | undefined)[]> {
