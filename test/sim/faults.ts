@@ -5,11 +5,13 @@
 import type { Luck } from './luck.ts';
 import type { HostMachine } from './machines.ts';
 import { pathOf } from './machines.ts';
+import { WANTED } from './world.ts';
 import type { World } from './world.ts';
 
 /** Honest mirrors that rot and forgetting leave. */
 const LEAST_LEFT = 2;
 
+const RESUME_MS = [2_000, 10_000, 30_000];
 const LEAF_BYTES = 16_384;
 /** Mirrors of one host that rot or are forgotten, in all: one with more of them is rightly disqualified. */
 const MAX_ROT_OF_A_HOST = 3;
@@ -57,6 +59,8 @@ export class Faults {
       machine.process?.crashIn(Infinity, () => {});
       machine.start();
     }
+    // An owner whose call was lost calls again.
+    for (const ms of RESUME_MS) this.#later(ms, () => this.#world.hosts.forEach((host) => host.tell('resume')));
   }
 
   #one(): void {
@@ -72,6 +76,9 @@ export class Faults {
       [2, 'failing disk', () => this.#failingDisk(luck.chance(0.25) ? bridge : luck.pick(hosts)!)],
       [2, 'rot', () => this.#rot(luck.pick(hosts)!)],
       [1, 'slow', () => this.#slow(machine)],
+      [0.5, 'pause', () => this.#pause(luck.pick(hosts)!)],
+      [0.5, 'verify', () => luck.pick(hosts)!.tell('verify')],
+      [0.3, 'exit', () => this.#exit(luck.pick(hosts)!)],
     ];
     let draw = luck.next() * kinds.reduce((sum, [weight]) => sum + weight, 0);
     const [, name, begin] = kinds.find(([weight]) => (draw -= weight) < 0)!;
@@ -136,6 +143,18 @@ export class Faults {
       host.disk.meddle(pathOf(shard.hex), luck.chance(0.5) ? rotten : null);
       this.#world.scheduler.trace(`${host.name} rots ${shard.hex.slice(0, 8)}`);
     }
+  }
+
+  #pause(host: HostMachine): void {
+    host.tell('pause');
+    this.#until(this.#luck.between(2_000, 20_000), () => host.tell('resume'));
+  }
+
+  /** As many honest hosts stay as a shard has mirrors. */
+  #exit(host: HostMachine): void {
+    const honest = this.#world.hosts.filter(({ deceit }) => deceit === undefined);
+    if (host.deceit === undefined && honest.length > WANTED && !honest.some(({ leaving }) => leaving))
+      host.tell('exit');
   }
 
   #slow(machine: Machine): void {

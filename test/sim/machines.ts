@@ -4,6 +4,7 @@
 import type { BridgeOptions } from '../../src/bridge/options.ts';
 import { BRIDGE_DEFAULTS } from '../../src/bridge/options.ts';
 import { runBridge } from '../../src/bridge/run-bridge.ts';
+import type { HostHandlers } from '../../src/host/control.ts';
 import { Intent } from '../../src/host/intent.ts';
 import { HOST_DEFAULTS } from '../../src/host/options.ts';
 import { runHost } from '../../src/host/run-host.ts';
@@ -18,6 +19,9 @@ import type { Scheduler } from './scheduler.ts';
 import { SimStorage } from './store.ts';
 
 const HOST_BYTES = 500_000_000;
+/** Two machines are at most two hours apart. */
+const MAX_SKEW_MS = 55 * 60_000;
+const USUAL_SKEW_MS = 20_000;
 
 /** What the machines of a world share. */
 export interface Ground {
@@ -40,6 +44,7 @@ export abstract class Machine {
   process: SimProcess | undefined;
   node: SimNode | undefined;
   starts = 0;
+  readonly #processes: SimProcess[] = [];
 
   constructor(ground: Ground, name: string, ip: string) {
     this.ground = ground;
@@ -48,7 +53,8 @@ export abstract class Machine {
     this.luck = ground.luck.fork(name);
     this.seed = this.luck.bytes(32);
     this.peer = peerNameOf(this.seed);
-    this.#skewMs = this.luck.between(-20_000, 20_000);
+    const mostMs = this.luck.chance(0.3) ? MAX_SKEW_MS : USUAL_SKEW_MS;
+    this.#skewMs = this.luck.between(-mostMs, mostMs);
   }
 
   get up(): boolean {
@@ -67,6 +73,7 @@ export abstract class Machine {
     this.starts += 1;
     const process = new SimProcess(this.name, scheduler, this.luck.fork(`start ${this.starts}`), this.#skewMs);
     this.process = process;
+    this.#processes.push(process);
     this.node = network.join(process, this.peer, this.ip);
     scheduler.trace(`${this.name} starts`);
     this.run(process, this.node).catch((error: unknown) => {
@@ -86,6 +93,11 @@ export abstract class Machine {
     if (!losesPower) return;
     this.disk.losePower(this.luck);
     this.storage.losePower(this.luck);
+  }
+
+  /** The world is over. */
+  bury(): void {
+    for (const process of this.#processes) process.bury();
   }
 
   /** Why the process could not start; unless told otherwise a disk that fails is to blame. */
@@ -123,6 +135,9 @@ export type Deceit = 'lies' | 'bad disk';
 export class HostMachine extends Machine {
   /** Absent for an honest one. */
   readonly deceit: Deceit | undefined;
+  /** Whether its owner has told it to leave. */
+  leaving = false;
+  #handlers: HostHandlers | undefined;
   readonly #bridge: Machine;
 
   constructor(ground: Ground, number: number, bridge: Machine, deceit?: Deceit) {
@@ -157,7 +172,21 @@ export class HostMachine extends Machine {
       { dir: '/host', bridge: this.#bridge.address, capacityBytes: HOST_BYTES },
       { ...HOST_DEFAULTS, floorBytes: 0 },
     );
+    this.#handlers = host.handlers;
     await host.start();
+  }
+
+  /** Its owner calls; nothing comes of it where the process ends before it answers. */
+  tell(what: 'pause' | 'resume' | 'exit' | 'verify'): void {
+    const handlers = this.up ? this.#handlers : undefined;
+    if (!handlers) return;
+    const context = { progress: () => {}, signal: new AbortController().signal };
+    const told = what === 'exit' ? handlers.exit({ wait: false }, context) : handlers[what]({}, context);
+    // A disk that fails is told to the owner.
+    Promise.resolve(told).then(
+      () => (this.leaving ||= what === 'exit'),
+      () => {},
+    );
   }
 
   /** What it holds, by id in hex. */

@@ -156,7 +156,7 @@ export class SimNode implements NetworkNode {
   }
 
   #dial(peer: string, signal: AbortSignal): Promise<End> {
-    return orAborted(signal, (resolve, reject) => {
+    return orAborted(this.process, signal, (resolve, reject) => {
       this.process.scheduler.after(2 * (this.distanceMs + 15), () => {
         if (!this.process.alive || signal.aborted) return;
         const target = this.#network.find(peer);
@@ -263,7 +263,7 @@ class End implements NodeConnection {
   }
 
   newStream(protocol: string, { signal }: { readonly signal: AbortSignal }): Promise<ByteStream> {
-    return orAborted(signal, (resolve, reject) => {
+    return orAborted(this.node.process, signal, (resolve, reject) => {
       const { network } = this.connection;
       const here = new SimStream(this);
       const there = new SimStream(this.other);
@@ -425,10 +425,12 @@ class SimStream {
 }
 
 function orAborted<T>(
+  process: SimProcess,
   signal: AbortSignal,
   begin: (resolve: (value: T) => void, reject: (error: Error) => void) => void,
 ): Promise<T> {
   return new Promise((resolve, reject) => {
+    if (!process.alive) return;
     const onAbort = (): void => reject(signal.reason as Error);
     if (signal.aborted) onAbort();
     signal.addEventListener('abort', onAbort, { once: true });

@@ -17,10 +17,14 @@ export class SimProcess {
   readonly clock: Clock;
   readonly scheduler: Scheduler;
   alive = true;
+  /** Whether its world is over: deadlines pass at once, nothing is waited for. */
+  buried = false;
   /** Steps until a crash that is planned; none when absent. */
   #stepsLeft = Infinity;
   #onCrash: () => void = () => {};
   readonly #onDeath = new Set<() => void>();
+  /** What its clock is still to do. */
+  readonly #plans = new Map<Planned, () => void>();
 
   constructor(name: string, scheduler: Scheduler, luck: Luck, skewMs: number) {
     this.name = name;
@@ -45,6 +49,25 @@ export class SimProcess {
     if (!this.alive) return;
     this.alive = false;
     for (const action of this.#onDeath) action();
+  }
+
+  /** Plans something for its clock. */
+  plan(ms: number, run: () => void): Planned {
+    const planned = this.scheduler.after(ms, () => {
+      if (!this.alive) return;
+      this.#plans.delete(planned);
+      run();
+    });
+    this.#plans.set(planned, run);
+    return planned;
+  }
+
+  /** Runs what its clock never came to, after the end of the world: Node keeps every signal of which somebody waits for the end. */
+  bury(): void {
+    this.die();
+    this.buried = true;
+    for (const [{ cancelled }, run] of this.#plans) if (!cancelled) run();
+    this.#plans.clear();
   }
 
   /** Something that the process does outside of itself, taking so long: a step. Settles never if the process is dead by then. */
@@ -95,6 +118,7 @@ class SimClock implements Clock {
 
   sleep(ms: number, signal?: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
+      if (this.#process.buried) return;
       if (signal?.aborted) {
         reject(signal.reason as Error);
         return;
@@ -112,6 +136,10 @@ class SimClock implements Clock {
   }
 
   after(ms: number, run: () => void): Timer {
+    if (this.#process.buried) {
+      queueMicrotask(run);
+      return { cancel: () => {}, restart: () => {} };
+    }
     let planned = this.#plan(ms, run);
     return {
       cancel: () => {
@@ -119,6 +147,7 @@ class SimClock implements Clock {
       },
       restart: () => {
         planned.cancelled = true;
+        if (this.#process.buried) return;
         planned = this.#plan(ms, run);
       },
     };
@@ -129,8 +158,6 @@ class SimClock implements Clock {
   }
 
   #plan(ms: number, run: () => void): Planned {
-    return this.#process.scheduler.after(ms, () => {
-      if (this.#process.alive) run();
-    });
+    return this.#process.plan(ms, run);
   }
 }

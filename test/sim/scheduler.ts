@@ -33,11 +33,15 @@ export class Scheduler {
     return this.#nowMs;
   }
 
+  /** Whether the world has ended. */
+  over = false;
+
   /** Events that have happened. */
   events = 0;
 
-  /** Plans something. */
+  /** Plans something; after the end of the world nothing comes of it. */
   after(delayMs: number, run: () => void): Planned {
+    if (this.over) return { cancelled: true };
     this.#count += 1;
     const event: Event = { atMs: this.#nowMs + Math.max(0, delayMs), number: this.#count, run, cancelled: false };
     this.#push(event);

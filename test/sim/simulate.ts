@@ -57,7 +57,7 @@ export async function simulate(seed: string, onTrace?: (line: string) => void): 
   // Those that start only now are to be there.
   await scheduler.run(scheduler.nowMs + 2_000);
   const unread = unfinished.length === 0 ? await readAll(world) : [];
-  return {
+  const outcome = {
     seed,
     complaints: [...world.verdict(), ...unfinished, ...unread],
     digest: scheduler.digest(),
@@ -66,6 +66,9 @@ export async function simulate(seed: string, onTrace?: (line: string) => void): 
     healedMs,
     shards: world.shards.length,
   };
+  scheduler.over = true;
+  for (const machine of world.machines) machine.bury();
+  return outcome;
 }
 
 /** Every shard that was kept is read once more by its owner. */

@@ -11,7 +11,7 @@ import { Scheduler } from './scheduler.ts';
 import type { BridgeOptions } from '../../src/bridge/options.ts';
 
 /** Mirrors that each shard is to have in the end. */
-const WANTED = 3;
+export const WANTED = 3;
 const DAY_MS = 24 * 60 * 60 * 1_000;
 
 /** Times short enough that a few minutes hold a host's whole life. */
@@ -105,6 +105,9 @@ export class World {
         this.hosts.some((host) => !host.deceit && host.shard(shard.hex) !== undefined)
       )
         missing.push(`${name} is still there`);
+    }
+    for (const host of this.hosts) {
+      if (host.leaving && host.shards().size > 0) missing.push(`${host.name} leaves and holds ${host.shards().size}`);
     }
     return missing;
   }
