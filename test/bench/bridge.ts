@@ -1,0 +1,67 @@
+// `npm run bench:bridge`: what one bridge with many hosts and shards can do and costs, at growing sizes. Hosts are simulated,
+// nothing travels: the bridge's own code, its store and the signatures are what is measured. No thresholds.
+
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import yargs from 'yargs';
+import { hideBin } from 'yargs/helpers';
+import { measureAudits, measurePlacing, measureRepair, measureStart, measureUpkeep } from './bridge-measures.ts';
+import type { Figures } from './bridge-measures.ts';
+import { BridgeWorld } from './bridge-world.ts';
+
+const options = yargs(hideBin(process.argv))
+  .usage('npm run bench:bridge -- [options]')
+  .option('hosts', { type: 'number', default: 10_000, describe: 'registered hosts' })
+  .option('shards', {
+    type: 'string',
+    default: '100000,1000000',
+    describe: 'shards in the store, several sizes in turn; a million takes 1.4 GB of disk',
+  })
+  .option('dir', { type: 'string', default: tmpdir(), describe: 'where to put the stores' })
+  .option('json', { type: 'boolean', default: false, describe: 'print JSON instead of a table' })
+  .strict()
+  .parseSync();
+
+const START_SCRIPT = join(import.meta.dirname, 'bridge-start.ts');
+
+function show(columns: ReadonlyMap<string, Figures>): void {
+  const names = [...new Set([...columns.values()].flatMap((figures) => Object.keys(figures)))];
+  const widest = Math.max(...names.map((name) => name.length));
+  const line = (name: string, cells: readonly string[]): void =>
+    console.log(name.padEnd(widest) + cells.map((cell) => cell.padStart(14)).join(''));
+  line('', [...columns.keys()]);
+  for (const name of names) {
+    const cells = [...columns.values()].map((figures) => {
+      const value = figures[name];
+      return value === undefined ? '' : value.toLocaleString('en', { maximumSignificantDigits: 3 });
+    });
+    line(name, cells);
+  }
+}
+
+const sizes = options.shards.split(',').map(Number);
+if (sizes.some((size) => !Number.isInteger(size) || size < 0)) throw new RangeError('--shards are numbers');
+const world = await BridgeWorld.start(options.dir);
+try {
+  const columns = new Map<string, Figures>();
+  console.error('repair');
+  const repair = await measureRepair(world);
+  console.error(`registering ${options.hosts} hosts`);
+  await world.join(options.hosts);
+  for (const size of sizes.sort((a, b) => a - b)) {
+    console.error(`writing ${size} shards`);
+    await world.fill(size);
+    console.error('measuring');
+    columns.set(`${size} shards`, {
+      ...(await measureStart(world, START_SCRIPT)),
+      ...(await measurePlacing(world)),
+      ...(await measureAudits(world)),
+      ...(await measureUpkeep(world)),
+      ...repair,
+    });
+  }
+  if (options.json) console.log(JSON.stringify({ hosts: options.hosts, figures: Object.fromEntries(columns) }));
+  else show(columns);
+} finally {
+  await world.end();
+}
