@@ -1,14 +1,15 @@
 // The volume behind a mount: its stores, uploads, log and filesystem, which are replaced together
 // when the device has to start over from the log. Knows no driver, no control socket and no config.
 
-import { rm } from 'node:fs/promises';
 import type { SegmentOptions } from '../cache/segments.ts';
 import type { VolumeKeys } from '../crypto/keys.ts';
 import type { Clock } from '../lib/clock.ts';
+import type { Disk } from '../lib/disk.ts';
 import { asError, hasCode, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import { formatBytes } from '../lib/units.ts';
 import type { Network, NetworkSpace } from '../net/network.ts';
+import type { IndexGuard } from '../tree/index-database.ts';
 import type { Filesystem } from '../vfs/filesystem.ts';
 import { Vfs } from '../vfs/vfs.ts';
 import type { Room } from '../vfs/volume.ts';
@@ -41,6 +42,9 @@ export interface MountedVolumeComponents {
   readonly clock: Clock;
   readonly log: Logger;
   readonly problems: Problems;
+  /** This machine's unless told. */
+  readonly disk?: Disk;
+  readonly guard?: IndexGuard;
   /** Records changed under the filesystem, by another device's hand. */
   readonly onChanged: (invalidations: Invalidations) => void;
 }
@@ -77,7 +81,7 @@ export class MountedVolume {
   private constructor(components: MountedVolumeComponents, options: MountedVolumeOptions) {
     this.#c = components;
     this.#options = options;
-    this.#folders = new VolumeFolders(options.dir);
+    this.#folders = new VolumeFolders(options.dir, components.disk);
     this.sync = this.#newSync();
   }
 
@@ -101,7 +105,7 @@ export class MountedVolume {
     if (!this.#volume.tree.isEmpty && !hasState(this.#volume)) {
       // the first reading of the log was cut short: nothing here is ours alone
       await this.#volume.close();
-      await rm(this.#folders.current, { recursive: true });
+      await this.#folders.discard();
       this.#volume = await this.#open(this.#folders.current);
     }
     this.#uploader = this.#newUploader();
@@ -133,12 +137,14 @@ export class MountedVolume {
   }
 
   #open(dir: string): Promise<LocalVolume> {
-    const { keys, network, clock, log } = this.#c;
+    const { keys, network, clock, log, disk, guard } = this.#c;
     const { cacheBytes, seal } = this.#options;
     return openLocalVolume(
       dir,
       {
         ...{ keys, clock, log, cacheBytes },
+        ...(disk && { disk }),
+        ...(guard && { guard }),
         fetcher: network,
         onSealed: (shard) => this.#uploader.add(shard),
         onLost: (shard) => this.#damaged(shard, true),

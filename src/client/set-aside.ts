@@ -1,22 +1,26 @@
 // Work that lost its place in the log, because another device wrote the volume: kept whole on this
 // disk, listed in status, never published and never removed by us.
 
-import { mkdir, readdir, rename, stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { systemDisk } from '../lib/disk.ts';
+import type { Disk } from '../lib/disk.ts';
 import type { SetAside } from './control-api.ts';
 
 /** The folder of local volumes that were set aside. */
 export class SetAsideFolder {
   readonly #dir: string;
+  readonly #disk: Disk;
   #list: SetAside[] = [];
 
-  constructor(dir: string) {
+  constructor(dir: string, disk: Disk = systemDisk) {
     this.#dir = dir;
+    this.#disk = disk;
   }
 
   /** Takes inventory. */
   async open(): Promise<void> {
-    await mkdir(this.#dir, { recursive: true, mode: 0o700 });
+    await this.#disk.mkdir(this.#dir, { recursive: true, mode: 0o700 });
     this.#list = [];
     for (const name of (await readdir(this.#dir)).sort()) {
       const path = join(this.#dir, name);
@@ -27,7 +31,7 @@ export class SetAsideFolder {
   /** Moves a closed local volume here. */
   async keep(volumeDir: string, nowMs: number): Promise<string> {
     const path = join(this.#dir, new Date(nowMs).toISOString().replaceAll(':', '-'));
-    await rename(volumeDir, path);
+    await this.#disk.rename(volumeDir, path);
     await this.open();
     return path;
   }

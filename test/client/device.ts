@@ -11,7 +11,7 @@ import { joinNetwork } from '../../src/client/join-network.ts';
 import { EntryCodec } from '../../src/client/log-entry.ts';
 import type { OpenedEntry } from '../../src/client/log-entry.ts';
 import { MountedVolume } from '../../src/client/mounted-volume.ts';
-import type { MountedVolumeOptions } from '../../src/client/mounted-volume.ts';
+import type { MountedVolumeComponents, MountedVolumeOptions } from '../../src/client/mounted-volume.ts';
 import { Problems } from '../../src/client/problems.ts';
 import { deriveVolumeKeys } from '../../src/crypto/keys.ts';
 import type { VolumeKeys } from '../../src/crypto/keys.ts';
@@ -121,6 +121,9 @@ export type Wrap = (real: Network) => Partial<Network>;
 /** How a device takes part. */
 export interface DeviceOptions extends Partial<MountedVolumeOptions> {
   readonly wrap?: Wrap;
+  readonly watched?: Pick<MountedVolumeComponents, 'disk' | 'guard'>;
+  /** Where it lies; a folder of its own unless told. */
+  readonly folder?: string;
   /** Folder of another device of this volume, as it is, in the place of an empty one. */
   readonly copyOf?: string;
 }
@@ -142,7 +145,7 @@ export class Volume {
   device(t: Scope, options: DeviceOptions = {}): Device {
     const device = new Device(
       this,
-      join(this.world.dir, `device-${randomBytes(3).toString('hex')}-${this.#devices++}`),
+      options.folder ?? join(this.world.dir, `device-${randomBytes(3).toString('hex')}-${this.#devices++}`),
       options,
     );
     t.teardown(() => device.off());
@@ -225,6 +228,7 @@ export class Device {
         clock: systemClock,
         log: silentLogger,
         problems: this.problems,
+        ...this.#options.watched,
         onChanged: ({ inodes, names }) => {
           for (const ino of inodes) this.changed.inodes.add(ino);
           this.changed.names.push(...names);

@@ -6,13 +6,15 @@ import { join } from 'node:path';
 import { Level } from 'level';
 import t from 'tap';
 import { fsck } from '../../src/client/fsck/fsck.ts';
-import type { FsckReport } from '../../src/client/fsck/fsck.ts';
+import type { FsckComponents, FsckReport } from '../../src/client/fsck/fsck.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { hasCode } from '../../src/lib/errors.ts';
 import { silentLogger } from '../../src/lib/log.ts';
 import { ClientNetwork } from '../../src/net/client-network.ts';
 import { inodeKey, keyBytes } from '../../src/tree/keys.ts';
 import { pickSeed, Random } from '../support/random.ts';
+import { WatchedDisk } from '../support/watched-disk.ts';
+import type { Point } from '../support/watched-disk.ts';
 import { until, World } from './device.ts';
 import type { Device, Volume } from './device.ts';
 
@@ -25,7 +27,12 @@ t.comment(`XCORE_TEST_SEED=${seed}`);
 const random = new Random(seed);
 
 /** Runs a check as the command does. */
-async function check(device: Device, repair: boolean, online = true): Promise<FsckReport> {
+async function check(
+  device: Device,
+  repair: boolean,
+  online = true,
+  watched: Pick<FsckComponents, 'disk' | 'guard'> = {},
+): Promise<FsckReport> {
   const { keys, world } = device.volume;
   const network = new ClientNetwork({ bridge: world.address, deviceSeed: device.seed, ownerSeed: keys.ownerSeed });
   let connected = false;
@@ -36,7 +43,14 @@ async function check(device: Device, repair: boolean, online = true): Promise<Fs
   }
   try {
     return await fsck(
-      { network: online ? network : null, keys, clock: systemClock, log: silentLogger, progress: () => undefined },
+      {
+        network: online ? network : null,
+        keys,
+        clock: systemClock,
+        log: silentLogger,
+        progress: () => undefined,
+        ...watched,
+      },
       { dir: device.dir, repair },
     );
   } finally {
@@ -278,4 +292,85 @@ await t.test('what a repair carried over is published, and reaches another devic
   t.equal(await other.text('after'), 'the repair');
   await other.off();
   await device.off();
+});
+
+/** Copies a folder as a kill at a call to the disk leaves it: at some calls, and at all that move folders. */
+class Kills {
+  readonly watched: WatchedDisk;
+  readonly left: { dir: string; what: string }[] = [];
+  readonly #every: number;
+  readonly #first: number;
+
+  /** One call in `every`, unless all are looked at. */
+  constructor(dir: string, every: number) {
+    this.#every = isLong ? 1 : every;
+    this.#first = random.below(this.#every);
+    this.watched = new WatchedDisk(dir);
+    this.watched.onPoint = (point) => this.#at(point);
+  }
+
+  #at({ number, call, path }: Point): void {
+    if (call !== 'rename' && number % this.#every !== this.#first) return;
+    const dir = `${this.watched.dir}-kill-${number}`;
+    this.watched.copyTo(dir);
+    this.left.push({ dir, what: `${number}: ${call} ${path.slice(this.watched.dir.length)}` });
+  }
+}
+
+await t.test('a repair that is killed at any call can be run again, and ends in the same tree', async (t) => {
+  const { device, files } = await prepared(await world.volume());
+  const all = new Map([...files.published, ...files.staged]);
+  writeFileSync(join(device.dir, 'current/index/CURRENT'), 'nonsense');
+  const kills = new Kills(device.dir, 10);
+  const { disk, guard } = kills.watched;
+  t.equal((await check(device, true, true, { disk, guard })).state, 'repaired');
+  t.comment(`${kills.watched.points} calls, ${kills.left.length} kills`);
+  t.ok(kills.left.some(({ what }) => / rename \/current$/.test(what)) && kills.left.length > 2);
+  const readOnly = true;
+  await device.on({ readOnly });
+  const wanted = await device.records();
+  await device.off();
+  for (const { dir, what } of kills.left) {
+    rmSync(device.dir, { recursive: true });
+    cpSync(dir, device.dir, { recursive: true });
+    rmSync(dir, { recursive: true });
+    const report = await check(device, true);
+    t.not(report.state, 'damaged', what);
+    t.equal(report.setAside, null, what);
+    await device.on({ readOnly });
+    t.strictSame(await device.records(), wanted, `${what}: the same tree`);
+    t.strictSame(await compare(device, all), NOTHING, `${what}: the same bytes`);
+    await device.off();
+  }
+});
+
+await t.test('a first reading of the log that is killed at any call goes on at the next start', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t, { checkpointLogBytes: 4_000 }).on();
+  for (let n = 0; a.tree.head.checkpointSeq === 0 && n < 50; n++) {
+    await a.write(`file ${n}`, random.bytes(2_000));
+    await a.flush();
+  }
+  await a.write('last', 'after the checkpoint');
+  await a.flush();
+  t.ok(a.tree.head.checkpointSeq > 0);
+  const wanted = await a.records();
+  const device = volume.device(t);
+  const kills = new Kills(device.dir, 3);
+  const { disk, guard } = kills.watched;
+  const b = volume.device(t, { watched: { disk, guard }, folder: device.dir });
+  await b.on();
+  await b.reaches(a);
+  await b.off();
+  t.comment(`${kills.watched.points} calls, ${kills.left.length} kills`);
+  t.ok(kills.left.length > 1);
+  for (const { dir, what } of kills.left) {
+    const again = volume.device(t, { copyOf: dir });
+    await again.on();
+    await again.reaches(a);
+    t.strictSame(await again.records(), wanted, what);
+    t.equal(await again.text('last'), 'after the checkpoint', what);
+    await again.off();
+  }
+  await a.off();
 });

@@ -1,15 +1,17 @@
 // xcore fsck, without its command line: checks a volume that is not mounted and, if asked, repairs it.
 
-import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { VolumeKeys } from '../../crypto/keys.ts';
 import { Sealer } from '../../crypto/sealer.ts';
 import type { Clock } from '../../lib/clock.ts';
+import { systemDisk } from '../../lib/disk.ts';
+import type { Disk } from '../../lib/disk.ts';
 import { asError, hasCode, XcoreError } from '../../lib/errors.ts';
 import type { Logger } from '../../lib/log.ts';
 import type { Network } from '../../net/network.ts';
 import { Findings } from '../../tree/findings.ts';
 import type { Finding } from '../../tree/findings.ts';
+import type { IndexGuard } from '../../tree/index-database.ts';
 import { salvage } from '../../tree/salvage.ts';
 import { openLocalVolume } from '../local-volume.ts';
 import type { LocalVolume } from '../local-volume.ts';
@@ -27,6 +29,9 @@ export interface FsckComponents {
   readonly clock: Clock;
   readonly log: Logger;
   readonly progress: FsckProgress;
+  /** This machine's unless told. */
+  readonly disk?: Disk;
+  readonly guard?: IndexGuard;
 }
 
 /** What is to be checked. */
@@ -76,7 +81,7 @@ class Fsck {
   constructor(components: FsckComponents, options: FsckOptions) {
     this.#c = components;
     this.#options = options;
-    this.#folders = new VolumeFolders(options.dir);
+    this.#folders = new VolumeFolders(options.dir, components.disk);
   }
 
   async run(): Promise<FsckReport> {
@@ -104,8 +109,10 @@ class Fsck {
   }
 
   #open(dir: string): Promise<LocalVolume> {
-    const { keys, clock, log } = this.#c;
+    const { keys, clock, log, disk, guard } = this.#c;
     return openLocalVolume(dir, {
+      ...(disk && { disk }),
+      ...(guard && { guard }),
       ...{ keys, clock, log, cacheBytes: CACHE_BYTES, verifyIndex: true },
       // nothing is read through the volume
       fetcher: this.#c.network ?? NO_FETCHER,
@@ -150,7 +157,7 @@ class Fsck {
   }
 
   async #rebuild(): Promise<void> {
-    const { network, keys, clock } = this.#c;
+    const { network, keys, clock, disk = systemDisk } = this.#c;
     if (network === null) {
       throw new XcoreError(
         'UNREACHABLE',
@@ -161,10 +168,10 @@ class Fsck {
     const saved = await salvage(join(current, 'index'), join(this.#options.dir, 'salvage'), new Sealer(keys.indexKey));
     await this.#folders.clearNext();
     const volume = await this.#open(next);
-    const done = await rebuild({ network, keys, checkpointDir: checkpoint }, volume, current, saved)
+    const done = await rebuild({ network, keys, disk, checkpointDir: checkpoint }, volume, current, saved)
       .finally(() => volume.close())
       .catch(async (error: unknown) => {
-        await rm(next, { recursive: true, force: true });
+        await disk.rm(next, { recursive: true, force: true });
         throw asError(error);
       });
     this.#setAside = await this.#folders.replace(!done.isComplete, clock.now());

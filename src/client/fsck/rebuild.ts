@@ -1,11 +1,10 @@
 // Builds the index of a volume anew: what was published from the log, and on top of it, in order, the
 // changes that only this device has, as far as they can be proven whole.
 
-import { copyFile, link } from 'node:fs/promises';
 import { join } from 'node:path';
 import { checkShardFile } from '../../cache/check-files.ts';
 import type { VolumeKeys } from '../../crypto/keys.ts';
-import { systemDisk } from '../../lib/disk.ts';
+import type { Disk } from '../../lib/disk.ts';
 import { XcoreError } from '../../lib/errors.ts';
 import type { Network } from '../../net/network.ts';
 import { decodeNumber, KIND } from '../../tree/keys.ts';
@@ -21,6 +20,7 @@ import { applyChanges } from '../replay.ts';
 export interface RebuildComponents {
   readonly network: Network;
   readonly keys: VolumeKeys;
+  readonly disk: Disk;
   /** Folder for checkpoint shards in transfer. */
   readonly checkpointDir: string;
 }
@@ -77,7 +77,7 @@ export async function rebuild(
   if (result === 'stuck') throw new XcoreError('FORKED_LOG', 'the bridge shows a volume log that has lost entries');
   const shardsInLog = await shardsOf(next);
   const carried = await carryOver(next, saved, codec);
-  const filesWhole = await takeFiles(next, join(oldDir, 'cache'), shardsInLog, saved);
+  const filesWhole = await takeFiles(next, c.disk, join(oldDir, 'cache'), shardsInLog, saved);
   await next.store.commit(true);
   return { ...carried, isComplete: carried.isComplete && filesWhole, entries: next.tree.head.seq };
 }
@@ -116,6 +116,7 @@ async function shardsOf({ store }: LocalVolume): Promise<Set<number>> {
 /** Takes over the files that are whole; false when bytes that nobody else has are not. */
 async function takeFiles(
   next: LocalVolume,
+  disk: Disk,
   oldCache: string,
   shardsInLog: ReadonlySet<number>,
   saved: Salvage,
@@ -126,13 +127,23 @@ async function takeFiles(
     const entry = record as Shard;
     const to = await next.files.prepare(shard);
     const from = join(oldCache, ...to.split('/').slice(-2));
-    const state = await checkShardFile(systemDisk, from, entry);
+    const state = await checkShardFile(disk, from, entry);
     // a segment that was open is cut to what was committed of it, which must not touch the old folder
-    if (state === 'whole') await (entry.id.length === 0 ? copyFile(from, to) : link(from, to));
+    if (state === 'whole') await (entry.id.length === 0 ? copy(disk, from, to) : disk.link(from, to));
     if (shardsInLog.has(shard)) continue;
     const isDurable = saved.uploads.get(shard)?.durable === true && entry.id.length > 0;
     if (state !== 'whole' && entry.liveBytes > 0 && !isDurable) isWhole = false;
     next.tree.putUpload(shard, { durable: isDurable });
   }
   return isWhole;
+}
+
+async function copy(disk: Disk, from: string, to: string): Promise<void> {
+  const bytes = await disk.readFile(from);
+  const file = await disk.open(to, 'wx', 0o600);
+  try {
+    await file.write(bytes, 0, bytes.length, 0);
+  } finally {
+    await file.close();
+  }
 }
