@@ -14,10 +14,12 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 
-const [what, dir, count, folders] = process.argv.slice(2);
-if (!what || !dir || !count) throw new TypeError('usage: files.ts create|stat|rename|unlink DIR COUNT [FOLDERS]');
+const [what, dir, count, folders, bytes] = process.argv.slice(2);
+if (!what || !dir || !count) {
+  throw new TypeError('usage: files.ts create|stat|rename|unlink DIR COUNT [FOLDERS [BYTES]]');
+}
 
-const CONTENT = Buffer.alloc(4096, 'x');
+const CONTENT = Buffer.alloc(Number(bytes ?? 4096), 'x');
 const spread = Number(folders ?? 0);
 const folderOf = (n: number): string => (spread > 0 ? join(dir, `folder-${n % spread}`) : dir);
 const paths = Array.from({ length: Number(count) }, (_, n) => join(folderOf(n), `file-${n}`));
@@ -29,7 +31,7 @@ const started = performance.now();
 if (what === 'create') {
   for (const path of paths) {
     const fd = openSync(path, 'wx');
-    writeSync(fd, CONTENT);
+    if (CONTENT.length > 0) writeSync(fd, CONTENT);
     closeSync(fd);
   }
 } else if (what === 'stat') {

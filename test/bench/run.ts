@@ -15,7 +15,7 @@ import { drawingOf, median, tableOf } from './report.ts';
 import type { Cell, Report, Row } from './report.ts';
 import type { Target } from './target.ts';
 import { cpuSeconds, peakMib, resetPeak } from './usage.ts';
-import { WORKLOADS } from './workloads.ts';
+import { mountWorkloads, WORKLOADS } from './workloads.ts';
 import type { Amounts, Workload } from './workloads.ts';
 import { startXcore } from './xcore-target.ts';
 
@@ -64,7 +64,7 @@ async function measureRow(
   for (let round = 1; round <= rounds; round++) {
     const turn = (round - 1) % targets.length;
     for (const target of [...targets.slice(turn), ...targets.slice(0, turn)]) {
-      if (workload.remote && !target.forget) continue;
+      if ((workload.remote && !target.forget) || (workload.remounts && !target.remount)) continue;
       const what = `${workload.name}: round ${round}/${rounds} ${target.name}`;
       const cell = seen.get(target.name);
       try {
@@ -105,7 +105,7 @@ async function bench(options: Options, machine: string): Promise<Report> {
   await run.must('tar', args, { timeoutMs: 120_000 });
   const targets = await startTargets(run, async () => await startXcore(net), options.peers);
   const rows: Row[] = [];
-  for (const workload of WORKLOADS) {
+  for (const workload of [...WORKLOADS, ...mountWorkloads(options.amounts)]) {
     if (!workload.name.includes(options.only)) continue;
     rows.push(await measureRow(run, workload, targets, archive, options));
   }
@@ -117,6 +117,12 @@ const args = yargs(hideBin(process.argv))
   .option('rounds', { type: 'number', default: 3, describe: 'rounds; the table shows medians' })
   .option('size', { type: 'number', default: 1024, describe: 'size of the big file, MiB' })
   .option('files', { type: 'number', default: 10_000, describe: 'small files to create, stat, rename and unlink' })
+  .option('mounted', {
+    type: 'string',
+    default: '10,100000',
+    coerce: (list: string) => list.split(',').filter(Boolean).map(Number),
+    describe: 'files of volumes to mount; 1000000 takes many minutes',
+  })
   .option('hosts', { type: 'number', default: 4, describe: 'hosts of the network' })
   .option('peers', {
     type: 'string',
@@ -135,7 +141,7 @@ try {
   const filesystem = `filesystem type 0x${statfsSync(process.env['XCORE_TEST_TMP'] ?? tmpdir()).type.toString(16)}`;
   const machine = `${processor}, ${memory}, Linux ${release()}, Node ${process.version}, ${filesystem}`;
   const { rounds, hosts, peers, only } = args;
-  const amounts = { sizeMib: args.size, files: args.files };
+  const amounts = { sizeMib: args.size, files: args.files, mounted: args.mounted };
   const report = await bench({ rounds, hosts, peers: peers ?? [], only, amounts }, machine);
   console.log(args.json ? JSON.stringify(report, null, 2) : tableOf(report));
   if (args.svg) writeFileSync(args.svg, drawingOf(report));

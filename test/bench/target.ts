@@ -11,6 +11,13 @@ export interface Target {
   settle(): Promise<void>;
   /** Forgets every copy of file contents on this machine; undefined where there is no other place for them. */
   readonly forget?: () => Promise<void>;
+  /** Takes the mount away, as its user would, and brings it back; undefined where that says nothing. */
+  readonly remount?: {
+    readonly umount: () => Promise<void>;
+    readonly mount: () => Promise<void>;
+    /** After mount(): finds the processes that serve it now. */
+    readonly find: () => Promise<void>;
+  };
 }
 
 /** Makes a target in an empty folder of its own. */

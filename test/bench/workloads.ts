@@ -1,9 +1,11 @@
 // What the benchmark measures on one folder, be it a mount or not.
 
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { ROOT } from '../support/run.ts';
 import type { Run } from '../support/run.ts';
+import { makeProject } from './npm.ts';
 import type { Target } from './target.ts';
 
 const MINUTES = 60_000;
@@ -16,6 +18,8 @@ const RANDOM_SECONDS = 5;
 export interface Amounts {
   readonly sizeMib: number;
   readonly files: number;
+  /** Files that a volume holds while it is mounted, by rising numbers. */
+  readonly mounted: readonly number[];
 }
 
 /** One measurement. */
@@ -35,6 +39,8 @@ export interface Workload {
   readonly unit: 'MB/s' | 'op/s' | 's';
   /** Only where contents lie elsewhere, too. */
   readonly remote?: true;
+  /** Only where a mount can be taken away and brought back. */
+  readonly remounts?: true;
   /** Brings the target into the state to measure from; not counted. */
   prepare?(occasion: Occasion): Promise<void>;
   measure(occasion: Occasion): Promise<number>;
@@ -105,6 +111,19 @@ function manyFiles(what: string, folders: number): (occasion: Occasion) => Promi
   };
 }
 
+/** `ls -l` of all folders; as GNU's does, it also asks for the access list of each file. */
+function listLong(folders: number): (occasion: Occasion) => Promise<number> {
+  return async ({ run, target, amounts, round }) => {
+    const started = performance.now();
+    const listing = await run.must('ls', ['-lR', join(target.dir, `files-${folders}-${round}`)], {
+      timeoutMs: 20 * MINUTES,
+    });
+    const ms = performance.now() - started;
+    if (listing.split('file-').length - 1 !== amounts.files) throw new Error('ls listed something else');
+    return amounts.files / (ms / 1000);
+  };
+}
+
 /** Seconds that a program takes; its folder is the source tree of this round unless told. */
 async function timed(occasion: Occasion, command: string, args: readonly string[], dir?: string): Promise<number> {
   const { run } = occasion;
@@ -131,6 +150,51 @@ async function sqlite(occasion: Occasion): Promise<number> {
     timeoutMs: 10 * MINUTES,
   });
   return TRANSACTIONS / ((performance.now() - started) / 1000);
+}
+
+const NPM = ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'];
+
+/** Runs npm in a project that is made anew; what it downloads is in its cache from then on. */
+async function npmInstall({ run }: Occasion, dir: string, more: readonly string[]): Promise<number> {
+  const env = { npm_config_cache: join(homedir(), '.npm'), HOME: run.dir };
+  const started = performance.now();
+  await run.must('npm', [...NPM, ...more], { cwd: dir, env, timeoutMs: 20 * MINUTES });
+  return (performance.now() - started) / 1000;
+}
+
+function projectOf({ target, round }: Occasion): string {
+  return join(target.dir, `project-${round}`);
+}
+
+/** Brings the empty files of a volume to a number, a thousand to a folder, and takes the mount away. */
+async function fillAndUnmount({ run, target }: Occasion, files: number): Promise<void> {
+  const dir = join(target.dir, `mounted-${files}`);
+  const folders = Math.ceil(files / 1000);
+  const args = [join(ROOT, 'test/bench/files.ts'), 'create', dir, String(files), String(folders), '0'];
+  if (!existsSync(dir)) await run.must(process.execPath, args, { timeoutMs: 60 * MINUTES });
+  await target.settle();
+  await target.remount?.umount();
+}
+
+/** Seconds until a volume is mounted again; all of its files are looked at then, which the processor time and memory include. */
+async function mountAgain({ run, target }: Occasion, files: number): Promise<number> {
+  const started = performance.now();
+  await target.remount?.mount();
+  const seconds = (performance.now() - started) / 1000;
+  await target.remount?.find();
+  await run.must('find', [join(target.dir, `mounted-${files}`), '-size', '+1'], { timeoutMs: 20 * MINUTES });
+  return seconds;
+}
+
+/** What a mount costs that has so many files. */
+export function mountWorkloads({ mounted }: Amounts): Workload[] {
+  return mounted.map((files) => ({
+    name: `mount with ${files.toLocaleString('en')} files`,
+    unit: 's',
+    remounts: true,
+    prepare: (occasion) => fillAndUnmount(occasion, files),
+    measure: (occasion) => mountAgain(occasion, files),
+  }));
 }
 
 /** Writes a file of half the size and waits until none of it is on this machine only. */
@@ -190,6 +254,7 @@ export const WORKLOADS: readonly Workload[] = [
       row('create', 'create 4 KiB files', async ({ target }) => await target.settle()),
       row('stat', 'list and stat, cold caches', settleAndDropCaches),
       row('stat', 'list and stat again'),
+      { name: `ls -l, cold caches, ${where}`, unit: 'op/s', prepare: settleAndDropCaches, measure: listLong(folders) },
       row('rename', 'rename'),
       row('unlink', 'unlink'),
     ];
@@ -235,6 +300,25 @@ export const WORKLOADS: readonly Workload[] = [
     name: 'rm -rf of it',
     unit: 's',
     measure: async (occasion) => await timed(occasion, 'rm', ['-rf', treeOf(occasion)], '/'),
+  },
+  {
+    name: 'npm ci from a warm cache',
+    unit: 's',
+    prepare: async (occasion) => {
+      const warm = join(occasion.run.dir, 'project');
+      if (!existsSync(warm)) {
+        makeProject(warm);
+        await npmInstall(occasion, warm, ['--prefer-offline']);
+      }
+      await occasion.target.settle();
+      makeProject(projectOf(occasion));
+    },
+    measure: async (occasion) => await npmInstall(occasion, projectOf(occasion), ['--offline']),
+  },
+  {
+    name: 'rm -rf of what npm installed',
+    unit: 's',
+    measure: async (occasion) => await timed(occasion, 'rm', ['-rf', projectOf(occasion)], '/'),
   },
   { name: 'sqlite, a transaction per row', unit: 'op/s', measure: sqlite },
   {

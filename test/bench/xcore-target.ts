@@ -10,21 +10,33 @@ export async function startXcore(net: TestNetwork): Promise<Target> {
   let client: Client = await net.newClient('client-0');
   const words = await client.phrase();
   await client.mount();
-  let pid = await client.daemonPid();
+  let pids = [await client.daemonPid()];
   let machines = 1;
   return {
     name: 'xcore',
     get dir() {
       return client.mountPoint;
     },
-    pids: () => [pid],
+    pids: () => pids,
     settle: async () => await client.flush(),
     forget: async () => {
       await client.umount();
       rmSync(client.home, { recursive: true });
       client = await net.recovered(`client-${machines++}`, words);
       await client.mount();
-      pid = await client.daemonPid();
+      pids = [await client.daemonPid()];
+    },
+    remount: {
+      umount: async () => {
+        await client.umount();
+        pids = [];
+      },
+      mount: async () => {
+        await client.mount();
+      },
+      find: async () => {
+        pids = [await client.daemonPid()];
+      },
     },
   };
 }
