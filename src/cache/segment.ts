@@ -42,6 +42,8 @@ export class Segment {
   /** Up to where the file was written, zeros behind its bytes included. */
   #grown = 0;
   #isEnding = false;
+  /** Bytes from the start that a power cut cannot take, in the file or in a journal. */
+  #safe = 0;
   /** A sync failed: the kernel may call clean what never reached the disk, so it must be written again. */
   #isDoubtful = false;
   #isInMemory = true;
@@ -87,6 +89,22 @@ export class Segment {
   /** Bytes that are not in the file yet. */
   get unwrittenBytes(): number {
     return this.#length - this.#written;
+  }
+
+  /** Bytes that are safe: in the file and its folder, or in a journal. */
+  get safeBytes(): number {
+    return this.#safe;
+  }
+
+  /** Notes that so many bytes are safe. */
+  noteSafe(upTo: number): void {
+    this.#safe = Math.max(this.#safe, upTo);
+  }
+
+  /** Ciphertext that is not safe yet, empty when all is; null when it is no longer in memory. */
+  tail(): Uint8Array | null {
+    if (this.#safe >= this.#length) return new Uint8Array(0);
+    return this.#isInMemory ? this.#bytes.subarray(this.#safe, this.#length) : null;
   }
 
   /** Encrypts `data`, which must fit, behind all earlier bytes; returns where it begins. */

@@ -2,6 +2,7 @@
 // happens to those that a crash left behind. One is open at a time, whatever files are written.
 
 import { randomBytes } from 'node:crypto';
+import { constants } from 'node:fs';
 import { crc32 } from 'node:zlib';
 import { shardKey } from '../crypto/keys.ts';
 import { leafHashes, MAX_SHARD_SIZE_BYTES, shardIdOf } from '../crypto/merkle.ts';
@@ -23,6 +24,8 @@ const MAX_UNSEALED = 8;
 const WRITE_BEHIND_BYTES = 512 * 1024;
 /** Sealed segments that may wait for a sync. */
 const MAX_UNSYNCED = 16;
+/** Bytes that may go into a journal with one sync: to write more of them twice costs more than to sync their file. */
+const MAX_TAIL_BYTES = 128 * 1024;
 const CHECK_INTERVAL_MS = 500;
 /** Room made before a segment begins: for it and the write that it takes. */
 const RESERVE_BYTES = 2 * FILE_SIZE_MAX_BYTES;
@@ -35,6 +38,13 @@ export interface Piece {
   readonly shard: number;
   readonly shardOffset: number;
   readonly lengthBytes: number;
+}
+
+/** The end of a segment's ciphertext. */
+export interface SegmentTail {
+  readonly shard: number;
+  readonly offset: number;
+  readonly bytes: Uint8Array;
 }
 
 /** When segments are sealed. */
@@ -73,6 +83,17 @@ async function completeFile(disk: Disk, path: string, sizeBytes: number, leaves:
   }
 }
 
+/** Writes a part of a file, which is made where it is absent, and lets it reach the disk. */
+async function restoreTail(disk: Disk, path: string, bytes: Uint8Array, offset: number): Promise<void> {
+  const file = await disk.open(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+  try {
+    await file.write(bytes, 0, bytes.length, offset);
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
+}
+
 /** Takes what is written, encrypts it at once and lets go of it only when it is a sealed shard on disk. */
 export class Segments {
   readonly #c: SegmentComponents;
@@ -84,6 +105,8 @@ export class Segments {
   readonly #unsynced = new Map<number, Segment>();
   readonly #spare: SharedArrayBuffer[] = [];
   #open: Segment | null = null;
+  /** Files were synced and let go of, but not their names. */
+  #hasUnsyncedNames = false;
   #sizeBytes = MAX_SHARD_SIZE_BYTES;
   #reserved = false;
   #lastAppendMs = -Infinity;
@@ -253,7 +276,10 @@ export class Segments {
     this.#c.files.add(segment.shard, fileSizeOf(segment.length), true);
     this.#unsealed.delete(segment.shard);
     this.#unsynced.set(segment.shard, segment);
-    if (this.#unsynced.size > MAX_UNSYNCED) await this.#syncSealed().catch(() => undefined); // a barrier will say it
+    if (this.#unsynced.size > MAX_UNSYNCED) {
+      this.#hasUnsyncedNames = true;
+      await this.#syncSealed().catch(() => undefined); // a barrier will say it
+    }
     segment.letGoOfMemory();
     if (this.#spare.length < 2) this.#spare.push(segment.memory);
     this.#c.onSealed(segment.shard);
@@ -268,13 +294,58 @@ export class Segments {
   /** The barrier of commits: all bytes written so far are in their files; `sync`: on the disk. */
   async barrier(sync: boolean): Promise<void> {
     const pending: Promise<void>[] = [];
+    const lengths = [...this.#unsealed.values(), ...this.#unsynced.values()].map(
+      (segment) => [segment, segment.length] as const,
+    );
     for (const segment of this.#unsealed.values()) {
       if (sync || segment.unwrittenBytes > 0) pending.push(segment.flush(sync));
     }
     if (sync) pending.push(this.#syncSealed());
     await Promise.all(pending);
+    if (!sync) return;
     // after the files are made
-    if (sync) await this.#c.files.syncFolders();
+    this.#hasUnsyncedNames = false;
+    try {
+      await this.#c.files.syncFolders();
+    } catch (error) {
+      this.#hasUnsyncedNames = true;
+      throw error;
+    }
+    for (const [segment, length] of lengths) segment.noteSafe(length);
+  }
+
+  /**
+   * Ends of segments that no barrier(true) brought to the disk, for a journal that does; they count as safe from now on,
+   * so that whoever fails with them calls barrier(true) next. Null when only that helps.
+   */
+  takeTails(): SegmentTail[] | null {
+    if (this.#hasUnsyncedNames) return null;
+    const tails: SegmentTail[] = [];
+    let bytes = 0;
+    for (const segment of [...this.#unsealed.values(), ...this.#unsynced.values()]) {
+      const tail = segment.tail();
+      if (tail === null) return null;
+      if (tail.length === 0) continue;
+      bytes += tail.length;
+      tails.push({ shard: segment.shard, offset: segment.safeBytes, bytes: tail });
+    }
+    if (bytes > MAX_TAIL_BYTES) return null;
+    for (const { shard, offset, bytes: tail } of tails) {
+      (this.#unsealed.get(shard) ?? this.#unsynced.get(shard))?.noteSafe(offset + tail.length);
+    }
+    return tails;
+  }
+
+  /** Puts ends of segments that a journal kept back into their files, before recover(). */
+  async restore(tails: readonly SegmentTail[], isStaged: (shard: number) => boolean): Promise<void> {
+    for (const { shard, offset, bytes } of tails) {
+      const entry = this.#c.table.shard(shard);
+      // what is behind the size was never committed, or is leaf hashes
+      const part = bytes.subarray(0, Math.max(0, (entry?.sizeBytes ?? 0) - offset));
+      if (part.length === 0 || !isStaged(shard)) continue;
+      await restoreTail(this.#c.files.disk, await this.#c.files.prepare(shard), part, offset);
+      if (!this.#c.files.has(shard)) this.#c.files.add(shard, FILE_SIZE_MAX_BYTES, true);
+    }
   }
 
   /** As barrier() without a sync, at once; false where that would take longer. */

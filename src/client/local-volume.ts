@@ -133,6 +133,7 @@ async function openStore(dir: string, components: LocalVolumeComponents): Promis
   const options: StoreOptions = {
     adopt,
     verify: verifyIndex,
+    syncJournal: join(dir, 'sync-journal'),
     ...(guard && { guard }),
     ...(disk && { disk }),
     ...(onHealth && { onHealth }),
@@ -187,6 +188,7 @@ export async function openLocalVolume(
       (sync) => segments.barrier(sync),
       () => segments.noteSync(),
       () => segments.barrierNow(),
+      () => segments.takeTails(),
     );
     const reader = new ShardReader({
       table: tree,
@@ -200,6 +202,7 @@ export async function openLocalVolume(
     const { head } = tree;
     store.setRecording(head.epoch > 0 || store.firstUnpublished <= store.lastCommit, head.lastCommit);
     const staged = (await tree.uploads()).filter(({ upload }) => !upload.durable).map(({ shard }) => shard);
+    await segments.restore(store.leftTails, (shard) => staged.includes(shard));
     await segments.recover(staged);
     segments.start();
     const close = (): Promise<void> =>

@@ -18,7 +18,7 @@ export type DiskFile = Pick<
 
 /** What is done to files by name; everything as in node:fs/promises. */
 export interface Disk {
-  readonly open: (path: string, flags: string, mode?: number) => Promise<DiskFile>;
+  readonly open: (path: string, flags: string | number, mode?: number) => Promise<DiskFile>;
   readonly mkdir: (path: string, options: { recursive: true; mode: number }) => Promise<unknown>;
   readonly link: (from: string, to: string) => Promise<void>;
   readonly readFile: (path: string) => Promise<Buffer>;
@@ -27,7 +27,7 @@ export interface Disk {
   readonly unlink: (path: string) => Promise<void>;
 }
 
-async function openFile(path: string, flags: string, mode?: number): Promise<DiskFile> {
+async function openFile(path: string, flags: string | number, mode?: number): Promise<DiskFile> {
   const file = await open(path, flags, mode);
   const writeNow: DiskFile['writeSync'] = (bytes, from, length, position) =>
     writeSync(file.fd, bytes, from, length, position);

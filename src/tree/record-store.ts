@@ -15,6 +15,9 @@ import type { TreeRecord } from './records.ts';
 import { TalliedIndex } from './tallied-index.ts';
 import type { Tally } from './tally.ts';
 import type { Batch, IndexOptions, StoredRecord } from './tallied-index.ts';
+import type { Tail } from './sync-journal-format.ts';
+import { readSyncJournal, SyncJournal } from './sync-journal.ts';
+import type { TakeTails } from './sync-journal.ts';
 
 export type { StoreSnapshot };
 
@@ -38,7 +41,9 @@ interface Waiter {
 }
 
 /** How an index is opened, and who is told of its health. */
-export interface StoreOptions extends IndexOptions {
+export interface StoreOptions extends Omit<IndexOptions, 'left'> {
+  /** File of its sync journal; without one, every sync is one of all files. */
+  readonly syncJournal?: string;
   /** Changes cannot be committed; null when they can again. */
   readonly onHealth?: (failure: Error | null) => void;
 }
@@ -72,9 +77,11 @@ export class RecordStore {
   #inFlight = new Map<string, TreeRecord | null>();
   readonly #alreadyPublished = new Set<string>();
   readonly #journal: ChangeJournal;
+  readonly #syncs: SyncJournal | null;
   #barrier: DataBarrier = () => Promise.resolve();
   #barrierNow: () => boolean = () => false;
   #beforeSync: () => void = () => undefined;
+  #takeTails: TakeTails = () => null;
   #next: Waiter | null = null;
   #current: Waiter | null = null;
   #running: Promise<void> = Promise.resolve();
@@ -86,16 +93,21 @@ export class RecordStore {
   #firstUnpublished = 1;
   #recordsChanges = false;
   readonly #lineage: Buffer;
+  /** Ends of segments that a crash left in the sync journal. */
+  readonly leftTails: readonly Tail[];
 
   private constructor(
     index: TalliedIndex,
     journal: ChangeJournal,
     sealer: Sealer,
     lineage: Buffer,
+    leftTails: readonly Tail[],
     options: StoreOptions,
   ) {
     this.#index = index;
     this.#journal = journal;
+    this.#syncs = options.syncJournal === undefined ? null : new SyncJournal(options.syncJournal, options.disk);
+    this.leftTails = leftTails;
     this.#sealer = sealer;
     this.#lineage = lineage;
     this.#onHealth = options.onHealth ?? (() => undefined);
@@ -108,10 +120,12 @@ export class RecordStore {
    * Errors as those of TalliedIndex.open().
    */
   static async open(dir: string, sealer: Sealer, lineage: Buffer, options: StoreOptions = {}): Promise<RecordStore> {
-    const index = await TalliedIndex.open(dir, sealer, options);
+    const { syncJournal: path, ...rest } = options;
+    const left = path === undefined ? { batches: [], tails: [] } : await readSyncJournal(path, options.disk);
+    const index = await TalliedIndex.open(dir, sealer, { ...rest, left });
     try {
       const { journal, changes } = await ChangeJournal.open(dir, sealer, index.tally, options.disk);
-      const store = new RecordStore(index, journal, sealer, lineage, options);
+      const store = new RecordStore(index, journal, sealer, lineage, left.tails, options);
       if (changes.size > 0) await store.#replay(changes);
       return store;
     } catch (error) {
@@ -163,16 +177,18 @@ export class RecordStore {
 
   /**
    * `beforeSync` may still change records of the commit that is about to be synced. `barrierNow` is a barrier without
-   * a sync that does not wait: false when it would have to.
+   * a sync that does not wait: false when it would have to. `takeTails` lets bytes go into the sync journal.
    */
   setBarrier(
     barrier: DataBarrier,
     beforeSync: () => void = () => undefined,
     barrierNow: () => boolean = () => false,
+    takeTails: TakeTails = () => null,
   ): void {
     this.#barrier = barrier;
     this.#beforeSync = beforeSync;
     this.#barrierNow = barrierNow;
+    this.#takeTails = takeTails;
   }
 
   /** Resolves when an index that is being opened anew (REOPENING) can be read; EIO when it could not for too long. */
@@ -288,9 +304,8 @@ export class RecordStore {
       try {
         if (await this.#index.ready()) this.#cache.clear();
         const { batch, commit } = this.#encode(dirty);
-        const firstUnpublished = this.#firstUnpublished;
-        await this.#barrier(waiter.sync);
-        await this.#index.write(batch, { lastCommit: commit, firstUnpublished, ...marks }, waiter.sync);
+        const outbox = { lastCommit: commit, firstUnpublished: this.#firstUnpublished };
+        await this.#write(batch, this.#index.complete(batch, { ...outbox, ...marks }), waiter.sync);
         this.#journal.endBatch(marks, true);
         this.#lastCommit = Math.max(this.#lastCommit, commit);
         this.#unsynced = !waiter.sync;
@@ -303,6 +318,7 @@ export class RecordStore {
         this.#inFlight = new Map();
         waiter.resolve();
       } catch (error) {
+        this.#syncs?.distrust();
         this.#failure = asError(error);
         this.#onHealth(this.#failure);
         for (const [key, record] of this.#dirty) dirty.set(key, record);
@@ -315,6 +331,22 @@ export class RecordStore {
       }
     }
     this.#current = null;
+  }
+
+  /** Brings a batch to the index, after the bytes that it refers to; `sync`: to the disk, through the journal where that has room. */
+  async #write(batch: Batch, tally: Tally, sync: boolean): Promise<void> {
+    const journal = this.#syncs;
+    const journaled = sync ? (journal?.append(tally.batch, batch.operations, this.#takeTails) ?? null) : null;
+    if (journaled !== null) {
+      // what the index says is synced must be so, wherever a power cut comes
+      await settledBoth(journaled, this.#barrierNow() ? Promise.resolve() : this.#barrier(false));
+      await this.#index.write(batch, tally, false);
+      return;
+    }
+    await this.#barrier(sync);
+    await this.#index.write(batch, tally, sync);
+    if (sync) journal?.reset();
+    else journal?.note(tally.batch, batch.operations);
   }
 
   /** Seals what changed: the only moment at which records are read for a commit. */
@@ -402,6 +434,9 @@ export class RecordStore {
   /** Commits what is left and closes the database. */
   async close(): Promise<void> {
     if (this.#closed) return;
+    // nothing may be left to the sync journal
+    this.#unsynced ||= this.#syncs?.isInUse === true;
+    this.#syncs?.distrust();
     try {
       await this.commit(true);
     } finally {
@@ -410,8 +445,15 @@ export class RecordStore {
       if (this.#timer !== null) clearTimeout(this.#timer);
       this.#timer = null;
       await this.#running;
+      await this.#syncs?.close(this.#failure === null);
       await this.#journal.close();
       await this.#index.close(this.#failure === null);
     }
   }
+}
+
+/** Waits for both, also when one fails; the first failure is thrown. */
+async function settledBoth(first: Promise<void>, second: Promise<void>): Promise<void> {
+  const results = await Promise.allSettled([first, second]);
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
 }

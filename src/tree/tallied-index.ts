@@ -10,6 +10,7 @@ import { damagedIndex, IndexDatabase } from './index-database.ts';
 import type { BatchOperation, IndexGuard, StoreSnapshot } from './index-database.ts';
 import { readInProcess } from './index-process.ts';
 import { noteClosed, noteInUse, readInUse } from './in-use.ts';
+import type { SyncJournalContent } from './sync-journal-format.ts';
 import { ALL_KEYS, decodeNumber, KIND, keyBytes, keyRange, outboxKey } from './keys.ts';
 import { decodeRecord, encodeRecord } from './record-codec.ts';
 import type { TreeRecord } from './records.ts';
@@ -40,6 +41,8 @@ export interface IndexOptions {
   readonly verify?: boolean;
   /** Tables up to so many bytes are checked before it is opened; CHECKED_AT_OPEN_BYTES unless told. */
   readonly checkedAtOpenBytes?: number;
+  /** What a crash left in its sync journal. */
+  readonly left?: SyncJournalContent;
   /** Told when a record or a table is damaged or cannot be read. */
   readonly onDamaged?: (error: Error) => void;
 }
@@ -107,6 +110,7 @@ export class TalliedIndex {
     const index = new TalliedIndex(dir, db, check, sealer, options);
     try {
       index.#tally = await index.#readTally();
+      await index.#replay();
       if (index.#tally.batch === 0) await index.#countAll();
       if (index.#tally.batch < readClosedBatch(dir)) throw damagedIndex('its last changes are gone');
       index.#checkOutbox();
@@ -135,6 +139,18 @@ export class TalliedIndex {
     return newest;
   }
 
+  /** Writes the batches of the sync journal that a power cut took. */
+  async #replay(): Promise<void> {
+    const { batch } = this.#tally;
+    let next = batch + 1;
+    for (const { number, operations } of this.#options.left?.batches ?? []) {
+      if (number > next) break;
+      if (number === next) await this.#db.write([...operations], false);
+      next = Math.max(next, number + 1);
+    }
+    if (next > batch + 1) this.#tally = await this.#readTally();
+  }
+
   /** An index without a tally is new, or was written when there was none. */
   async #countAll(): Promise<void> {
     const count = new TallyCount();
@@ -152,7 +168,8 @@ export class TalliedIndex {
     }
     if (!found) return;
     const outbox = { lastCommit: last, firstUnpublished: first === 0 ? last + 1 : first };
-    await this.write({ operations: [], stamps: new Map(), count }, { ...outbox, journal: 0, journalId: 0n }, true);
+    const batch: Batch = { operations: [], stamps: new Map(), count };
+    await this.write(batch, this.complete(batch, { ...outbox, journal: 0, journalId: 0n }), true);
   }
 
   #checkOutbox(): void {
@@ -248,8 +265,8 @@ export class TalliedIndex {
     return true;
   }
 
-  /** Writes a batch and its tally, whole or not at all; `sync`: it, and all before, survive a power cut. */
-  async write(batch: Batch, marks: Omit<Tally, 'batch' | 'records' | 'sum'>, sync: boolean): Promise<void> {
+  /** Ends a batch, which gets its tally. */
+  complete(batch: Batch, marks: Omit<Tally, 'batch' | 'records' | 'sum'>): Tally {
     const { records, sum } = batch.count;
     const tally: Tally = {
       ...{ batch: this.#tally.batch + 1, records, sum },
@@ -258,6 +275,11 @@ export class TalliedIndex {
     };
     // also makes a batch of an empty one, which LevelDB would skip with the sync of all earlier ones
     batch.operations.push({ type: 'put', ...sealTally(this.#sealer, tally) });
+    return tally;
+  }
+
+  /** Writes a batch that is complete, whole or not at all; `sync`: it, and all before, survive a power cut. */
+  async write(batch: Batch, tally: Tally, sync: boolean): Promise<void> {
     await this.#db.write(batch.operations, sync);
     this.#tally = tally;
   }

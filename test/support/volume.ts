@@ -138,6 +138,7 @@ export async function openVolume(dir: string, options: VolumeOptions = {}): Prom
   await mkdir(host.dir, { recursive: true });
   const { disk, guard, onHealth, onIndexDamaged, reopenDeadlineMs, checkedAtOpenBytes } = options;
   const store = await RecordStore.open(join(dir, 'index'), indexSealer(), LINEAGE, {
+    syncJournal: join(dir, 'sync-journal'),
     ...(disk && { disk }),
     ...(guard && { guard }),
     ...(reopenDeadlineMs !== undefined && { reopenDeadlineMs }),
@@ -185,6 +186,7 @@ async function openParts(
     (sync) => segments.barrier(sync),
     () => segments.noteSync(),
     () => segments.barrierNow(),
+    () => segments.takeTails(),
   );
   const reader = new ShardReader({
     table: tree,
@@ -199,7 +201,9 @@ async function openParts(
   if (tree.isEmpty) tree.format(options.owner ?? { uid: 1000, gid: 1000 }, clock.nowNs());
   const staged = async (): Promise<number[]> =>
     (await tree.uploads()).filter(({ upload }) => !upload.durable).map(({ shard }) => shard);
-  await segments.recover(await staged());
+  const left = await staged();
+  await segments.restore(store.leftTails, (shard) => left.includes(shard));
+  await segments.recover(left);
   segments.start();
   const room = { totalBytes: 2 ** 40, freeBytes: 2 ** 39 };
   const vfs = new Vfs(

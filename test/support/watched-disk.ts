@@ -3,6 +3,7 @@
 // segments is remembered.
 
 import {
+  constants,
   cpSync,
   existsSync,
   readdirSync,
@@ -73,7 +74,7 @@ export class WatchedDisk {
     return action();
   }
 
-  async #open(path: string, flags: string, mode?: number): Promise<DiskFile> {
+  async #open(path: string, flags: string | number, mode?: number): Promise<DiskFile> {
     if (flags !== 'r') this.#point(`open ${flags}`, path);
     const file = await systemDisk.open(path, flags, mode);
     const sync = (call: 'sync' | 'datasync') => async (): Promise<void> => {
@@ -81,13 +82,16 @@ export class WatchedDisk {
       await file[call]();
       this.#noteSync(path);
     };
+    const syncs = typeof flags === 'number' && (flags & constants.O_DSYNC) !== 0;
     const shard = Number.parseInt(basename(path), 16);
     const isCache = relative(this.dir, path).startsWith('cache/');
     const overridden: Partial<Record<keyof DiskFile, unknown>> = {
       write: (bytes: Uint8Array, from: number, length: number, position: number) => {
-        this.#point('write', path);
+        this.#point(syncs ? 'write and sync' : 'write', path);
         if (isCache) this.onCacheWrite(shard, position, bytes.subarray(from, from + length));
-        return file.write(bytes, from, length, position);
+        return syncs
+          ? this.#writeThrough(file, path, bytes.subarray(from, from + length), position)
+          : file.write(bytes, from, length, position);
       },
       writeSync: (bytes: Uint8Array, from: number, length: number, position: number) => {
         this.#point('write', path);
@@ -108,6 +112,21 @@ export class WatchedDisk {
         return typeof value === 'function' ? (value.bind(target) as unknown) : value;
       },
     });
+  }
+
+  /** A write that is on the disk when it returns, and half of it before. */
+  async #writeThrough(
+    file: DiskFile,
+    path: string,
+    bytes: Uint8Array,
+    position: number,
+  ): Promise<{ bytesWritten: number }> {
+    const half = bytes.length >> 1;
+    await file.write(bytes, 0, half, position);
+    this.#point('half of a write and sync', path);
+    await file.write(bytes, half, bytes.length - half, position + half);
+    this.#noteSync(path);
+    return { bytesWritten: bytes.length };
   }
 
   #noteSync(path: string): void {
@@ -141,8 +160,9 @@ export class WatchedDisk {
       const size = statSync(path).size;
       if (size > synced) truncateSync(path, random.pick([synced, size, random.between(synced, size + 1)]));
     }
-    const journal = join(this.dir, 'index', 'journal');
-    if (existsSync(journal)) {
+    for (const name of ['index/journal', 'sync-journal']) {
+      const journal = join(this.dir, name);
+      if (!existsSync(inCopy(journal))) continue;
       const left = torn(readFileSync(inCopy(journal)), this.#synced.get(journal) ?? Buffer.alloc(0), random);
       writeFileSync(inCopy(journal), left);
     }

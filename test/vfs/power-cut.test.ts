@@ -1,12 +1,16 @@
 // What a power cut may take: never what fsync acknowledged, and never half of an operation.
 
-import { cpSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { cpSync, existsSync, mkdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import t from 'tap';
 import { decodeNumber, KIND } from '../../src/tree/keys.ts';
 import { ChangeSetSchema } from '../../src/tree/proto/tree_pb.ts';
 import { decodeRecord, unpack } from '../../src/tree/record-codec.ts';
 import type { Inode } from '../../src/tree/records.ts';
+import { decodeSyncJournal, encodeRecord as encodeSyncRecord } from '../../src/tree/sync-journal-format.ts';
+import { findingsIn } from '../support/findings.ts';
+import { pickSeed, Random } from '../support/random.ts';
+import { WatchedDisk } from '../support/watched-disk.ts';
 import { abandon, CALLER, openVolume, readAll, temporaryFolder, writeFileAt } from '../support/volume.ts';
 
 t.test('bytes from before an fsync outlive the loss of those behind them in the same segment', async (t) => {
@@ -82,4 +86,90 @@ t.test('rename over a large file is one commit', async (t) => {
     t.equal((changes.get(`i${big.ino}`) as Inode).nlink, 0);
   }
   await volume.close();
+});
+
+t.test('fsyncs that only the sync journal made safe outlive a power cut, whatever else it takes', async (t) => {
+  const seed = pickSeed();
+  t.comment(`XCORE_TEST_SEED=${seed}`);
+  const random = new Random(seed);
+  const dir = join(temporaryFolder(t), 'work');
+  mkdirSync(dir);
+  const watched = new WatchedDisk(dir);
+  const calls: string[] = [];
+  watched.onPoint = ({ call }) => calls.push(call);
+  const before = await openVolume(dir, { disk: watched.disk, guard: watched.guard });
+  await before.vfs.fsync();
+  const journal = join(dir, 'sync-journal');
+  while (!existsSync(journal) || statSync(journal).size === 0 || !calls.includes('half of a write and sync')) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  await before.vfs.fsync();
+  const files: { name: string; content: Buffer }[] = [];
+  const found: string[] = [];
+  const copies: { to: string; count: number }[] = [];
+  for (let n = 0; n < 60; n++) {
+    const [name, content] = [`f${n}`, random.bytes(random.between(1, 9_000))];
+    const ino = await writeFileAt(before.vfs, 1, name, content);
+    const synced = calls.length;
+    await before.vfs.fsync();
+    if (n > 0) found.push(...calls.slice(synced).filter((call) => call === 'batch and sync' || call === 'datasync'));
+    files.push({ name, content });
+    // in the middle of a segment, and after it was sealed
+    if (n === 30) await before.segments.seal();
+    if (n === 45) await before.vfs.setattr(ino, { mode: 0o600 });
+    if (n % 6 !== 5) continue;
+    await writeFileAt(before.vfs, 1, `unsynced${n}`, random.bytes(5_000));
+    const to = join(dirname(dir), `cut-${n}`);
+    watched.cutTo(to, random);
+    copies.push({ to, count: files.length });
+  }
+  t.strictSame(found, [], 'one write each, and no other sync');
+  await abandon(before);
+  for (const { to, count } of copies) {
+    const after = await openVolume(to);
+    const wrong: string[] = [];
+    for (const { name, content } of files.slice(0, count)) {
+      const entry = await after.vfs.lookup(1, name);
+      if (entry === null || !(await readAll(after.vfs, entry.ino)).equals(content)) wrong.push(name);
+    }
+    t.strictSame(wrong, [], `${count} files are there`);
+    t.strictSame(await findingsIn(after), []);
+    await after.close();
+  }
+});
+
+t.test('a sync journal ends where it is torn, and one of a newer version is refused', (t) => {
+  const generation = Buffer.alloc(8, 7);
+  const record = (sequence: number): Buffer =>
+    encodeSyncRecord(generation, sequence, {
+      batches: [
+        {
+          number: 10 + sequence,
+          operations: [
+            { type: 'put', key: Buffer.from('key'), value: Buffer.alloc(5_000, sequence) },
+            { type: 'del', key: Buffer.from('gone') },
+          ],
+        },
+      ],
+      tails: [{ shard: 3, offset: sequence * 10, bytes: Buffer.alloc(10, sequence) }],
+    });
+  const file = Buffer.concat([record(0), record(1), record(2), Buffer.alloc(8_192)]);
+  const numbers = (bytes: Buffer): number[] => decodeSyncJournal(bytes).batches.map(({ number }) => number);
+  t.strictSame(numbers(file), [10, 11, 12]);
+  t.strictSame(decodeSyncJournal(file).tails[2], { shard: 3, offset: 20, bytes: Buffer.alloc(10, 2) });
+  let wrong = 0;
+  for (let at = 8_192; at < 2 * 8_192; at += 97) {
+    const torn = Buffer.from(file);
+    torn[at] = (torn[at] as number) ^ 1;
+    const left = numbers(torn);
+    // what fills a page means nothing
+    if (at - 8_192 < 5_100 ? left.length !== 1 : left[0] !== 10) wrong++;
+  }
+  t.equal(wrong, 0, 'a changed byte ends it before its record');
+  t.strictSame(numbers(Buffer.concat([record(0), record(2)])), [10], 'a record out of turn ends it');
+  t.strictSame(numbers(Buffer.alloc(8_192)), []);
+  const newer = Buffer.from(file);
+  newer[3] = '2'.charCodeAt(0);
+  t.throws(() => decodeSyncJournal(newer), { code: 'BAD_FORMAT' });
+  t.end();
 });

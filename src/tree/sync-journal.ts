@@ -1,0 +1,142 @@
+// What makes an fsync cheap: a file of fixed size into which the batches since the last full sync, and the ends of
+// segments that they refer to, are written in place with one flush of the disk. When it is full, files and LevelDB are
+// synced themselves, and it begins anew. Read only after a crash. Knows batches and bytes, no records.
+
+import { randomBytes } from 'node:crypto';
+import { constants } from 'node:fs';
+import { dirname } from 'node:path';
+import { syncFolder } from '../lib/atomic-file.ts';
+import { systemDisk } from '../lib/disk.ts';
+import type { Disk, DiskFile } from '../lib/disk.ts';
+import { ERRNO, errnoOf } from '../lib/errors.ts';
+import type { BatchOperation } from './index-database.ts';
+import { decodeSyncJournal, encodeRecord, PAGE_BYTES, sizeOfBatch } from './sync-journal-format.ts';
+import type { SyncJournalContent, NumberedBatch, Tail } from './sync-journal-format.ts';
+
+/** The file. */
+const JOURNAL_BYTES = 2 * 1024 * 1024;
+/** Batches that wait in memory for the next sync; beyond, that one syncs all files. */
+const MAX_PENDING_BYTES = 512 * 1024;
+
+/** Ends of segments that are not on the disk, which count as safe from now on; null when their files must be synced. */
+export type TakeTails = () => readonly Tail[] | null;
+
+/** What a journal holds after a crash; nothing where there is none. BAD_FORMAT for one of another version. */
+export async function readSyncJournal(path: string, disk: Disk = systemDisk): Promise<SyncJournalContent> {
+  let file: Buffer;
+  try {
+    file = await disk.readFile(path);
+  } catch (error) {
+    if (errnoOf(error) === ERRNO.ENOENT) return { batches: [], tails: [] };
+    throw error;
+  }
+  return decodeSyncJournal(file);
+}
+
+/** The journal of one index. It takes nothing until everything was synced once, which is what makes its content void. */
+export class SyncJournal {
+  readonly #path: string;
+  readonly #disk: Disk;
+  #file: DiskFile | null = null;
+  #making: Promise<void> | null = null;
+  #usable = false;
+  #generation: Buffer = randomBytes(8);
+  #sequence = 0;
+  #position = 0;
+  #pending: NumberedBatch[] = [];
+  #pendingBytes = 0;
+
+  constructor(path: string, disk: Disk = systemDisk) {
+    this.#path = path;
+    this.#disk = disk;
+  }
+
+  /** Whether it holds what nothing else has made safe. */
+  get isInUse(): boolean {
+    return this.#position > 0;
+  }
+
+  /** Remembers a batch that is written, but not synced. */
+  note(number: number, operations: readonly BatchOperation[]): void {
+    if (!this.#usable) return;
+    this.#pendingBytes += sizeOfBatch(operations);
+    this.#pending.push({ number, operations });
+    if (this.#pendingBytes > MAX_PENDING_BYTES) this.distrust();
+  }
+
+  /** Brings a batch, all that were noted and the ends of segments to the disk; null where it cannot, and then all must be synced. */
+  append(number: number, operations: readonly BatchOperation[], takeTails: TakeTails): Promise<void> | null {
+    if (!this.#usable || this.#file === null) return null;
+    const tails = takeTails();
+    if (tails === null) return null;
+    const batches = [...this.#pending, { number, operations }];
+    const record = encodeRecord(this.#generation, this.#sequence, { batches, tails });
+    if (this.#position + record.length > JOURNAL_BYTES) return null;
+    const position = this.#position;
+    this.#position += record.length;
+    this.#sequence++;
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    return this.#write(this.#file, record, position);
+  }
+
+  async #write(file: DiskFile, record: Buffer, position: number): Promise<void> {
+    try {
+      for (let done = 0; done < record.length;) {
+        done += (await file.write(record, done, record.length - done, position + done)).bytesWritten;
+      }
+    } catch (error) {
+      this.distrust();
+      throw error;
+    }
+  }
+
+  /** Something failed, or is missing in it: it takes nothing before the next reset(). */
+  distrust(): void {
+    this.#usable = false;
+    this.#pending = [];
+    this.#pendingBytes = 0;
+  }
+
+  /** Everything is synced: what it holds is void, and it begins anew. */
+  reset(): void {
+    this.#generation = randomBytes(8);
+    this.#sequence = 0;
+    this.#position = 0;
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    this.#usable = true;
+    // made when the first sync shows that it is of use; where it cannot be made, all syncs are full ones
+    if (this.#file === null) this.#making ??= this.#make().catch(() => undefined);
+  }
+
+  /** Blocks that exist and were written once: a write in place then changes nothing but them. */
+  async #make(): Promise<void> {
+    const flags = constants.O_RDWR | constants.O_CREAT | constants.O_DSYNC;
+    const file = await this.#disk.open(this.#path, flags, 0o600);
+    try {
+      const { size } = await file.stat();
+      if (size !== JOURNAL_BYTES) await file.write(Buffer.alloc(JOURNAL_BYTES), 0, JOURNAL_BYTES, 0);
+      if (size !== JOURNAL_BYTES) await file.sync();
+      await syncFolder(dirname(this.#path), this.#disk);
+      this.#file = file;
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  /** Closes the file; `clean`: everything is synced, and there is nothing to be read at the next start. */
+  async close(clean: boolean): Promise<void> {
+    this.distrust();
+    await this.#making;
+    const file = this.#file;
+    this.#file = null;
+    if (file === null) return;
+    try {
+      if (clean) await file.write(Buffer.alloc(PAGE_BYTES), 0, PAGE_BYTES, 0);
+    } finally {
+      await file.close();
+    }
+  }
+}
