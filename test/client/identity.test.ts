@@ -106,6 +106,8 @@ await t.test('the config has defaults, comes back, and is refused when it is not
   t.strictSame(await loadConfig(paths), { bridge: null });
   await saveConfig(paths, { bridge: '/ip4/127.0.0.1/tcp/1/p2p/x' });
   t.strictSame(await loadConfig(paths), { bridge: '/ip4/127.0.0.1/tcp/1/p2p/x' });
+  await saveConfig(paths, { bridge: null, mirrors: 5 });
+  t.strictSame(await loadConfig(paths), { bridge: null, mirrors: 5 });
   for (const text of ['nonsense', '{"version":9}', '{"version":1,"bridge":7}']) {
     writeFileSync(paths.configFile, text);
     await t.rejects(loadConfig(paths), { code: 'BAD_FORMAT' }, text);
