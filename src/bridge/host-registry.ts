@@ -31,6 +31,8 @@ const MAX_COUNTED = 1_000_000;
 const MAX_CANDIDATES = 256;
 const MAX_DRAWS = 1_024;
 const MIN_CANDIDATES = 64;
+/** How old the number of hosts may be. */
+const COUNT_EVERY_MS = 1_000;
 const MAX_ADDRESSES = 16;
 const MAX_ADDRESS_CHARACTERS = 256;
 const MAX_LABEL_CHARACTERS = 64;
@@ -90,6 +92,8 @@ export class HostRegistry {
   /** The same, to be drawn from; hosts are never removed. */
   readonly #list: Entry[] = [];
   readonly #dirty = new Set<Entry>();
+  /** Hosts that count for the policy, and when they were counted; absent when there may be more by now. */
+  #counted: { readonly atMs: number; readonly hosts: number } | undefined;
   readonly #store: Store;
   readonly #clock: Clock;
   readonly #reachability: Pick<Reachability, 'addressesOf'> | undefined;
@@ -167,6 +171,7 @@ export class HostRegistry {
     const there = now - lastMs <= this.#patienceMs ? Math.max(0, now - lastMs) : creditFor(entry.record, lastMs, now);
     entry.record.onlineMs += BigInt(there);
     entry.record.lastSeenMs = BigInt(now);
+    if (now - lastMs > this.#options.existsForMs - COUNT_EVERY_MS) this.#counted = undefined;
     if (space.rest) noteRest(entry.record, space.rest);
     entry.record.paused = space.paused ?? false;
     entry.record.exiting ||= space.exiting ?? false;
@@ -269,10 +274,14 @@ export class HostRegistry {
 
   /** Number of hosts that count for the policy. */
   existing(): number {
-    const since = this.#clock.now() - this.#options.existsForMs;
-    let count = 0;
-    for (const { record } of this.#hosts.values()) if (Number(record.lastSeenMs) >= since) count += 1;
-    return count;
+    const now = this.#clock.now();
+    // Asked for with every shard; that a host has been away for long may be noticed a little late, but not that one is back.
+    if (this.#counted && Math.abs(now - this.#counted.atMs) < COUNT_EVERY_MS) return this.#counted.hosts;
+    const since = now - this.#options.existsForMs;
+    let hosts = 0;
+    for (const { record } of this.#hosts.values()) if (Number(record.lastSeenMs) >= since) hosts += 1;
+    this.#counted = { atMs: now, hosts };
+    return hosts;
   }
 
   /** Notes that a transfer with the host went well. */
@@ -307,6 +316,7 @@ export class HostRegistry {
     this.#hosts.set(entry.host, entry);
     this.#list.push(entry);
     this.#dirty.add(entry);
+    this.#counted = undefined;
   }
 
   #isOnline(record: HostRecord): boolean {
