@@ -142,6 +142,23 @@ t.test('the last mirror is never given up, and a shard waits for a host that has
   t.equal((await network.intact(shard!)).length, 3);
 });
 
+t.test('a mirror found bad while no other was there is made again, on the same host if need be', async (t) => {
+  const { network, client, shards } = await world(t, 3, 1);
+  const [shard] = shards;
+  const [bad, ...others] = await network.intact(shard!);
+  for (const host of others) host.away = true;
+  await network.pass(4, STEP_MS);
+  await bad!.corrupt(shard!);
+  const report = { host: bad!.peer, shardId: shard!.shardId, code: 'CORRUPT_SHARD' };
+  await client.call({ case: 'report', value: report }, 'done');
+  await network.pass(14, STEP_MS);
+  t.ok(await bad!.holds(shard!));
+  for (const host of others) host.away = false;
+  await client.call({ case: 'report', value: report }, 'done');
+  await network.pass(16, STEP_MS);
+  t.equal((await network.intact(shard!)).length, 3);
+});
+
 t.test(
   'three of ten hosts fail at once: all shards come back, the most endangered first, over restarts of the bridge',
   async (t) => {
