@@ -54,5 +54,21 @@ export default tseslint.config(
       'no-console': 'off',
     },
   },
+  {
+    // The servers and the network run in virtual time too (test/sim): theirs and their luck are handed in.
+    files: ['src/bridge/**/*.ts', 'src/host/**/*.ts', 'src/net/**/*.ts'],
+    ignores: ['src/net/worker-network.ts'],
+    rules: {
+      'no-restricted-globals': ['error', 'setTimeout', 'setInterval', 'setImmediate'],
+      'no-restricted-imports': ['error', 'timers', 'node:timers', 'timers/promises', 'node:timers/promises'],
+      'no-restricted-syntax': [
+        'error',
+        ...['Date.now', 'Math.random', 'performance.now', 'AbortSignal.timeout'].map((name) => ({
+          selector: `CallExpression[callee.object.name='${name.split('.')[0]}'][callee.property.name='${name.split('.')[1]}']`,
+          message: 'Use the clock or the luck that is handed in.',
+        })),
+      ],
+    },
+  },
   { files: ['.ci/**/*.ts', 'src/cli/**/*.ts', 'test/bench/**/*.ts'], rules: { 'no-console': 'off' } },
 );
