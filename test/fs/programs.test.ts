@@ -1,5 +1,5 @@
 // Programs that people use, on a mount: what they do must come out as on any disk. One whose program is not
-// installed is skipped. XCORE_TEST_LONG=1 adds PostgreSQL and npm.
+// installed is skipped. XCORE_TEST_LONG=1 adds PostgreSQL, npm and LibreOffice.
 
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
@@ -238,3 +238,21 @@ await t.test('npm install', { skip: !IS_LONG ? 'XCORE_TEST_LONG=1 only' : missin
   await sh(at('npm'), `HOME=${home} npm ci --ignore-scripts --no-audit --no-fund`, 500_000);
   t.ok(fs.existsSync(at('npm/node_modules/yargs/package.json')));
 });
+
+await t.test(
+  'LibreOffice: a document there and back, its profile on the mount, no lock left',
+  { skip: !IS_LONG ? 'XCORE_TEST_LONG=1 only' : missing('soffice') },
+  async (t) => {
+    fs.mkdirSync(at('office'));
+    fs.writeFileSync(at('office/table.csv'), 'name,number\nalpha,1\nbeta,2\n');
+    const office = `soffice --headless -env:UserInstallation=file://${at('office/profile')}`;
+    await sh(at('office'), `${office} --convert-to ods table.csv`, 300_000);
+    await volume.remount();
+    await sh(at('office'), `${office} --convert-to csv --outdir back table.ods`, 300_000);
+    t.equal(fs.readFileSync(at('office/back/table.csv'), 'utf8'), 'name,number\nalpha,1\nbeta,2\n');
+    t.strictSame(
+      fs.readdirSync(at('office'), { recursive: true, encoding: 'utf8' }).filter((name) => /\.~lock/.test(name)),
+      [],
+    );
+  },
+);
