@@ -52,13 +52,16 @@ try {
     console.error(`writing ${size} shards`);
     await world.fill(size);
     console.error('measuring');
-    columns.set(`${size} shards`, {
+    const figures = {
       ...(await measureStart(world, START_SCRIPT)),
       ...(await measurePlacing(world)),
       ...(await measureAudits(world)),
       ...(await measureUpkeep(world)),
       ...repair,
-    });
+    };
+    columns.set(`${size} shards`, figures);
+    // Larger sizes may take an hour.
+    console.error(JSON.stringify(figures));
   }
   if (options.json) console.log(JSON.stringify({ hosts: options.hosts, figures: Object.fromEntries(columns) }));
   else show(columns);
