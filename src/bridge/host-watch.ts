@@ -80,7 +80,7 @@ export class HostWatch {
       }
     } else {
       // A silence that was announced begins to count when it should be over.
-      const since = view.excused ? now : (this.#silentSince.get(host) ?? now);
+      const since = view.excused && !view.online ? now : (this.#silentSince.get(host) ?? now);
       this.#silentSince.set(host, since);
       if (view.lostMs === 0 && now - since >= this.#options.repairAfterMs) {
         log.warn({ host, shards: view.shards }, 'a host is lost; its shards are repaired');

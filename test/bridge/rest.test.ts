@@ -22,10 +22,11 @@ const OPTIONS = {
 async function world(
   t: { testdir(): string; teardown(action: () => Promise<void>): unknown },
   hosts: number,
+  options: object = {},
 ): Promise<{ bridge: Harness; network: SimulatedHosts }> {
   const dir = t.testdir();
   const teardown = (end: () => Promise<void>): unknown => t.teardown(end);
-  const bridge = await Harness.start({ testdir: () => join(dir, 'bridge'), teardown }, OPTIONS);
+  const bridge = await Harness.start({ testdir: () => join(dir, 'bridge'), teardown }, { ...OPTIONS, ...options });
   return { bridge, network: await SimulatedHosts.start({ testdir: () => dir, teardown }, bridge, hosts) };
 }
 
@@ -75,6 +76,28 @@ t.test('one that said beforehand that it would be silent is missed only when it 
   t.equal(network.copies.length, 0);
   await network.pass(5, MINUTE_MS);
   t.equal(network.copies.length, held, 'after it, its silence counts as any other');
+});
+
+t.test('a rest excuses silence, not audits without an answer', async (t) => {
+  const { bridge, network } = await world(t, 4, { auditsPerDay: 8_640 });
+  const client = await bridge.connect(new Party());
+  const shards = [await network.upload(client), await network.upload(client)];
+  const mute = network.hosts.find((host) => host.store.shards === shards.length)!;
+  mute.mute = true;
+  await network.pass(30, MINUTE_MS);
+  t.equal(network.copies.length, shards.length, 'without a rest');
+  const other = network.hosts.find((host) => host !== mute && host.store.shards === shards.length)!;
+  mute.mute = false;
+  await network.pass(5, MINUTE_MS);
+  other.mute = true;
+  const held = other.store.shards;
+  const before = network.copies.length;
+  for (let minute = 0; minute < 30; minute += 1) {
+    const now = BigInt(bridge.clock.now());
+    other.rest = { restFromMs: now, restUntilMs: now + BigInt(HOUR_MS), partTime: true };
+    await network.pass(1, MINUTE_MS);
+  }
+  t.equal(network.copies.length - before, held, 'nor in one');
 });
 
 t.test('no rest excuses for ever', async (t) => {

@@ -34,6 +34,8 @@ export class SimulatedHost extends Party {
   rest = { restFromMs: 0n, restUntilMs: 0n, partTime: false };
   /** Neither heard of nor answering. */
   away = false;
+  /** Heard of, and not answering. */
+  mute = false;
   standing: Standing | undefined;
   readonly #network: SimulatedHosts;
   readonly #session: Session;
@@ -260,7 +262,7 @@ export class SimulatedHosts implements HostCalls {
 
   #reach(peer: string): SimulatedHost {
     const host = this.of(peer);
-    if (host.away) throw new XcoreError('UNREACHABLE', 'away');
+    if (host.away || host.mute) throw new XcoreError('UNREACHABLE', 'away');
     return host;
   }
 
