@@ -28,7 +28,7 @@ function show(columns: ReadonlyMap<string, Figures>): void {
   const names = [...new Set([...columns.values()].flatMap((figures) => Object.keys(figures)))];
   const widest = Math.max(...names.map((name) => name.length));
   const line = (name: string, cells: readonly string[]): void =>
-    console.log(name.padEnd(widest) + cells.map((cell) => cell.padStart(14)).join(''));
+    console.log(name.padEnd(widest) + cells.map((cell) => cell.padStart(16)).join(''));
   line('', [...columns.keys()]);
   for (const name of names) {
     const cells = [...columns.values()].map((figures) => {
