@@ -19,8 +19,11 @@ function birthOf(pid: number): string | null {
     if ((error as NodeJS.ErrnoException).code === 'ESRCH') return null;
   }
   try {
-    // proc(5): field 22, and the name before it may hold anything
-    return readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ').at(-1)?.split(' ')[19] ?? '';
+    // proc(5): fields 3 and 22, and the name before them may hold anything
+    const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ').at(-1)?.split(' ') ?? [];
+    // dead, and only not yet waited for by its parent
+    if (fields[0] === 'Z' || fields[0] === 'X') return null;
+    return fields[19] ?? '';
   } catch {
     return '';
   }
