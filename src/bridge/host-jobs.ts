@@ -1,7 +1,7 @@
 // Jobs that go through all shards of one host, a few at a time, and go on after a restart where they were. Knows
 // nothing of what a job does.
 
-import { asError } from '../lib/errors.ts';
+import { asError, hasCode } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { PeerName } from '../net/network.ts';
 import { jobKey, ofKind, parseJobKey } from './keys.ts';
@@ -69,13 +69,17 @@ export class HostJobs {
         const progress = await step(host, after, signal);
         // It may have been started anew, or ended, in the meantime.
         if (this.#jobs.get(name) !== after) continue;
+        if (progress.after === after && !progress.writes) continue;
         const key = jobKey(letter, host);
         const writes = [...(progress.writes ?? []), progress.after ? { key, value: progress.after } : { key }];
         await this.#store.batch(writes);
         if (progress.after) this.#jobs.set(name, progress.after);
         else this.#jobs.delete(name);
       } catch (error) {
-        if (!signal.aborted) this.#log.warn({ err: asError(error), host, job: kind }, 'a job could not go on');
+        if (signal.aborted) continue;
+        // A host that fell silent is noticed elsewhere, and until then tried each round.
+        const level = hasCode(error, 'UNREACHABLE', 'TIMEOUT') ? 'debug' : 'warn';
+        this.#log[level]({ err: asError(error), host, job: kind }, 'a job could not go on');
       }
     }
     return due.length > 0;
