@@ -1,4 +1,5 @@
-// Runs tap over all tests, or over the files and folders named, and ends with one line of totals.
+// Runs tap over all tests, or over the files and folders named, and ends with one line of totals. The long tests
+// of the network have a command of their own (`npm run test:network`), so that all others take minutes.
 
 import { spawn } from 'node:child_process';
 import { existsSync, globSync, readFileSync, statSync } from 'node:fs';
@@ -8,6 +9,8 @@ import { TapLines } from './tap-lines.ts';
 
 const ROOT = resolve(import.meta.dirname, '..');
 const TAP = join(ROOT, 'node_modules/tap/dist/esm/run.mjs');
+
+const NETWORK_TESTS = ['test/sim', 'test/fuzz', 'test/e2e/repair.test.ts', 'test/e2e/weather.test.ts'];
 
 /** Runs tap with arguments, gives each line it prints to `onLine`, and resolves with its exit code. */
 async function tap(args: readonly string[], onLine: (line: string) => void): Promise<number> {
@@ -45,11 +48,17 @@ async function main(names: readonly string[]): Promise<number> {
     const code = await tap(['build'], () => undefined);
     if (code !== 0) return code;
   }
-  const files = expand(names);
+  const network = expand(NETWORK_TESTS);
+  const isAll = names.length === 0;
+  const files = isAll
+    ? expand(['test']).filter((file) => !network.includes(file))
+    : names[0] === '--network'
+      ? network
+      : expand(names);
   const tapLines = new TapLines();
   const { totals } = tapLines;
   let code = 1;
-  if (names.length > 0 && files.length === 0) console.log(`no tests below ${names.join(' ')}`);
+  if (files.length === 0) console.log(`no tests below ${names.join(' ')}`);
   else {
     code = await tap(['run', '--reporter=tap', ...files], (line) => {
       for (const shown of tapLines.take(line)) console.log(shown);

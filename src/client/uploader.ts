@@ -134,7 +134,7 @@ export class Uploader {
   }
 
   async #upload(shard: number): Promise<void> {
-    const { tree, files, reader } = this.#volume;
+    const { tree, files, reader, store } = this.#volume;
     const { signal } = this.#stopping;
     for (let delayMs = RETRY_DELAY_MS; !signal.aborted; delayMs = Math.min(delayMs * 2, MAX_RETRY_DELAY_MS)) {
       const entry = tree.shard(shard);
@@ -146,6 +146,8 @@ export class Uploader {
         this.#needed.delete(shard);
         this.#c.problems.clear('upload');
         if (tree.upload(shard) !== undefined) tree.putUpload(shard, { durable: true });
+        // from then on its file may be let go of, and a power cut must not make it the only place again
+        await store.commit(true);
         files.setStaged(shard, false);
         this.#c.onDurable(shard);
         return;

@@ -3,6 +3,7 @@
 
 import { NOTIFY, NOTIFY_INVAL_ENTRY_OUT, NOTIFY_INVAL_INODE_OUT, OUT_HEADER } from './abi.ts';
 import { allocate, writeInThread } from './native.ts';
+import type { Memory } from './native.ts';
 import { writeU64 } from './reply.ts';
 import type { Logger } from '../lib/log.ts';
 
@@ -21,6 +22,8 @@ export class Notifier {
   /** Insertion order is sending order; equal ones wait once. */
   readonly #waiting = new Map<string, Notification>();
   #sending: Promise<void> = Promise.resolve();
+  readonly #attributesMemory = allocate(OUT_HEADER.size + NOTIFY_INVAL_INODE_OUT.size);
+  #sendingAttributes: Promise<void> = Promise.resolve();
   #busy = false;
   #stopped = false;
   #lost = 0;
@@ -39,16 +42,28 @@ export class Notifier {
     this.#add(`e${parent}:${name}`, { parent, name });
   }
 
+  /**
+   * Resolves when the kernel has forgotten the attributes of an inode. It takes no lock for that, so it passes all that
+   * waits, and the answer to a request may wait for it.
+   */
+  attributes(ino: number): Promise<void> {
+    this.#sendingAttributes = this.#sendingAttributes.then(async () => {
+      if (!this.#stopped) await this.#send(this.#attributesMemory, { ino, offset: -1, length: 0 });
+    });
+    return this.#sendingAttributes;
+  }
+
   /** Resolves when all that waits now has been sent. */
   async idle(): Promise<void> {
     while (this.#busy) await this.#sending;
+    await this.#sendingAttributes;
   }
 
   /** Drops what waits and resolves when nothing is being sent any more. */
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#waiting.clear();
-    await this.#sending;
+    await Promise.all([this.#sending, this.#sendingAttributes]);
   }
 
   #add(key: string, notification: Notification): void {
@@ -64,23 +79,25 @@ export class Notifier {
   }
 
   async #sendAll(): Promise<void> {
+    for (const [key, notification] of this.#waiting) {
+      this.#waiting.delete(key);
+      await this.#send(this.#memory, notification);
+    }
+    this.#lost = 0;
+    this.#busy = false;
+  }
+
+  async #send(memory: Memory, notification: Notification): Promise<void> {
     try {
-      for (const [key, notification] of this.#waiting) {
-        this.#waiting.delete(key);
-        const result = await writeInThread(this.#fd, this.#memory.address, this.#encode(notification));
-        // ENOENT: the kernel knows nothing of it anyway
-        if (result < 0 && result !== -ENOENT) this.#log.debug({ errno: -result }, 'invalidation failed');
-      }
+      const result = await writeInThread(this.#fd, memory.address, this.#encode(memory, notification));
+      // ENOENT: the kernel knows nothing of it anyway
+      if (result < 0 && result !== -ENOENT) this.#log.debug({ errno: -result }, 'invalidation failed');
     } catch (error) {
-      this.#log.error({ err: error }, 'invalidations cannot be sent');
-    } finally {
-      this.#lost = 0;
-      this.#busy = false;
+      this.#log.error({ err: error }, 'an invalidation cannot be sent');
     }
   }
 
-  #encode(notification: Notification): number {
-    const { buffer } = this.#memory;
+  #encode({ buffer }: Memory, notification: Notification): number {
     const body = OUT_HEADER.size;
     let sizeBytes: number;
     if ('ino' in notification) {

@@ -67,7 +67,7 @@ export class KernelSession implements Session {
       unmasked: false,
       negativeEntries: options.negativeTimeoutMs > 0,
       cacheDirectories: options.entryTimeoutMs > 0 && options.attributeTimeoutMs > 0,
-      forgetAttributes: (ino) => this.#notifier.inode(ino, -1, 0),
+      forgetAttributes: (ino) => this.#notifier.attributes(ino),
       interruptSignal: () => this.#spareAbort.signal,
     };
     this.#loop = new RequestLoop(components.fd, {

@@ -24,7 +24,7 @@ function peakBytes(pid: number): number {
 
 await t.test('a file far larger than the cache is written and read back', async (t) => {
   const client = await net.newClient('a');
-  const mount = await client.mount('--cache-size', '512MiB');
+  const mount = await client.mount('--cache-size', SIZES.memoryCache);
   const pid = await client.daemonPid();
   const hash = writeRandomFile(join(mount, 'big'), seed, SIZES.memoryFileBytes);
   t.comment(`after writing: ${Math.round(peakBytes(pid) / 2 ** 20)} MiB`);

@@ -212,17 +212,17 @@ async function openParts(
   );
   const upload = async (shards?: readonly number[]): Promise<void> => {
     await store.commit();
-    for (const shard of shards ?? (await staged())) {
+    const sent = (shards ?? (await staged())).filter((shard) => tree.requireShard(shard).id.length > 0);
+    for (const shard of sent) {
       const { id, sizeBytes } = tree.requireShard(shard);
-      if (id.length === 0) continue;
       await copyFile(files.path(shard), host.path(id));
       const file = await open(host.path(id), 'r+');
       await file.truncate(sizeBytes);
       await file.close();
       tree.putUpload(shard, { durable: true });
-      files.setStaged(shard, false);
     }
-    await store.commit();
+    await store.commit(true);
+    for (const shard of sent) files.setStaged(shard, false);
   };
   const close = async (): Promise<void> => {
     await vfs.settled();

@@ -67,10 +67,9 @@ const open = operation<OpenFile>((request, context) => {
   const seenFlags = openFlags(flags, context);
   const drops = (request.u32(OPEN_IN.openFlags) & OPEN_KILL_SUIDGID) !== 0 && (flags & O.TRUNC) !== 0;
   if (drops) return chain(dropPrivileges(request, context), () => context.filesystem.open(nodeid, seenFlags));
-  return chain(context.filesystem.open(nodeid, seenFlags), (file) => {
-    if (file.accessed) context.forgetAttributes(nodeid);
-    return file;
-  });
+  return chain(context.filesystem.open(nodeid, seenFlags), (file) =>
+    file.accessed ? context.forgetAttributes(nodeid).then(() => file) : file,
+  );
 }, encodeOpen);
 
 interface Created {
@@ -136,7 +135,7 @@ const write = operation<void>(
     request.limit = request.u32(WRITE_IN.size);
     const borrowed = request.borrow(WRITE_IN.bytes, request.limit);
     // the kernel does not know that pages of a mapping move the times
-    if ((flags & WRITE_CACHE) !== 0 && !cached) context.forgetAttributes(request.nodeid);
+    if ((flags & WRITE_CACHE) !== 0 && !cached) void context.forgetAttributes(request.nodeid);
     const signal = context.interruptSignal(request);
     const put = (data: Buffer): Now<void> => filesystem.write(request.nodeid, handle, offset, data, cached, signal);
     if ((flags & WRITE_KILL_SUIDGID) === 0) return put(borrowed);
