@@ -7,6 +7,8 @@ export interface Cell {
   readonly median: number;
   /** Processor seconds of its daemons, median of the rounds. */
   readonly cpuSeconds: number;
+  /** Of the network behind them, where it is measured with them. */
+  readonly serverCpuSeconds: number;
   /** Largest resident size of its daemons, MiB. */
   readonly peakMib: number;
 }
@@ -48,17 +50,22 @@ function ratio(unit: string, value: number, base: number): number {
 export function tableOf({ machine, rounds, targets, rows }: Report): string {
   const width = Math.max(...rows.map((row) => row.workload.length));
   const [first = ''] = targets;
-  const lines = [machine, `medians of ${rounds} rounds; × ${first}; processor seconds and MiB of the daemon`, ''];
-  lines.push(`${''.padEnd(width)}  ${targets.map((name) => name.padStart(26)).join('')}`);
+  const lines = [
+    machine,
+    `medians of ${rounds} rounds; × ${first}; processor seconds and MiB of the daemon, + those of bridge and hosts`,
+    '',
+  ];
+  lines.push(`${''.padEnd(width)}  ${targets.map((name) => name.padStart(30)).join('')}`);
   for (const { workload, unit, cells } of rows) {
     const base = cells[first]?.median ?? NaN;
     const texts = targets.map((name) => {
       const cell = cells[name];
-      if (!cell) return '-'.padStart(26);
+      if (!cell) return '-'.padStart(30);
       const spread = (Math.max(...cell.rounds) - Math.min(...cell.rounds)) / cell.median / 2;
-      const used = cell.peakMib > 0 ? ` ${cell.cpuSeconds.toFixed(1)}s ${cell.peakMib}M` : '';
+      const servers = cell.serverCpuSeconds >= 0.05 ? `+${cell.serverCpuSeconds.toFixed(1)}` : '';
+      const used = cell.peakMib > 0 ? ` ${cell.cpuSeconds.toFixed(1)}${servers}s ${cell.peakMib}M` : '';
       const times = name === first || Number.isNaN(base) ? '' : ` ${ratio(unit, cell.median, base).toFixed(2)}×`;
-      return `${format(cell.median)}±${Math.round(spread * 100)}%${times}${used}`.padStart(26);
+      return `${format(cell.median)}±${Math.round(spread * 100)}%${times}${used}`.padStart(30);
     });
     lines.push(`${workload.padEnd(width)}  ${texts.join('')}  ${unit}`);
   }

@@ -30,9 +30,14 @@ const scope: Scope = {
   passing: () => finished,
 };
 
+async function tearDown(): Promise<void> {
+  for (const handler of teardowns.splice(0).reverse()) await handler();
+}
+
 interface Options {
   readonly rounds: number;
   readonly hosts: number;
+  readonly mirrors: number;
   readonly peers: readonly string[];
   readonly only: string;
   readonly amounts: Amounts;
@@ -60,7 +65,12 @@ async function measureRow(
   archive: string,
   { rounds, amounts }: Options,
 ): Promise<Row> {
-  const seen = new Map(targets.map(({ name }) => [name, { rounds: [] as number[], cpu: [] as number[], peak: 0 }]));
+  const seen = new Map(
+    targets.map(({ name }) => [
+      name,
+      { rounds: [] as number[], cpu: [] as number[], network: [] as number[], peak: 0 },
+    ]),
+  );
   for (let round = 1; round <= rounds; round++) {
     const turn = (round - 1) % targets.length;
     for (const target of [...targets.slice(turn), ...targets.slice(0, turn)]) {
@@ -71,10 +81,12 @@ async function measureRow(
         const occasion = { run, target, amounts, round, archive };
         await workload.prepare?.(occasion);
         resetPeak(target.pids());
-        const before = cpuSeconds(target.pids());
+        const servers = target.servers?.() ?? [];
+        const before = [cpuSeconds(target.pids()), cpuSeconds(servers)] as const;
         const value = await workload.measure(occasion);
         cell?.rounds.push(value);
-        cell?.cpu.push(cpuSeconds(target.pids()) - before);
+        cell?.cpu.push(cpuSeconds(target.pids()) - before[0]);
+        cell?.network.push(cpuSeconds(servers) - before[1]);
         if (cell) cell.peak = Math.max(cell.peak, peakMib(target.pids()));
         console.error(`${what}: ${value.toFixed(2)} ${workload.unit}`);
       } catch (error) {
@@ -85,15 +97,21 @@ async function measureRow(
     }
   }
   const cells: Record<string, Cell> = {};
-  for (const [name, { rounds: values, cpu, peak }] of seen) {
+  for (const [name, { rounds: values, cpu, network, peak }] of seen) {
     if (values.length === 0) continue;
-    cells[name] = { rounds: values, median: median(values), cpuSeconds: median(cpu), peakMib: peak };
+    cells[name] = {
+      rounds: values,
+      median: median(values),
+      cpuSeconds: median(cpu),
+      serverCpuSeconds: median(network),
+      peakMib: peak,
+    };
   }
   return { workload: workload.name, unit: workload.unit, cells };
 }
 
 async function bench(options: Options, machine: string): Promise<Report> {
-  const net = await withNetwork(scope, { hosts: options.hosts });
+  const net = await withNetwork(scope, { hosts: options.hosts, bridge: ['--mirrors', String(options.mirrors)] });
   const { run } = net;
   for (const tool of ['fio', 'git', 'sqlite3', 'tar']) {
     const { code } = await run.exec(tool, ['--version']);
@@ -124,6 +142,7 @@ const args = yargs(hideBin(process.argv))
     describe: 'files of volumes to mount; 1000000 takes many minutes',
   })
   .option('hosts', { type: 'number', default: 4, describe: 'hosts of the network' })
+  .option('mirrors', { type: 'number', default: 2, describe: 'mirrors of each shard' })
   .option('peers', {
     type: 'string',
     coerce: (names?: string) => (names === '' ? Object.keys(PEER_PACKAGES) : (names?.split(',') ?? [])),
@@ -135,14 +154,18 @@ const args = yargs(hideBin(process.argv))
   .strict()
   .parseSync();
 
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => void tearDown().finally(() => process.exit(130)));
+}
+
 try {
   const processor = `${cpus().length} × ${cpus()[0]?.model.trim() ?? 'unknown processor'}`;
   const memory = `${Math.round(totalmem() / 2 ** 30)} GiB`;
   const filesystem = `filesystem type 0x${statfsSync(process.env['XCORE_TEST_TMP'] ?? tmpdir()).type.toString(16)}`;
   const machine = `${processor}, ${memory}, Linux ${release()}, Node ${process.version}, ${filesystem}`;
-  const { rounds, hosts, peers, only } = args;
+  const { rounds, hosts, mirrors, peers, only } = args;
   const amounts = { sizeMib: args.size, files: args.files, mounted: args.mounted };
-  const report = await bench({ rounds, hosts, peers: peers ?? [], only, amounts }, machine);
+  const report = await bench({ rounds, hosts, mirrors, peers: peers ?? [], only, amounts }, machine);
   console.log(args.json ? JSON.stringify(report, null, 2) : tableOf(report));
   if (args.svg) writeFileSync(args.svg, drawingOf(report));
   finished = true;
@@ -150,5 +173,5 @@ try {
   console.error(error instanceof Error ? error.message : error);
   process.exitCode = 1;
 } finally {
-  for (const handler of teardowns.reverse()) await handler();
+  await tearDown();
 }

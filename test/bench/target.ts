@@ -7,6 +7,8 @@ export interface Target {
   readonly dir: string;
   /** Processes that serve it on this machine, as its user sees them; their time and memory are counted. */
   pids(): number[];
+  /** Processes of the network behind it; undefined where they are not counted. */
+  servers?(): number[];
   /** Waits until nothing goes on in the background that would disturb the next measurement. */
   settle(): Promise<void>;
   /** Forgets every copy of file contents on this machine; undefined where there is no other place for them. */

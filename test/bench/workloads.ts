@@ -241,7 +241,20 @@ export const WORKLOADS: readonly Workload[] = [
       (await fio(occasion, ['--rw=randwrite', '--bs=4k', `--io_size=${SYNCED_WRITES * 4}K`, '--fsync=1'])).operations,
   },
   { name: 'sequential read from the network', unit: 'MB/s', remote: true, prepare: forget, measure: readAll },
-  { name: 'random read 4 KiB from the network', unit: 'op/s', remote: true, prepare: forget, measure: randomRead(1) },
+  {
+    name: 'random read 4 KiB from the network, 1 reader',
+    unit: 'op/s',
+    remote: true,
+    prepare: forget,
+    measure: randomRead(1),
+  },
+  {
+    name: 'random read 4 KiB from the network, 16 readers',
+    unit: 'op/s',
+    remote: true,
+    prepare: forget,
+    measure: randomRead(16),
+  },
   ...[0, FOLDERS].flatMap((folders): Workload[] => {
     const where = folders === 0 ? 'one folder' : `${folders} folders`;
     const row = (what: string, name: string, prepare?: Workload['prepare']): Workload => ({

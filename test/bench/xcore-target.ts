@@ -18,6 +18,7 @@ export async function startXcore(net: TestNetwork): Promise<Target> {
       return client.mountPoint;
     },
     pids: () => pids,
+    servers: () => [net.bridge.pid, ...net.hosts.map(({ pid }) => pid)],
     settle: async () => await client.flush(),
     forget: async () => {
       await client.umount();
