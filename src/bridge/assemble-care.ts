@@ -6,6 +6,7 @@ import { Auditor } from './auditor.ts';
 import { HostJobs } from './host-jobs.ts';
 import type { JobProgress } from './host-jobs.ts';
 import type { HashedKeys } from './hashed-keys.ts';
+import type { HostPool } from './host-pool.ts';
 import type { HostRegistry } from './host-registry.ts';
 import { HostWatch } from './host-watch.ts';
 import { Inventory } from './inventory.ts';
@@ -22,6 +23,7 @@ import type { UpkeepTask } from './upkeep.ts';
 /** What care works with. */
 export interface CareComponents extends BridgeGround {
   readonly registry: HostRegistry;
+  readonly pool: HostPool;
   readonly directory: ShardDirectory;
   readonly index: MirrorIndex;
   readonly mirrors: Mirrors;

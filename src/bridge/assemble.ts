@@ -6,6 +6,7 @@ import type { Care } from './assemble-care.ts';
 import { DeleteQueue } from './delete-queue.ts';
 import { EntryEffects } from './entry-effects.ts';
 import { HashedKeys } from './hashed-keys.ts';
+import { HostPool } from './host-pool.ts';
 import { HostRegistry } from './host-registry.ts';
 import { Leases } from './lease.ts';
 import { Locator } from './locator.ts';
@@ -80,6 +81,7 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
     store,
     volumes,
     registry,
+    pool: new HostPool({ registry, book, clock, random }),
     policies,
     book,
     directory,
@@ -97,7 +99,7 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
     {
       registry,
       reachability,
-      placer: new Placer({ ...parts, random }),
+      placer: new Placer(parts),
       receipts: new Receipts(parts),
       keys,
       locator: new Locator({ ...parts, random, onReport: (host, shardId) => care.auditor.recheck(host, shardId) }),

@@ -5,12 +5,12 @@ import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { PeerName } from '../net/network.ts';
 import type { Standing } from '../net/proto/wire_pb.ts';
-import { creditFor, isExcused, isResting, noteRest } from './host-rest.ts';
-import type { RestTold } from './host-rest.ts';
-import { auditScore, isDependable, noteAudit, standingOf, takesShards, uptimeOf } from './host-standing.ts';
-import type { StandingView } from './host-standing.ts';
+import { creditFor, noteRest } from './host-rest.ts';
+import { auditScore, noteAudit, standingOf, uptimeOf } from './host-standing.ts';
+import { viewOf } from './host-view.ts';
+import type { HostPlace, HostSpace, HostView } from './host-view.ts';
 import { hostKey, ofKind } from './keys.ts';
-import type { Candidate, Place } from './placement.ts';
+import type { Place } from './placement.ts';
 import type { HostRecord } from './proto/records_pb.ts';
 import type { Reachability } from './reachability.ts';
 import { hostRecord } from './records.ts';
@@ -27,10 +27,6 @@ const MIN_MEASURED_BYTES = 128 * 1024;
 /** No client's word makes a host faster than this. */
 const MAX_BYTES_PER_SECOND = 1_000_000_000;
 const MAX_COUNTED = 1_000_000;
-/** Hosts among which one shard is placed; the cost of a placement does not grow with the number of hosts. */
-const MAX_CANDIDATES = 256;
-const MAX_DRAWS = 1_024;
-const MIN_CANDIDATES = 64;
 /** How old the number of hosts may be. */
 const COUNT_EVERY_MS = 1_000;
 const MAX_ADDRESSES = 16;
@@ -46,41 +42,6 @@ export interface HostRegistryOptions {
   readonly maxHosts: number;
 }
 
-/** A host's own figures. */
-export interface HostSpace {
-  readonly capacityBytes: number;
-  readonly usedBytes: number;
-  readonly freeBytes: number;
-  readonly paused?: boolean;
-  /** Once true, always true: a host that has asked to leave leaves. */
-  readonly exiting?: boolean;
-  readonly rest?: RestTold;
-}
-
-/** Where a host is: the network seen by the bridge, the rest as its owner says. */
-export type HostPlace = Partial<Pick<Place, 'network' | 'operator' | 'region'>>;
-
-/** A host as placement, answers and status need it. */
-export interface HostView extends Candidate, HostSpace {
-  readonly addresses: readonly string[];
-  readonly lastSeenMs: number;
-  readonly standing: StandingView;
-  /** Whether what it holds counts as mirrors. */
-  readonly dependable: boolean;
-  /** It moves no shards now; what it holds counts all the same. */
-  readonly resting: boolean;
-  /** It may be silent now. */
-  readonly excused: boolean;
-  /** Since when its mirrors do not count, because it was away for too long; 0: they do. */
-  readonly lostMs: number;
-  /** Audits in a row without an answer, and when one was last answered. */
-  readonly unanswered: number;
-  readonly answeredMs: number;
-  /** That it is to hold; may be off after a crash. */
-  readonly shards: number;
-  readonly inventoryMs: number;
-}
-
 interface Entry {
   readonly host: PeerName;
   readonly record: HostRecord;
@@ -89,8 +50,6 @@ interface Entry {
 /** All hosts of a bridge, in memory; changes reach the store by flush(). */
 export class HostRegistry {
   readonly #hosts = new Map<PeerName, Entry>();
-  /** The same, to be drawn from; hosts are never removed. */
-  readonly #list: Entry[] = [];
   readonly #dirty = new Set<Entry>();
   /** Hosts that count for the policy, and when they were counted; absent when there may be more by now. */
   #counted: { readonly atMs: number; readonly hosts: number } | undefined;
@@ -247,24 +206,9 @@ export class HostRegistry {
     return hosts.flatMap((host) => this.get(host) ?? []);
   }
 
-  /**
-   * Hosts to choose from when something is to be placed: those that are online and take shards, or many of them
-   * drawn at random where there are more; and those of `keep`. `random` gives numbers in [0, 1).
-   */
-  candidates(random: () => number, keep: Iterable<PeerName> = []): HostView[] {
-    if (this.#list.length <= MAX_CANDIDATES) return this.all();
-    const drawn = new Set<Entry>();
-    for (const host of keep) {
-      const entry = this.#hosts.get(host);
-      if (entry) drawn.add(entry);
-    }
-    for (let draws = 0; draws < MAX_DRAWS && drawn.size < MAX_CANDIDATES; draws += 1) {
-      const entry = this.#list[Math.floor(random() * this.#list.length)]!;
-      if (this.#isOnline(entry.record) && takesShards(entry.record)) drawn.add(entry);
-    }
-    // Hardly any host is there: every one counts.
-    if (drawn.size < MIN_CANDIDATES) return this.all();
-    return [...drawn].map(({ host, record }) => this.#view(host, record));
+  /** Number of all hosts. */
+  get size(): number {
+    return this.#hosts.size;
   }
 
   /** All hosts. */
@@ -314,7 +258,6 @@ export class HostRegistry {
 
   #take(entry: Entry): void {
     this.#hosts.set(entry.host, entry);
-    this.#list.push(entry);
     this.#dirty.add(entry);
     this.#counted = undefined;
   }
@@ -348,35 +291,8 @@ export class HostRegistry {
   }
 
   #view(host: PeerName, record: HostRecord): HostView {
-    const lastSeenMs = Number(record.lastSeenMs);
-    const standing = standingOf(record);
-    return {
-      host,
-      online: this.#isOnline(record),
-      addresses: this.#reachability?.addressesOf(host, record.addresses) ?? record.addresses,
-      lastSeenMs,
-      capacityBytes: Number(record.capacityBytes),
-      usedBytes: Number(record.usedBytes),
-      freeBytes: Number(record.freeBytes),
-      bytesPerSecond: record.bytesPerSecond,
-      reliability: record.reliability,
-      uptime: uptimeOf(record, this.#clock.now()),
-      takesShards: takesShards(record),
-      vetted: standing.state !== 'vetting',
-      network: record.network,
-      operator: record.operator,
-      region: record.region,
-      partTime: record.partTime,
-      resting: isResting(record, this.#clock.now()),
-      excused: isExcused(record, this.#clock.now()),
-      standing,
-      dependable: isDependable(record),
-      lostMs: Number(record.lostMs),
-      unanswered: record.unanswered,
-      answeredMs: Number(record.answeredMs),
-      shards: Number(record.shards),
-      inventoryMs: Number(record.inventoryMs),
-    };
+    const addresses = this.#reachability?.addressesOf(host, record.addresses) ?? record.addresses;
+    return viewOf({ host, record, addresses, online: this.#isOnline(record), nowMs: this.#clock.now() });
   }
 }
 

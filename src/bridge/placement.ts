@@ -56,33 +56,60 @@ export function chooseHosts<C extends Candidate>(
   request: PlacementRequest,
   random: () => number,
 ): C[] {
-  const fit = [...candidates].filter(
-    (candidate) =>
-      candidate.online &&
-      candidate.takesShards &&
-      candidate.freeBytes >= request.sizeBytes &&
-      !request.exclude.has(candidate.host),
-  );
-  const mostFree = Math.max(1, ...fit.map((candidate) => candidate.freeBytes));
-  const usualSpeed = medianSpeed(fit);
+  const fit = [...candidates].filter((candidate) => isFit(candidate, request));
+  const weigh = weigherFor(fit);
   // Weighted sampling without replacement: Efraimidis and Spirakis, 2006, as exponential waiting times.
   const inOrder = fit
     .map((candidate) => ({
       candidate,
       preferred: request.prefer?.has(candidate.host) ?? false,
-      wait: -Math.log(1 - random()) / weightOf(candidate, mostFree, usualSpeed),
+      wait: -Math.log(1 - random()) / weigh(candidate),
     }))
-    .sort((a, b) => Number(b.preferred) - Number(a.preferred) || a.wait - b.wait);
+    .sort((a, b) => Number(b.preferred) - Number(a.preferred) || a.wait - b.wait)
+    .map(({ candidate }) => candidate);
+  return keepApart(inOrder, request);
+}
+
+/** Whether a host can be given what is to be placed. */
+export function isFit(candidate: Candidate, request: Pick<PlacementRequest, 'sizeBytes' | 'exclude'>): boolean {
+  return (
+    candidate.online &&
+    candidate.takesShards &&
+    candidate.freeBytes >= request.sizeBytes &&
+    !request.exclude.has(candidate.host)
+  );
+}
+
+/**
+ * Up to `count` hosts of those that come, luckiest first and preferred ones before all others: places apart before luck,
+ * so the next one is the luckiest of those that share the least with earlier choices. Reads no further than it has to.
+ */
+export function keepApart<C extends Candidate>(inOrder: Iterable<C>, request: PlacementRequest): C[] {
+  const { count, prefer } = request;
   const chosen: C[] = [];
+  if (count <= 0) return chosen;
   const taken = new TakenPlaces(request.holders ?? []);
-  // Places apart before luck: the next one is the luckiest of those that share the least with earlier choices.
-  while (chosen.length < request.count && inOrder.length > 0) {
-    const sharing = inOrder.map(({ candidate, preferred }) => (preferred ? -1 : taken.sharedBy(candidate)));
-    const [next] = inOrder.splice(sharing.indexOf(Math.min(...sharing)), 1);
-    chosen.push(next!.candidate);
-    taken.add(next!.candidate);
+  const sharing: C[] = [];
+  for (const candidate of inOrder) {
+    if (prefer?.has(candidate.host) || taken.sharedBy(candidate) === 0) {
+      taken.add(candidate);
+      if (chosen.push(candidate) === count) return chosen;
+    } else sharing.push(candidate);
+  }
+  while (chosen.length < count && sharing.length > 0) {
+    const shares = sharing.map((candidate) => taken.sharedBy(candidate));
+    const [next] = sharing.splice(shares.indexOf(Math.min(...shares)), 1);
+    taken.add(next!);
+    chosen.push(next!);
   }
   return chosen;
+}
+
+/** How often each of some candidates is to be chosen, as against the others. */
+export function weigherFor(candidates: readonly Candidate[]): (candidate: Candidate) => number {
+  const mostFree = candidates.reduce((most, { freeBytes }) => Math.max(most, freeBytes), 1);
+  const usualSpeed = medianSpeed(candidates);
+  return (candidate) => weightOf(candidate, mostFree, usualSpeed);
 }
 
 /** Places of mirrors, and how bad it is to share them. */

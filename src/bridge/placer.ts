@@ -6,11 +6,12 @@ import { MAX_PLACE_SHARDS } from '../net/protocols.ts';
 import type { Announce, Place, ShardRef } from '../net/proto/wire_pb.ts';
 import type { ResponseInit } from '../net/rpc.ts';
 import type { Owner } from './authenticate.ts';
-import type { HostRegistry, HostView } from './host-registry.ts';
+import type { HostPool } from './host-pool.ts';
+import type { HostRegistry } from './host-registry.ts';
+import type { HostView } from './host-view.ts';
 import type { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { OrderBook } from './order-book.ts';
 import type { OrderSigner } from './order-signer.ts';
-import { chooseHosts } from './placement.ts';
 import type { Policies } from './policies.ts';
 import type { ShardRecord } from './proto/records_pb.ts';
 import { checkDistinct, checkShard, hexOf, sameBytes, toNumber } from './records.ts';
@@ -28,12 +29,11 @@ export interface PlacerComponents {
   readonly volumes: Volumes;
   readonly policies: Policies;
   readonly registry: HostRegistry;
+  readonly pool: HostPool;
   readonly book: OrderBook;
   readonly directory: ShardDirectory;
   readonly signer: OrderSigner;
   readonly volumeQueue: KeyedQueue;
-  /** Numbers in [0, 1). */
-  readonly random: () => number;
 }
 
 interface PlacementDraft {
@@ -94,7 +94,7 @@ export class Placer {
     excluded: ReadonlySet<PeerName>,
     writes: StoreWrite[],
   ): PlacementDraft {
-    const { registry, book, signer, random } = this.#components;
+    const { registry, pool, book, signer } = this.#components;
     const { shardId, sizeBytes } = shard;
     const { volume, peer: client } = owner;
     if (known && (known.freed || !sameBytes(known.volume, volume) || known.sizeBytes !== sizeBytes)) {
@@ -104,22 +104,12 @@ export class Placer {
     const holders = known?.mirrors.map((mirror) => mirror.host) ?? [];
     const prefer = this.#ordered(shardId, holders.length, excluded, writes);
     const mayGrow = holders.length + prefer.size < MAX_HOSTS_PER_SHARD;
-    const candidates = registry
-      .candidates(random, prefer)
-      .filter(({ host }) => mayGrow || prefer.has(host))
-      .map((host) => this.#lessPromised(host, prefer.has(host.host) ? sizeBytes : 0));
-    const chosen = chooseHosts(
-      candidates,
-      {
-        sizeBytes,
-        count: policy.mirrors - holders.length,
-        exclude: new Set([...holders, ...(known?.deleting ?? []), ...excluded]),
-        prefer,
-        holders: registry.placesOf(holders),
-      },
-      random,
-    );
-    if (chosen.length + holders.length === 0) throw noHosts(candidates);
+    const exclude = new Set([...holders, ...(known?.deleting ?? []), ...excluded]);
+    const count = policy.mirrors - holders.length;
+    const chosen = pool
+      .choose({ sizeBytes, count, exclude, prefer, holders: registry.placesOf(holders) })
+      .filter(({ host }) => mayGrow || prefer.has(host));
+    if (chosen.length + holders.length === 0) throw noHosts(registry.all());
     const targets = chosen.map(({ host, addresses }) => {
       const order = signer.make({ operation: 'store', shardId, sizeBytes, client, host, volume });
       const { serial, expiresMs } = order;
@@ -142,11 +132,6 @@ export class Placer {
       if (excluded.has(host)) writes.push(book.settle(shardId, host));
     }
     return new Set(book.hostsOf(shardId));
-  }
-
-  /** The host with promised bytes taken off, but for those of the shard that is being placed again. */
-  #lessPromised(host: HostView, ownBytes: number): HostView {
-    return { ...host, freeBytes: host.freeBytes - this.#components.book.promisedTo(host.host) + ownBytes };
   }
 
   async #checkQuota(owner: Owner, shards: readonly ShardRef[], known: LoadedShards): Promise<void> {

@@ -15,11 +15,12 @@ import { SignedSchema } from '../net/proto/wire_pb.ts';
 import type { Signed } from '../net/proto/wire_pb.ts';
 import type { Auditor } from './auditor.ts';
 import type { HashedKeys } from './hashed-keys.ts';
-import type { HostRegistry, HostView } from './host-registry.ts';
+import type { HostPool } from './host-pool.ts';
+import type { HostRegistry } from './host-registry.ts';
+import type { HostView } from './host-view.ts';
 import type { Mirrors } from './mirrors.ts';
 import type { OrderBook } from './order-book.ts';
 import type { OrderSigner } from './order-signer.ts';
-import { chooseHosts } from './placement.ts';
 import type { ShardRecord } from './proto/records_pb.ts';
 import { RateLimit } from '../lib/rate-limit.ts';
 import { hexOf, sameBytes } from './records.ts';
@@ -36,6 +37,7 @@ const COPY_TIMEOUT_MS = 90_000;
 export interface RepairerComponents {
   readonly store: Store;
   readonly registry: HostRegistry;
+  readonly pool: HostPool;
   readonly mirrors: Mirrors;
   readonly keys: HashedKeys;
   readonly book: OrderBook;
@@ -191,22 +193,15 @@ export class Repairer {
   }
 
   #target(shardId: Uint8Array, record: ShardRecord): HostView | undefined {
-    const { registry, book, mirrors, random } = this.#components;
+    const { registry, pool, book, mirrors } = this.#components;
     const holders = record.mirrors.map(({ host }) => host);
-    const candidates = registry
-      .candidates(random, book.hostsOf(shardId))
-      .map((host) => ({ ...host, freeBytes: host.freeBytes - book.promisedTo(host.host) }));
-    const [target] = chooseHosts(
-      candidates,
-      {
-        sizeBytes: record.sizeBytes,
-        count: 1,
-        exclude: new Set([...holders, ...record.deleting]),
-        prefer: new Set(book.hostsOf(shardId)),
-        holders: registry.placesOf(mirrors.counted(record).map(({ host }) => host)),
-      },
-      random,
-    );
+    const [target] = pool.choose({
+      sizeBytes: record.sizeBytes,
+      count: 1,
+      exclude: new Set([...holders, ...record.deleting]),
+      prefer: new Set(book.hostsOf(shardId)),
+      holders: registry.placesOf(mirrors.counted(record).map(({ host }) => host)),
+    });
     return target;
   }
 

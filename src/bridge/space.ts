@@ -2,7 +2,8 @@
 
 import type { ResponseInit } from '../net/rpc.ts';
 import type { Owner } from './authenticate.ts';
-import type { HostRegistry, HostView } from './host-registry.ts';
+import type { HostRegistry } from './host-registry.ts';
+import type { HostView } from './host-view.ts';
 import type { OrderBook } from './order-book.ts';
 import type { Policies } from './policies.ts';
 import type { ShardDirectory } from './shard-directory.ts';

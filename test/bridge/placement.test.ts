@@ -7,7 +7,8 @@ import { RateLimit } from '../../src/lib/rate-limit.ts';
 import { hostRecord } from '../../src/bridge/records.ts';
 import { networkPrefix } from '../../src/net/network-prefix.ts';
 import { pickSeed, Random } from '../support/random.ts';
-import { Harness } from './harness.ts';
+import { Harness, Party, someShard } from './harness.ts';
+import type { Host } from './harness.ts';
 
 const MIB = 1024 * 1024;
 
@@ -200,27 +201,44 @@ t.test('a stream that asks too much is slowed down to its rate', async (t) => {
   t.equal(limit.take(10_000), 0);
 });
 
-t.test('where there are many hosts, each placement is among some of them, all of them in turn', async (t) => {
+t.test('where there are many hosts, placements are shared out over all of them by their merits', async (t) => {
   const bridge = await Harness.start(t, { maxHosts: 2_000 });
-  const hosts = await bridge.join(600);
-  const seed = pickSeed();
-  t.comment(`seed ${seed}`);
-  const source = new Random(seed);
-  const random = (): number => source.below(2 ** 30) / 2 ** 30;
-  const { registry } = bridge;
-  const seen = new Set<string>();
-  for (let round = 0; round < 20; round += 1) {
-    const drawn = registry.candidates(random, [hosts[0]!.peer]);
-    t.ok(drawn.length <= 257 && drawn.length > 200, `${drawn.length}`);
+  const hosts = await bridge.join(600, 100 * MIB);
+  const client = await bridge.connect(new Party());
+  const [poor, full, gone] = [hosts.slice(0, 20), hosts.slice(20, 40), hosts.slice(40, 60)];
+  for (const { peer } of poor) for (let n = 0; n < 40; n += 1) bridge.registry.failed(peer);
+  for (const host of full) await host.beat(MIB / 2);
+  const got = new Map<string, number>();
+  const place = async (): Promise<string[]> => {
+    const shards = Array.from({ length: 64 }, () => someShard());
+    const { placements } = await client.place(shards);
     t.ok(
-      drawn.some(({ host }) => host === hosts[0]!.peer),
-      'those that are asked for are there',
+      placements.every(({ targets }) => new Set(targets.map(({ host }) => host)).size === 4),
+      'four different hosts each',
     );
-    for (const { host } of drawn) seen.add(host);
-  }
-  t.ok(seen.size > 590, `${seen.size} of 600`);
-  bridge.clock.advance(60_000);
-  for (const host of hosts.slice(0, 10)) await host.beat(MIB);
-  const online = registry.candidates(random).filter((host) => host.online);
-  t.equal(online.length, 10, 'the few that are there are all found');
+    for (const { targets } of placements) {
+      for (const { host } of targets) got.set(host, (got.get(host) ?? 0) + 1);
+    }
+    return placements.flatMap(({ targets }) => targets.map(({ host }) => host));
+  };
+  const shareOf = (some: Host[]): number => some.reduce((sum, { peer }) => sum + (got.get(peer) ?? 0), 0) / some.length;
+  await place();
+  bridge.clock.advance(11_000);
+  for (const host of hosts) if (!gone.includes(host)) await host.beat(full.includes(host) ? MIB / 2 : 100 * MIB);
+  bridge.clock.advance(5_000);
+  got.clear();
+  for (let round = 0; round < 10; round += 1) await place();
+  t.equal(shareOf(full), 0, 'full ones get nothing');
+  t.equal(shareOf(gone), 0, 'nor do those that are away');
+  t.ok(shareOf(poor) < shareOf(hosts.slice(60)) / 4, `poor ones ${shareOf(poor)}, others ${shareOf(hosts.slice(60))}`);
+  t.ok(got.size > 450, `${got.size} of 560`);
+
+  bridge.clock.advance(14_000);
+  const few = hosts.slice(100, 110);
+  for (const host of few) await host.beat(100 * MIB);
+  const names = new Set(few.map(({ peer }) => peer));
+  t.ok(
+    (await place()).every((host) => names.has(host)),
+    'the few that are there are all found, whatever the table said',
+  );
 });
