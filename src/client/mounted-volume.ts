@@ -7,7 +7,6 @@ import type { Clock } from '../lib/clock.ts';
 import type { Disk } from '../lib/disk.ts';
 import { asError, hasCode, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
-import { formatBytes } from '../lib/units.ts';
 import type { Network, NetworkSpace } from '../net/network.ts';
 import type { IndexGuard } from '../tree/index-database.ts';
 import type { Filesystem } from '../vfs/filesystem.ts';
@@ -23,15 +22,13 @@ import type { Problems } from './problems.ts';
 import { Publisher } from './publisher.ts';
 import type { PublisherOptions } from './publisher.ts';
 import type { Invalidations } from './replay.ts';
+import { Quota } from './quota.ts';
 import { rootNames, unpublishedNames } from './stale-names.ts';
 import { stagedBytesOf } from './status.ts';
 import { Uploader } from './uploader.ts';
 import { VolumeFolders } from './volume-folders.ts';
 import { VolumeSync } from './volume-sync.ts';
 import type { SyncOptions } from './volume-sync.ts';
-
-/** While writes are refused for the quota, the bridge is asked this often whether there is room again. */
-const REFUSED_REFRESH_MS = 1_000;
 
 /** What a mounted volume is built from. */
 export interface MountedVolumeComponents {
@@ -70,12 +67,7 @@ export class MountedVolume {
   #uploader!: Uploader;
   #vfs!: Vfs;
   #filesystem!: Filesystem;
-  #space: NetworkSpace | null = null;
-  /** Since the bridge was asked for the figures of `#space`. */
-  #uploadedBytes = 0;
-  /** Size of the last write that the quota had no room for. */
-  #refusedBytes = 0;
-  #refreshedMs = 0;
+  readonly #quota: Quota;
   #started = false;
 
   private constructor(components: MountedVolumeComponents, options: MountedVolumeOptions) {
@@ -83,6 +75,13 @@ export class MountedVolume {
     this.#options = options;
     this.#folders = new VolumeFolders(options.dir, components.disk);
     this.sync = this.#newSync();
+    const { network, clock, log, problems } = components;
+    this.#quota = new Quota({
+      ...{ network, clock, log, problems },
+      isConnected: () => this.sync.connected,
+      stagedBytes: () => this.stagedBytes,
+      stagedBytesAtMost: () => this.#volume.files.stagedBytes + this.#volume.segments.unsealedBytes,
+    });
   }
 
   /** Opens what is on this disk; nothing runs yet. Errors as those of openLocalVolume(). */
@@ -112,7 +111,7 @@ export class MountedVolume {
     const writable = (): boolean => this.sync.writer;
     const noAccessTimes = this.#options.accessTimes === false;
     const room = (): Room => this.#room();
-    const admit = (sizeBytes: number): void => this.#admit(sizeBytes);
+    const admit = (sizeBytes: number): void => this.#quota.admit(sizeBytes);
     this.#vfs = new Vfs(this.#volume, { clock, log, writable, room, admit, noAccessTimes });
     this.#filesystem = this.#gate.guard(this.#vfs);
   }
@@ -160,7 +159,7 @@ export class MountedVolume {
     const { network, clock, log, problems } = this.#c;
     const { tree } = this.#volume;
     const onDurable = (shard: number): void => {
-      this.#uploadedBytes += tree.shard(shard)?.sizeBytes ?? 0;
+      this.#quota.noteUploaded(tree.shard(shard)?.sizeBytes ?? 0);
       this.sync.nudge();
     };
     return new Uploader(this.#volume, { network, clock, log, problems, onDurable });
@@ -215,7 +214,7 @@ export class MountedVolume {
 
   /** What the bridge last said of the room on the network. */
   get space(): NetworkSpace | null {
-    return this.#space;
+    return this.#quota.space;
   }
 
   /** Work that lost its place in the log. */
@@ -289,55 +288,21 @@ export class MountedVolume {
     for (const invalidations of stale) this.#c.onChanged(invalidations);
   }
 
-  /** What the quota leaves, as far as is known here: the bridge has the last word, when bytes are uploaded. */
-  get #quotaLeft(): number {
-    return this.#quotaLessStaged(this.stagedBytes);
-  }
-
-  #quotaLessStaged(stagedBytes: number): number {
-    if (this.#space === null) return Infinity;
-    const { quotaBytes, usedBytes } = this.#space;
-    return quotaBytes - usedBytes - this.#uploadedBytes - stagedBytes;
-  }
-
-  /** Refuses what the quota has no room for before it is taken: once staged, it would be in the way of all that follows. */
-  #admit(sizeBytes: number): void {
-    const { files, segments } = this.#volume;
-    // a little more than is staged, and quickly told
-    if (this.#space === null || sizeBytes <= this.#quotaLessStaged(files.stagedBytes + segments.unsealedBytes)) return;
-    if (sizeBytes <= this.#quotaLeft) return;
-    this.#refusedBytes = sizeBytes;
-    const quota = formatBytes(this.#space.quotaBytes);
-    const advice = 'remove files, or ask whoever runs the bridge for more room';
-    this.#c.problems.set('quota', 'QUOTA', `the volume’s quota of ${quota} is used up, writes fail (EDQUOT)`, advice);
-    // what was removed meanwhile makes room
-    if (this.#c.clock.monotonicMs() - this.#refreshedMs > REFUSED_REFRESH_MS) void this.refresh();
-    throw new XcoreError('EDQUOT', `the volume's quota of ${quota} is used up`);
-  }
-
   #room(): Room {
     const usedBytes = this.#volume.tree.totals.storedBytes;
-    const space = this.#space;
-    const freeBytes =
-      space === null
-        ? this.#volume.files.roomBytes
-        : Math.min(this.#quotaLeft, Math.floor(space.networkFreeBytes / Math.max(1, space.mirrors)));
-    return { totalBytes: usedBytes + Math.max(0, freeBytes), freeBytes: Math.max(0, freeBytes) };
+    const freeBytes = this.#quota.freeBytes ?? Math.max(0, this.#volume.files.roomBytes);
+    return { totalBytes: usedBytes + freeBytes, freeBytes };
   }
 
   /** Asks the bridge for room and shard size; keeps what was known when it does not answer. */
   async refresh(): Promise<void> {
     if (!this.sync.connected) return;
-    const uploadedBytes = this.#uploadedBytes;
-    this.#refreshedMs = this.#c.clock.monotonicMs();
+    await this.#quota.refresh();
     try {
-      this.#space = await this.#c.network.space();
-      this.#uploadedBytes -= uploadedBytes;
-      if (this.#quotaLeft >= this.#refusedBytes) this.#c.problems.clear('quota');
       const policy = await this.#c.network.announce(this.stagedBytes);
       this.#volume.segments.setSize(policy.shardSizeBytes);
     } catch (error) {
-      this.#c.log.debug({ error: asError(error) }, 'the bridge gave no figures');
+      this.#c.log.debug({ error: asError(error) }, 'the bridge gave no policy');
     }
   }
 

@@ -17,11 +17,10 @@ import { Pace } from './pace.ts';
 import type { Problems } from './problems.ts';
 import type { Publisher } from './publisher.ts';
 import type { Invalidations } from './replay.ts';
+import { WriteLease } from './write-lease.ts';
 
 const STEP_INTERVAL_MS = 1_000;
 const RETRY_DELAY_MS = 1_000;
-/** A lease is asked for again this often while another device has it. */
-const ACQUIRE_INTERVAL_MS = 5_000;
 /** The log may grow to this, or to half of the last checkpoint's size, before the next one. */
 const CHECKPOINT_LOG_BYTES = 8 * 1024 * 1024;
 const SHARD_SIZE_BYTES = 2_097_152;
@@ -65,34 +64,29 @@ export class VolumeSync {
   readonly #options: SyncOptions;
   readonly #stopping = new AbortController();
   readonly #pace: Pace;
-  #writer = false;
-  #epoch = 0;
-  #holder = '';
+  readonly #lease: WriteLease;
   #connected = false;
-  #takeOver: boolean;
   #mustRead = true;
   #mustSetAside = false;
-  #leaseUntilMs = 0;
-  #nextRenewMs = 0;
-  #nextAcquireMs = 0;
   #running: Promise<void> | null = null;
   readonly #waiters = new Set<() => void>();
 
   constructor(components: SyncComponents, options: SyncOptions) {
     this.#c = components;
     this.#options = options;
-    this.#takeOver = options.takeOver;
+    const { network, device, clock, onRole } = components;
+    this.#lease = new WriteLease({ network, device, clock, onRole }, options.takeOver);
     this.#pace = new Pace(components.clock, this.#stopping.signal);
   }
 
   /** Whether this device may change the volume now. */
   get writer(): boolean {
-    return this.#writer;
+    return this.#lease.writer;
   }
 
   /** Peer name of the device that holds the lease, as far as known. */
   get holder(): string {
-    return this.#writer ? this.#c.device : this.#holder;
+    return this.#lease.holder;
   }
 
   get connected(): boolean {
@@ -106,8 +100,7 @@ export class VolumeSync {
       this.#connected = connected;
       if (!connected) return;
       this.#mustRead = true;
-      this.#nextRenewMs = 0;
-      this.#nextAcquireMs = 0;
+      this.#lease.hurry();
       this.nudge();
     });
     network.on('head', (head) => {
@@ -115,11 +108,11 @@ export class VolumeSync {
       this.nudge();
     });
     network.on('lease', (lease) => {
-      this.#noteLease(lease);
+      if (this.#lease.note(lease)) this.#lost();
       this.nudge();
     });
     const { epoch } = this.#c.volume().tree.head;
-    if (epoch > 0 && !this.#options.readOnly) this.#setWriter(true, epoch);
+    if (epoch > 0 && !this.#options.readOnly) this.#lease.begin(epoch);
   }
 
   /** One pass while connected: reads the log, takes the lease if it is to be had. Throws what fails. */
@@ -140,13 +133,13 @@ export class VolumeSync {
 
   /** Gives the lease back, so that another device need not wait for its end. */
   async release(): Promise<void> {
-    if (this.#writer && this.#connected && this.#epoch > 0) await this.#c.network.releaseLease(this.#epoch);
+    const { writer, epoch } = this.#lease;
+    if (writer && this.#connected && epoch > 0) await this.#c.network.releaseLease(epoch);
   }
 
   /** Becomes the writer even if another device is. */
   takeOver(): void {
-    this.#takeOver = true;
-    this.#nextAcquireMs = 0;
+    this.#lease.takeOver();
     this.nudge();
   }
 
@@ -197,7 +190,7 @@ export class VolumeSync {
     }
     if (this.#mustRead) await this.#readLog();
     await this.#holdLease();
-    if (!this.#writer || this.#epoch === 0) return;
+    if (!this.#lease.writer || this.#lease.epoch === 0) return;
     await this.#publishAll();
   }
 
@@ -219,7 +212,7 @@ export class VolumeSync {
     return follow(
       {
         ...{ network, codec, checkpoints },
-        onForeign: () => isCurrent() && this.#setWriter(false, 0),
+        onForeign: () => isCurrent() && this.#lease.end(),
         onApplied: (invalidations) => isCurrent() && onApplied(invalidations),
       },
       volume,
@@ -228,7 +221,7 @@ export class VolumeSync {
 
   /** Builds the volume anew from the log beside the present one, which serves until then; keeps that one if it holds staged work. */
   async #rebuild(): Promise<void> {
-    this.#setWriter(false, 0);
+    this.#lease.end();
     const keep = await isStaged(this.#c.volume());
     if (keep) this.#c.log.warn({}, 'another device writes the volume; what is staged here is set aside');
     await this.#c.rebuild(keep, async (next) => {
@@ -246,64 +239,28 @@ export class VolumeSync {
 
   // ------------------------------------------------------------------ the lease
 
-  #noteLease(lease: Lease): void {
-    this.#holder = lease.holder;
-    if (this.#writer && lease.holder !== '' && lease.holder !== this.#c.device) this.#lost();
-    if (lease.holder === '') this.#nextAcquireMs = 0;
-  }
-
   /**
    * Another device writes now. Where it took a lease that was still ours, what is staged here can
    * never be published; where ours had run out, it still can if the other one changes nothing.
    */
   #lost(): void {
-    this.#c.log.warn({ holder: this.#holder }, 'another device has the lease; this device only reads now');
-    this.#mustSetAside ||= this.#leaseUntilMs > this.#c.clock.monotonicMs();
-    this.#setWriter(false, 0);
-    this.#leaseUntilMs = 0;
+    this.#mustSetAside ||= this.#lease.isRunning;
+    this.#lease.lose();
+    this.#c.log.warn({ holder: this.#lease.holder }, 'another device has the lease; this device only reads now');
     this.#mustRead = true;
     // also after a restart while the bridge is away
     const { tree } = this.#c.volume();
     tree.putHead({ ...tree.head, epoch: 0 });
-    this.#nextAcquireMs = this.#c.clock.monotonicMs() + ACQUIRE_INTERVAL_MS;
   }
 
   async #holdLease(): Promise<void> {
     if (this.#options.readOnly) return;
-    const now = this.#c.clock.monotonicMs();
-    if (this.#writer && this.#leaseUntilMs > now) {
-      if (now < this.#nextRenewMs) return;
-      const renewed = await this.#c.network.renewLease(this.#epoch).catch((error: unknown) => {
-        if (hasCode(error, 'LEASE_LOST', 'LEASE_HELD')) return null;
-        throw error;
-      });
-      if (renewed?.held === true) return this.#granted(renewed);
-      this.#nextAcquireMs = 0;
-    }
-    if (now < this.#nextAcquireMs) return;
-    this.#nextAcquireMs = now + ACQUIRE_INTERVAL_MS;
-    const lease = await this.#c.network.acquireLease(this.#takeOver).catch((error: unknown) => {
-      if (hasCode(error, 'LEASE_HELD')) return null;
-      throw error;
-    });
-    if (lease === null || !lease.held) {
-      if (lease !== null) this.#holder = lease.holder;
-      if (this.#writer) this.#lost();
-      return;
-    }
-    this.#takeOver = false;
+    const lease = await this.#lease.hold();
+    if (lease === null) return;
+    if (lease === 'lost') return this.#lost();
     // whoever wrote before may have published until the lease changed hands
-    this.#leaseUntilMs = 0;
     await this.#readLog();
     await this.#becomeWriter(lease);
-  }
-
-  #granted(lease: Lease): void {
-    const now = this.#c.clock.monotonicMs();
-    this.#leaseUntilMs = now + lease.expiresInMs;
-    this.#nextRenewMs = now + lease.expiresInMs / 3;
-    this.#epoch = lease.epoch;
-    this.#holder = lease.holder;
   }
 
   async #becomeWriter(lease: Lease): Promise<void> {
@@ -314,15 +271,8 @@ export class VolumeSync {
     if (isNew) tree.format(this.#options.owner, this.#c.clock.nowNs());
     if (tree.head.epoch !== lease.epoch) tree.putHead({ ...tree.head, epoch: lease.epoch });
     await store.commit(true);
-    this.#granted(lease);
-    this.#setWriter(true, lease.epoch);
-  }
-
-  #setWriter(writer: boolean, epoch: number): void {
-    this.#epoch = epoch;
-    if (this.#writer === writer) return;
-    this.#writer = writer;
-    this.#c.onRole(writer);
+    this.#lease.grant(lease);
+    this.#lease.begin(lease.epoch);
   }
 
   // ------------------------------------------------------------------ publishing
@@ -330,9 +280,9 @@ export class VolumeSync {
   async #publishAll(): Promise<void> {
     const volume = this.#c.volume();
     try {
-      while (!this.#stopping.signal.aborted && this.#writer) {
+      while (!this.#stopping.signal.aborted && this.#lease.writer) {
         if (this.#checkpointDue(volume)) await this.#checkpoint(volume);
-        if (!(await this.#c.publisher.publish(volume, this.#epoch))) break;
+        if (!(await this.#c.publisher.publish(volume, this.#lease.epoch))) break;
         for (const waiter of this.#waiters) waiter();
         this.#waiters.clear();
         await this.#holdLease();
@@ -369,7 +319,7 @@ export class VolumeSync {
     try {
       while (store.firstUnpublished <= boundary) {
         // the rest waits for shards: the checkpoint is tried again when they are durable
-        if (!(await publisher.publish(volume, this.#epoch, boundary))) return;
+        if (!(await publisher.publish(volume, this.#lease.epoch, boundary))) return;
       }
       const { seq } = tree.head;
       const old = tree.checkpointShards.map((id) => ({ id }));
@@ -380,7 +330,7 @@ export class VolumeSync {
         lastCommit: BigInt(tree.head.lastCommit),
         checkpoint,
       });
-      await publisher.append(volume, this.#epoch, changeSet, checkpoint.shards, old, seq);
+      await publisher.append(volume, this.#lease.epoch, changeSet, checkpoint.shards, old, seq);
       this.#c.log.info({ seq, records: Number(checkpoint.records) }, 'wrote a checkpoint of the volume');
     } finally {
       await snapshot.close();
