@@ -104,6 +104,16 @@ async function readVolumeFile(dir: string, keys: VolumeKeys): Promise<VolumeFile
   return content;
 }
 
+/** Lineage of the index in a folder, hexadecimal; null where its `volume.json` does not tell. */
+export async function lineageOf(dir: string): Promise<string | null> {
+  const path = join(dir, 'volume.json');
+  try {
+    return parse(path, await readFile(path, 'utf8')).lineage;
+  } catch {
+    return null;
+  }
+}
+
 function parse(path: string, text: string): VolumeFile {
   try {
     const content = JSON.parse(text) as { version?: unknown; volume?: unknown; lineage?: unknown };
@@ -202,7 +212,7 @@ export async function openLocalVolume(
     const { head } = tree;
     store.setRecording(head.epoch > 0 || store.firstUnpublished <= store.lastCommit, head.lastCommit);
     const staged = (await tree.uploads()).filter(({ upload }) => !upload.durable).map(({ shard }) => shard);
-    await segments.restore(store.leftTails, (shard) => staged.includes(shard));
+    await store.restoreTails((tails) => segments.restore(tails, (shard) => staged.includes(shard)));
     await segments.recover(staged);
     segments.start();
     const close = (): Promise<void> =>

@@ -54,6 +54,7 @@ export class VolumeFolders {
   /** Puts the replacement, closed and complete, in the place of the closed volume; the path of that one if it is kept. */
   async replace(keep: boolean, nowMs: number): Promise<string | null> {
     let kept: string | null = null;
+    await syncFolder(this.next, this.#disk);
     if (keep) kept = await this.setAside.keep(this.current, nowMs);
     else await this.#disk.rename(this.current, this.#old);
     await this.#disk.rename(this.next, this.current);

@@ -14,6 +14,8 @@ import type { Tally } from './tally.ts';
 export const MAX_JOURNAL_BYTES: number = 4 * 1024 * 1024;
 /** Of one entry; more at once is as well off in a batch. */
 const MAX_ENTRY_BYTES = 256 * 1024;
+/** What is numbered so much higher than the newest entry or batch is no entry. */
+const MAX_LOST = 2 ** 24;
 /** Length of the sealed entry (4), its number (8), the number of the batch that it comes after (8). */
 const HEADER_BYTES = 20;
 
@@ -60,7 +62,10 @@ export class Journal {
       throw error;
     });
     const file = await disk.open(path, found === null ? 'w+' : 'r+', 0o600);
-    return { journal: new Journal(file, sealer), payloads: found === null ? [] : readEntries(found, sealer, tally) };
+    return {
+      journal: new Journal(file, sealer),
+      payloads: found === null ? [] : readEntries(found, sealer, tally).payloads,
+    };
   }
 
   /** Number of the newest entry. */
@@ -104,35 +109,80 @@ export class Journal {
   }
 }
 
-/** What the entries after those in the index say; the first one that is not whole, or does not follow, ends them. */
-function readEntries(bytes: Buffer, sealer: Sealer, tally: Tally): Buffer[] {
-  const payloads: Buffer[] = [];
-  let next = tally.journal + 1;
-  for (let at = 0; at + HEADER_BYTES <= bytes.length;) {
-    const end = at + HEADER_BYTES + bytes.readUInt32BE(at);
-    const sequence = Number(bytes.readBigUInt64BE(at + 4));
-    const batch = Number(bytes.readBigUInt64BE(at + 12));
-    const follows = sequence <= next && batch <= tally.batch && !(sequence < next && payloads.length > 0);
-    if (end > bytes.length || !follows) break;
-    try {
-      const payload = sealer.open(
-        bytes.subarray(at + HEADER_BYTES, end),
-        associatedOf(tally.journalId, sequence, batch),
-      );
-      if (sequence === next) {
-        payloads.push(payload);
-        next++;
-      }
-    } catch {
-      break;
-    }
-    at = end;
-  }
-  return payloads;
+/** An entry as its header tells, before anything of it is checked. */
+interface FoundEntry {
+  readonly sequence: number;
+  readonly batch: number;
+  readonly sealed: Buffer;
+  readonly end: number;
 }
 
-/** As Journal.open() returns them, of an index that is only looked at. */
-export async function readJournal(dir: string, sealer: Sealer, tally: Tally): Promise<Buffer[]> {
-  const bytes = await systemDisk.readFile(join(dir, 'journal')).catch(() => Buffer.alloc(0));
-  return readEntries(bytes, sealer, tally);
+function entryAt(bytes: Buffer, at: number): FoundEntry | null {
+  if (at + HEADER_BYTES > bytes.length) return null;
+  const end = at + HEADER_BYTES + bytes.readUInt32BE(at);
+  const sequence = Number(bytes.readBigUInt64BE(at + 4));
+  const batch = Number(bytes.readBigUInt64BE(at + 12));
+  return end > bytes.length ? null : { sequence, batch, sealed: bytes.subarray(at + HEADER_BYTES, end), end };
+}
+
+/** What an entry of the journal that a tally names says; null when it is none, or not whole. */
+function open({ sequence, batch, sealed }: FoundEntry, sealer: Sealer, { journalId }: Tally): Buffer | null {
+  try {
+    return sealer.open(sealed, associatedOf(journalId, sequence, batch));
+  } catch {
+    return null;
+  }
+}
+
+/** What the entries after those in the index say, and where they end: at the first one that is not whole, or does not follow. */
+function readEntries(bytes: Buffer, sealer: Sealer, tally: Tally): { payloads: Buffer[]; next: number; end: number } {
+  const payloads: Buffer[] = [];
+  let next = tally.journal + 1;
+  let end = 0;
+  for (let entry = entryAt(bytes, 0); entry !== null; entry = entryAt(bytes, end)) {
+    const { sequence, batch } = entry;
+    const follows = sequence <= next && batch <= tally.batch && !(sequence < next && payloads.length > 0);
+    const payload = follows ? open(entry, sealer, tally) : null;
+    if (payload === null) break;
+    if (sequence === next) {
+      payloads.push(payload);
+      next++;
+    }
+    end = entry.end;
+  }
+  return { payloads, next, end };
+}
+
+/** What the journal of an index that is only looked at holds beyond it. */
+export interface JournalContent {
+  /** As Journal.open() returns them. */
+  readonly payloads: Buffer[];
+  /** Entries behind them that seem to have been acknowledged, and come after what is gone or damaged. */
+  readonly unusable: number;
+}
+
+/**
+ * Reads the journal of an index with this tally, which may have lost its last batches; `firstBatch` is the first that is
+ * known to be of the start that the tally is of.
+ */
+export async function readJournal(
+  dir: string,
+  sealer: Sealer,
+  tally: Tally,
+  firstBatch: number,
+): Promise<JournalContent> {
+  const bytes = await systemDisk.readFile(join(dir, 'journal')).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return Buffer.alloc(0);
+    throw error;
+  });
+  const { payloads, next, end } = readEntries(bytes, sealer, tally);
+  let unusable = 0;
+  for (let entry = entryAt(bytes, end); entry !== null; entry = entryAt(bytes, entry.end)) {
+    const { sequence, batch } = entry;
+    if (sequence === 0 || sequence > next + MAX_LOST || batch > tally.batch + MAX_LOST) break;
+    // what is left of earlier entries has lower numbers, or earlier batches; of a later start nothing can be opened
+    if (batch <= tally.batch && (sequence < next || batch < firstBatch)) break;
+    unusable++;
+  }
+  return { payloads, unusable };
 }

@@ -16,7 +16,7 @@ import { TalliedIndex } from './tallied-index.ts';
 import type { Tally } from './tally.ts';
 import type { Batch, IndexOptions, StoredRecord } from './tallied-index.ts';
 import type { Tail } from './sync-journal-format.ts';
-import { readSyncJournal, SyncJournal } from './sync-journal.ts';
+import { NOTHING_LEFT, readSyncJournal, SyncJournal } from './sync-journal.ts';
 import type { TakeTails } from './sync-journal.ts';
 
 export type { StoreSnapshot };
@@ -93,8 +93,8 @@ export class RecordStore {
   #firstUnpublished = 1;
   #recordsChanges = false;
   readonly #lineage: Buffer;
-  /** Ends of segments that a crash left in the sync journal. */
-  readonly leftTails: readonly Tail[];
+  /** Ends of segments that a crash left in the sync journal, and that are not in their files yet. */
+  #leftTails: readonly Tail[];
 
   private constructor(
     index: TalliedIndex,
@@ -107,7 +107,7 @@ export class RecordStore {
     this.#index = index;
     this.#journal = journal;
     this.#syncs = options.syncJournal === undefined ? null : new SyncJournal(options.syncJournal, options.disk);
-    this.leftTails = leftTails;
+    this.#leftTails = leftTails;
     this.#sealer = sealer;
     this.#lineage = lineage;
     this.#onHealth = options.onHealth ?? (() => undefined);
@@ -121,7 +121,7 @@ export class RecordStore {
    */
   static async open(dir: string, sealer: Sealer, lineage: Buffer, options: StoreOptions = {}): Promise<RecordStore> {
     const { syncJournal: path, ...rest } = options;
-    const left = path === undefined ? { batches: [], tails: [] } : await readSyncJournal(path, options.disk);
+    const left = path === undefined ? NOTHING_LEFT : await readSyncJournal(path, options.disk);
     const index = await TalliedIndex.open(dir, sealer, { ...rest, left });
     try {
       const { journal, changes } = await ChangeJournal.open(dir, sealer, index.tally, options.disk);
@@ -189,6 +189,12 @@ export class RecordStore {
     this.#beforeSync = beforeSync;
     this.#barrierNow = barrierNow;
     this.#takeTails = takeTails;
+  }
+
+  /** Lets ends of segments that a crash left in the sync journal be put into their files; until then the journal stays as it is. */
+  async restoreTails(restore: (tails: readonly Tail[]) => Promise<void>): Promise<void> {
+    await restore(this.#leftTails);
+    this.#leftTails = [];
   }
 
   /** Resolves when an index that is being opened anew (REOPENING) can be read; EIO when it could not for too long. */
@@ -345,7 +351,7 @@ export class RecordStore {
     }
     await this.#barrier(sync);
     await this.#index.write(batch, tally, sync);
-    if (sync) journal?.reset();
+    if (sync && this.#leftTails.length === 0) journal?.reset();
     else journal?.note(tally.batch, batch.operations);
   }
 

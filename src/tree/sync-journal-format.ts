@@ -33,6 +33,12 @@ export interface SyncJournalContent {
   readonly tails: readonly Tail[];
 }
 
+/** What a start finds of a journal. */
+export interface LeftSyncJournal extends SyncJournalContent {
+  /** Number of the newest batch in any whole record of the file, also one that is out of turn; 0 where there is none. */
+  readonly newest: number;
+}
+
 /** About the bytes that a batch takes in a journal. */
 export function sizeOfBatch(operations: readonly BatchOperation[]): number {
   let bytes = 16;
@@ -86,29 +92,50 @@ function encodeOperation(operation: BatchOperation): Uint8Array[] {
   return [head, operation.key, operation.value];
 }
 
+/** The header of the record that begins at `start`, and its items; null where it is not whole. */
+function recordAt(file: Buffer, start: number): { header: Buffer; payload: Buffer; end: number } | null {
+  const header = file.subarray(start, start + HEADER_BYTES);
+  if (header.length < HEADER_BYTES || !header.subarray(AT.magic, AT.generation).equals(MAGIC)) return null;
+  if (header.readUInt32LE(AT.headerCrc32) !== crc32(header.subarray(0, AT.headerCrc32))) return null;
+  const end = start + HEADER_BYTES + header.readUInt32LE(AT.payloadBytes);
+  const payload = file.subarray(start + HEADER_BYTES, end);
+  if (end > file.length || header.readUInt32LE(AT.payloadCrc32) !== crc32(payload)) return null;
+  return { header, payload, end: Math.ceil(end / PAGE_BYTES) * PAGE_BYTES };
+}
+
 /** All whole records of the first generation in a file, up to the first that is torn, of another one or out of turn; BAD_FORMAT for another version. */
-export function decodeSyncJournal(file: Buffer): SyncJournalContent {
+export function decodeSyncJournal(file: Buffer): LeftSyncJournal {
   const batches: NumberedBatch[] = [];
   const tails: Tail[] = [];
   const isKnown =
     file.length < MAGIC.length || !file.subarray(0, 3).equals(MAGIC.subarray(0, 3)) || file[3] === MAGIC[3];
   if (!isKnown) throw new XcoreError('BAD_FORMAT', 'the sync journal was written by a newer xcore');
   const generation = file.subarray(AT.generation, AT.sequence);
-  for (let start = 0, sequence = 0; start + HEADER_BYTES <= file.length; sequence++) {
-    const record = file.subarray(start);
+  let start = 0;
+  for (let sequence = 0; ; sequence++) {
+    const record = recordAt(file, start);
+    if (record === null) break;
+    const { header, payload, end } = record;
     const isNext =
-      record.subarray(AT.magic, AT.generation).equals(MAGIC) &&
-      record.readUInt32LE(AT.headerCrc32) === crc32(record.subarray(0, AT.headerCrc32)) &&
-      record.subarray(AT.generation, AT.sequence).equals(generation) &&
-      record.readUInt32LE(AT.sequence) === sequence;
+      header.subarray(AT.generation, AT.sequence).equals(generation) && header.readUInt32LE(AT.sequence) === sequence;
     if (!isNext) break;
-    const end = HEADER_BYTES + record.readUInt32LE(AT.payloadBytes);
-    const payload = record.subarray(HEADER_BYTES, end);
-    if (end > record.length || record.readUInt32LE(AT.payloadCrc32) !== crc32(payload)) break;
     decodePayload(payload, batches, tails);
-    start += Math.ceil(end / PAGE_BYTES) * PAGE_BYTES;
+    start = end;
   }
-  return { batches, tails };
+  return { batches, tails, newest: Math.max(0, ...batches.map(({ number }) => number), newestFrom(file, start)) };
+}
+
+/** Number of the newest batch in whole records from `start` on, of whatever generation. */
+function newestFrom(file: Buffer, start: number): number {
+  let newest = 0;
+  for (let at = start; at < file.length;) {
+    const record = recordAt(file, at);
+    const batches: NumberedBatch[] = [];
+    if (record !== null) decodePayload(record.payload, batches, []);
+    newest = Math.max(newest, ...batches.map(({ number }) => number));
+    at = record === null ? at + PAGE_BYTES : record.end;
+  }
+  return newest;
 }
 
 /** Its checksum is right: what is malformed all the same was not written by this version. */

@@ -11,7 +11,7 @@ import type { Disk, DiskFile } from '../lib/disk.ts';
 import { ERRNO, errnoOf } from '../lib/errors.ts';
 import type { BatchOperation } from './index-database.ts';
 import { decodeSyncJournal, encodeRecord, PAGE_BYTES, sizeOfBatch } from './sync-journal-format.ts';
-import type { SyncJournalContent, NumberedBatch, Tail } from './sync-journal-format.ts';
+import type { LeftSyncJournal, NumberedBatch, Tail } from './sync-journal-format.ts';
 
 /** The file. */
 const JOURNAL_BYTES = 2 * 1024 * 1024;
@@ -21,13 +21,16 @@ const MAX_PENDING_BYTES = 512 * 1024;
 /** Ends of segments that are not on the disk, which count as safe from now on; null when their files must be synced. */
 export type TakeTails = () => readonly Tail[] | null;
 
+/** What an absent journal holds. */
+export const NOTHING_LEFT: LeftSyncJournal = { batches: [], tails: [], newest: 0 };
+
 /** What a journal holds after a crash; nothing where there is none. BAD_FORMAT for one of another version. */
-export async function readSyncJournal(path: string, disk: Disk = systemDisk): Promise<SyncJournalContent> {
+export async function readSyncJournal(path: string, disk: Disk = systemDisk): Promise<LeftSyncJournal> {
   let file: Buffer;
   try {
     file = await disk.readFile(path);
   } catch (error) {
-    if (errnoOf(error) === ERRNO.ENOENT) return { batches: [], tails: [] };
+    if (errnoOf(error) === ERRNO.ENOENT) return NOTHING_LEFT;
     throw error;
   }
   return decodeSyncJournal(file);

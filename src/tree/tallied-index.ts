@@ -10,7 +10,7 @@ import { damagedIndex, IndexDatabase } from './index-database.ts';
 import type { BatchOperation, IndexGuard, StoreSnapshot } from './index-database.ts';
 import { readInProcess } from './index-process.ts';
 import { noteClosed, noteInUse, readInUse } from './in-use.ts';
-import type { SyncJournalContent } from './sync-journal-format.ts';
+import type { LeftSyncJournal } from './sync-journal-format.ts';
 import { ALL_KEYS, decodeNumber, KIND, keyBytes, keyRange, outboxKey } from './keys.ts';
 import { decodeRecord, encodeRecord } from './record-codec.ts';
 import type { TreeRecord } from './records.ts';
@@ -42,7 +42,7 @@ export interface IndexOptions {
   /** Tables up to so many bytes are checked before it is opened; CHECKED_AT_OPEN_BYTES unless told. */
   readonly checkedAtOpenBytes?: number;
   /** What a crash left in its sync journal. */
-  readonly left?: SyncJournalContent;
+  readonly left?: LeftSyncJournal;
   /** Told when a record or a table is damaged or cannot be read. */
   readonly onDamaged?: (error: Error) => void;
 }
@@ -149,6 +149,8 @@ export class TalliedIndex {
       next = Math.max(next, number + 1);
     }
     if (next > batch + 1) this.#tally = await this.#readTally();
+    // no power cut takes what was synced: the journal, or the index before it, was damaged
+    if ((this.#options.left?.newest ?? 0) > this.#tally.batch) throw damagedIndex('changes that were synced are gone');
   }
 
   /** An index without a tally is new, or was written when there was none. */

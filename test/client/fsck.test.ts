@@ -5,18 +5,12 @@ import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } 
 import { join } from 'node:path';
 import { Level } from 'level';
 import t from 'tap';
-import { fsck } from '../../src/client/fsck/fsck.ts';
-import type { FsckComponents, FsckReport } from '../../src/client/fsck/fsck.ts';
-import { systemClock } from '../../src/lib/clock.ts';
 import { hasCode } from '../../src/lib/errors.ts';
-import { silentLogger } from '../../src/lib/log.ts';
-import { ClientNetwork } from '../../src/net/client-network.ts';
 import { inodeKey, keyBytes } from '../../src/tree/keys.ts';
 import { pickSeed, Random } from '../support/random.ts';
-import { WatchedDisk } from '../support/watched-disk.ts';
-import type { Point } from '../support/watched-disk.ts';
-import { until, World } from './device.ts';
+import { World } from './device.ts';
 import type { Device, Volume } from './device.ts';
+import { check, compare, Kills, NOTHING } from './run-fsck.ts';
 
 const isLong = process.env['XCORE_TEST_LONG'] === '1';
 const INDEX_ROUNDS = isLong ? 200 : 12;
@@ -25,38 +19,6 @@ t.setTimeout(isLong ? 3_600_000 : 600_000);
 const seed = pickSeed();
 t.comment(`XCORE_TEST_SEED=${seed}`);
 const random = new Random(seed);
-
-/** Runs a check as the command does. */
-async function check(
-  device: Device,
-  repair: boolean,
-  online = true,
-  watched: Pick<FsckComponents, 'disk' | 'guard'> = {},
-): Promise<FsckReport> {
-  const { keys, world } = device.volume;
-  const network = new ClientNetwork({ bridge: world.address, deviceSeed: device.seed, ownerSeed: keys.ownerSeed });
-  let connected = false;
-  network.on('connection', (up) => (connected = up));
-  if (online) {
-    await network.start();
-    await until('the bridge answers', () => connected);
-  }
-  try {
-    return await fsck(
-      {
-        network: online ? network : null,
-        keys,
-        clock: systemClock,
-        log: silentLogger,
-        progress: () => undefined,
-        ...watched,
-      },
-      { dir: device.dir, repair },
-    );
-  } finally {
-    await network.stop();
-  }
-}
 
 /** Published files, and files that only this device has. */
 interface Files {
@@ -83,29 +45,6 @@ function flip(path: string, flips = 1): void {
   }
   writeFileSync(path, bytes);
 }
-
-/** Names of files that are not there, cannot be read, or, in `wrong`, hold other bytes. */
-async function compare(
-  device: Device,
-  files: ReadonlyMap<string, Buffer>,
-): Promise<{ missing: string[]; failed: string[]; wrong: string[] }> {
-  const result = { missing: [] as string[], failed: [] as string[], wrong: [] as string[] };
-  // side by side, since each read of what nobody has takes its whole deadline
-  const read = async (name: string, content: Buffer): Promise<void> => {
-    try {
-      const found = await device.read(name);
-      if (found === undefined) result.missing.push(name);
-      else if (!found.equals(content)) result.wrong.push(name);
-    } catch (error) {
-      if (!hasCode(error, 'CORRUPT_RECORD', 'CORRUPT_SHARD', 'EIO', 'NO_MIRROR', 'BAD_FORMAT', 'ENOENT')) throw error;
-      result.failed.push(name);
-    }
-  };
-  await Promise.all([...files].map(([name, content]) => read(name, content)));
-  return result;
-}
-
-const NOTHING = { missing: [], failed: [], wrong: [] };
 
 function shardFilesOf(device: Device): string[] {
   const cache = join(device.dir, 'current/cache');
@@ -294,34 +233,11 @@ await t.test('what a repair carried over is published, and reaches another devic
   await device.off();
 });
 
-/** Copies a folder as a kill at a call to the disk leaves it: at some calls, and at all that move folders. */
-class Kills {
-  readonly watched: WatchedDisk;
-  readonly left: { dir: string; what: string }[] = [];
-  readonly #every: number;
-  readonly #first: number;
-
-  /** One call in `every`, unless all are looked at. */
-  constructor(dir: string, every: number) {
-    this.#every = isLong ? 1 : every;
-    this.#first = random.below(this.#every);
-    this.watched = new WatchedDisk(dir);
-    this.watched.onPoint = (point) => this.#at(point);
-  }
-
-  #at({ number, call, path }: Point): void {
-    if (call !== 'rename' && number % this.#every !== this.#first) return;
-    const dir = `${this.watched.dir}-kill-${number}`;
-    this.watched.copyTo(dir);
-    this.left.push({ dir, what: `${number}: ${call} ${path.slice(this.watched.dir.length)}` });
-  }
-}
-
 await t.test('a repair that is killed at any call can be run again, and ends in the same tree', async (t) => {
   const { device, files } = await prepared(await world.volume());
   const all = new Map([...files.published, ...files.staged]);
   writeFileSync(join(device.dir, 'current/index/CURRENT'), 'nonsense');
-  const kills = new Kills(device.dir, 10);
+  const kills = new Kills(device.dir, isLong ? 1 : 10, random);
   const { disk, guard } = kills.watched;
   t.equal((await check(device, true, true, { disk, guard })).state, 'repaired');
   t.comment(`${kills.watched.points} calls, ${kills.left.length} kills`);
@@ -356,7 +272,7 @@ await t.test('a first reading of the log that is killed at any call goes on at t
   t.ok(a.tree.head.checkpointSeq > 0);
   const wanted = await a.records();
   const device = volume.device(t);
-  const kills = new Kills(device.dir, 3);
+  const kills = new Kills(device.dir, isLong ? 1 : 3, random);
   const { disk, guard } = kills.watched;
   const b = volume.device(t, { watched: { disk, guard }, folder: device.dir });
   await b.on();

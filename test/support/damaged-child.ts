@@ -93,8 +93,9 @@ const work: Record<DamageMode, (dir: string) => Promise<string>> = {
     ),
   guarded,
   salvage: async (dir) => {
-    const { isWhole, commits } = await salvage(dir, `${dir}-salvage`, indexSealer());
-    return `${isWhole ? 'whole' : 'part'} ${commits.size > 0 ? 'some' : 'none'}`;
+    const places = { index: dir, syncJournal: `${dir}-sync`, scratch: `${dir}-salvage` };
+    const { missing, commits } = await salvage(places, indexSealer());
+    return `${missing.length === 0 ? 'whole' : 'part'} ${commits.size > 0 ? 'some' : 'none'}`;
   },
 };
 

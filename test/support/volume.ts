@@ -202,7 +202,7 @@ async function openParts(
   const staged = async (): Promise<number[]> =>
     (await tree.uploads()).filter(({ upload }) => !upload.durable).map(({ shard }) => shard);
   const left = await staged();
-  await segments.restore(store.leftTails, (shard) => left.includes(shard));
+  await store.restoreTails((tails) => segments.restore(tails, (shard) => left.includes(shard)));
   await segments.recover(left);
   segments.start();
   const room = { totalBytes: 2 ** 40, freeBytes: 2 ** 39 };

@@ -5,13 +5,23 @@ import { dirname, join } from 'node:path';
 import t from 'tap';
 import { decodeNumber, KIND } from '../../src/tree/keys.ts';
 import { ChangeSetSchema } from '../../src/tree/proto/tree_pb.ts';
+import { RecordStore } from '../../src/tree/record-store.ts';
 import { decodeRecord, unpack } from '../../src/tree/record-codec.ts';
 import type { Inode } from '../../src/tree/records.ts';
 import { decodeSyncJournal, encodeRecord as encodeSyncRecord } from '../../src/tree/sync-journal-format.ts';
 import { findingsIn } from '../support/findings.ts';
 import { pickSeed, Random } from '../support/random.ts';
 import { WatchedDisk } from '../support/watched-disk.ts';
-import { abandon, CALLER, openVolume, readAll, temporaryFolder, writeFileAt } from '../support/volume.ts';
+import {
+  abandon,
+  CALLER,
+  indexSealer,
+  LINEAGE,
+  openVolume,
+  readAll,
+  temporaryFolder,
+  writeFileAt,
+} from '../support/volume.ts';
 
 t.test('bytes from before an fsync outlive the loss of those behind them in the same segment', async (t) => {
   const dir = temporaryFolder(t);
@@ -125,6 +135,13 @@ t.test('fsyncs that only the sync journal made safe outlive a power cut, whateve
   }
   t.strictSame(found, [], 'one write each, and no other sync');
   await abandon(before);
+  // a start that ends before it has used the journal leaves it as it is
+  const first = copies[0]!.to;
+  const path = join(first, 'sync-journal');
+  const left = readFileSync(path);
+  const unused = await RecordStore.open(join(first, 'index'), indexSealer(), LINEAGE, { syncJournal: path });
+  await unused.close();
+  t.ok(left.equals(readFileSync(path)));
   for (const { to, count } of copies) {
     const after = await openVolume(to);
     const wrong: string[] = [];

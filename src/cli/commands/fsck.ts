@@ -116,7 +116,10 @@ export function describe(report: FsckReport, repair: boolean): string[] {
   const lines = report.findings.slice(0, MAX_LINES).map(({ area, message }) => `${area}: ${message}`);
   const more = report.findingsCount - lines.length;
   if (more > 0) lines.push(`and ${more} more: see --json`);
-  lines.push(...report.repairs);
+  lines.push(
+    ...report.repairs,
+    ...report.notCarried.slice(0, MAX_LINES).map((reason) => `not carried over: ${reason}`),
+  );
   if (repair && report.repairs.length > 0) {
     lines.push(...report.left.slice(0, MAX_LINES).map(({ area, message }) => `left: ${area}: ${message}`));
   }

@@ -54,6 +54,8 @@ export interface FsckReport {
   readonly left: readonly Finding[];
   /** Paths in the volume of files of which bytes are gone for good. */
   readonly lostFiles: readonly string[];
+  /** Why a rebuild may not have carried over all that only this machine had. */
+  readonly notCarried: readonly string[];
   /** Where work is kept that could not be carried over. */
   readonly setAside: string | null;
   /** What could not be looked at, and why. */
@@ -76,6 +78,7 @@ class Fsck {
   readonly #options: FsckOptions;
   readonly #folders: VolumeFolders;
   readonly #repairs: string[] = [];
+  #notCarried: readonly string[] = [];
   #setAside: string | null = null;
 
   constructor(components: FsckComponents, options: FsckOptions) {
@@ -103,6 +106,7 @@ class Fsck {
       repairs: this.#repairs,
       left: left.list,
       lostFiles: check?.lostFiles ?? [],
+      notCarried: this.#notCarried,
       setAside: this.#setAside,
       notChecked: this.#c.network === null ? ['the volume log and mirrors, since the bridge cannot be reached'] : [],
     };
@@ -165,7 +169,12 @@ class Fsck {
       );
     }
     const { current, next, checkpoint } = this.#folders;
-    const saved = await salvage(join(current, 'index'), join(this.#options.dir, 'salvage'), new Sealer(keys.indexKey));
+    const places = {
+      index: join(current, 'index'),
+      syncJournal: join(current, 'sync-journal'),
+      scratch: join(this.#options.dir, 'salvage'),
+    };
+    const saved = await salvage(places, new Sealer(keys.indexKey));
     await this.#folders.clearNext();
     const volume = await this.#open(next);
     const done = await rebuild({ network, keys, disk, checkpointDir: checkpoint }, volume, current, saved)
@@ -174,7 +183,8 @@ class Fsck {
         await disk.rm(next, { recursive: true, force: true });
         throw asError(error);
       });
-    this.#setAside = await this.#folders.replace(!done.isComplete, clock.now());
+    this.#notCarried = done.missing;
+    this.#setAside = await this.#folders.replace(done.missing.length > 0, clock.now());
     this.#repairs.push(
       `rebuilt the index from ${done.entries} entries of the volume log and ${done.carried} changes that only this machine had`,
     );

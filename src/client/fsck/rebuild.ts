@@ -5,12 +5,14 @@ import { join } from 'node:path';
 import { checkShardFile } from '../../cache/check-files.ts';
 import type { VolumeKeys } from '../../crypto/keys.ts';
 import type { Disk } from '../../lib/disk.ts';
-import { XcoreError } from '../../lib/errors.ts';
+import { ERRNO, errnoOf, XcoreError } from '../../lib/errors.ts';
 import type { Network } from '../../net/network.ts';
 import { decodeNumber, KIND } from '../../tree/keys.ts';
+import type { Change } from '../../tree/proto/tree_pb.ts';
 import type { Shard } from '../../tree/records.ts';
 import type { Salvage } from '../../tree/salvage.ts';
 import { follow } from '../follow.ts';
+import { lineageOf } from '../local-volume.ts';
 import type { LocalVolume } from '../local-volume.ts';
 import { EntryCodec } from '../log-entry.ts';
 import type { OpenedEntry } from '../log-entry.ts';
@@ -29,8 +31,8 @@ export interface RebuildComponents {
 export interface Rebuilt {
   /** Changes that were carried over. */
   readonly carried: number;
-  /** Whether that is all there was; if not, the old folder must be kept. */
-  readonly isComplete: boolean;
+  /** Why that may not be all there was, one sentence each; if there are any, the old folder must be kept. */
+  readonly missing: readonly string[];
   readonly entries: number;
 }
 
@@ -76,35 +78,53 @@ export async function rebuild(
   );
   if (result === 'stuck') throw new XcoreError('FORKED_LOG', 'the bridge shows a volume log that has lost entries');
   const shardsInLog = await shardsOf(next);
-  const carried = await carryOver(next, saved, codec);
-  const filesWhole = await takeFiles(next, c.disk, join(oldDir, 'cache'), shardsInLog, saved);
+  const missing = [...saved.missing];
+  const carried = await carryOver(next, saved, codec, await lineageOf(oldDir), missing);
+  await takeFiles(next, c.disk, join(oldDir, 'cache'), shardsInLog, saved, missing);
   await next.store.commit(true);
-  return { ...carried, isComplete: carried.isComplete && filesWhole, entries: next.tree.head.seq };
+  return { carried, missing, entries: next.tree.head.seq };
 }
 
-/** Repeats the commits that the log does not have. */
+/** Repeats the commits that the log does not have, and then what only the journal had. */
 async function carryOver(
   next: LocalVolume,
-  { commits, lastCommit, isWhole }: Salvage,
+  saved: Salvage,
   codec: ObservedCodec,
-): Promise<{ carried: number; isComplete: boolean }> {
+  ownLineage: string | null,
+  missing: string[],
+): Promise<number> {
+  const { commits, journaled, lastCommit, head } = saved;
   const lineages = new Set([...commits.values()].map(({ lineage }) => Buffer.from(lineage).toString('hex')));
-  const [lineage] = lineages;
-  if (lineage === undefined) return { carried: 0, isComplete: isWhole };
+  const lineage = [...lineages][0] ?? ownLineage ?? '';
   const published = codec.lastCommits.get(lineage) ?? 0;
-  const isUnpublished = [...commits.keys()].some((commit) => commit > published);
-  // another device wrote since: what is here can never be published
-  const isOvertaken = lineages.size > 1 || (codec.newestLineage !== null && codec.newestLineage !== lineage);
-  if (isOvertaken) return { carried: 0, isComplete: !isUnpublished && isWhole };
+  const isAtHead =
+    head !== null && head.seq === next.tree.head.seq && Buffer.from(head.hash).equals(next.tree.head.hash);
+  const first = Math.max(published + 1, isAtHead ? (saved.firstUnpublished ?? 0) : 0);
+  const unpublished = [...commits.keys()].filter((commit) => commit >= first).length;
+  if (unpublished === 0 && journaled.length === 0) return 0;
+  const isOurs = isAtHead || codec.newestLineage === null || codec.newestLineage === lineage;
+  if (lineages.size > 1 || !isOurs) {
+    missing.push('another device has written the volume since: what only this machine had is not carried over');
+    return 0;
+  }
   next.store.setRecording(true);
   let carried = 0;
-  for (let n = published + 1; ; n++) {
-    const changeSet = commits.get(n);
-    if (changeSet === undefined) return { carried, isComplete: isWhole && n > lastCommit };
-    applyChanges(next, changeSet.changes);
+  const apply = async (changes: readonly Change[]): Promise<void> => {
+    applyChanges(next, changes);
     await next.store.commit();
     carried++;
+  };
+  let n = first;
+  for (let commit = commits.get(n); commit !== undefined; commit = commits.get(++n)) await apply(commit.changes);
+  if (n <= lastCommit) {
+    const left = unpublished - carried + (journaled.length > 0 ? 1 : 0);
+    missing.push(`change ${n}, which was never published, is gone: ${left} changes after it are not carried over`);
+  } else if (journaled.length > 0 && n === lastCommit + 1) {
+    await apply(journaled);
+  } else if (journaled.length > 0) {
+    missing.push('the log has changes of this machine that the index lost: what its journal holds may be older');
   }
+  return carried;
 }
 
 async function shardsOf({ store }: LocalVolume): Promise<Set<number>> {
@@ -113,36 +133,56 @@ async function shardsOf({ store }: LocalVolume): Promise<Set<number>> {
   return shards;
 }
 
-/** Takes over the files that are whole; false when bytes that nobody else has are not. */
+/** Takes over the files that are whole, with what the sync journal kept of them, and as much as there is of those that nobody else has. */
 async function takeFiles(
   next: LocalVolume,
   disk: Disk,
   oldCache: string,
   shardsInLog: ReadonlySet<number>,
   saved: Salvage,
-): Promise<boolean> {
-  let isWhole = true;
+  missing: string[],
+): Promise<void> {
+  const inOld = (path: string): string => join(oldCache, ...path.split('/').slice(-2));
+  const isDurable = (shard: number): boolean => shardsInLog.has(shard) || saved.uploads.get(shard)?.durable === true;
+  const copied = new Set<number>();
+  for (const { shard } of saved.tails) {
+    if (copied.has(shard) || next.tree.shard(shard) === undefined || isDurable(shard)) continue;
+    copied.add(shard);
+    const to = await next.files.prepare(shard);
+    await copy(disk, inOld(to), to);
+  }
+  await next.segments.restore(saved.tails, (shard) => copied.has(shard));
   for await (const { key, record } of next.store.range(KIND.shard)) {
     const shard = decodeNumber(key, 1);
     const entry = record as Shard;
     const to = await next.files.prepare(shard);
-    const from = join(oldCache, ...to.split('/').slice(-2));
-    const state = await checkShardFile(disk, from, entry);
-    // a segment that was open is cut to what was committed of it, which must not touch the old folder
-    if (state === 'whole') await (entry.id.length === 0 ? copy(disk, from, to) : disk.link(from, to));
+    const from = inOld(to);
+    const state = await checkShardFile(disk, copied.has(shard) ? to : from, entry);
+    const isSafe = isDurable(shard) && entry.id.length > 0;
+    // what is not whole is cut to what an fsync acknowledged, and a segment that was open to what was committed of it:
+    // neither must touch the old folder
+    const isCut = entry.id.length === 0 || (state === 'damaged' && !isSafe);
+    if (!copied.has(shard) && isCut) await copy(disk, from, to);
+    else if (!copied.has(shard) && state === 'whole') await disk.link(from, to);
     if (shardsInLog.has(shard)) continue;
-    const isDurable = saved.uploads.get(shard)?.durable === true && entry.id.length > 0;
-    if (state !== 'whole' && entry.liveBytes > 0 && !isDurable) isWhole = false;
-    next.tree.putUpload(shard, { durable: isDurable });
+    if (state !== 'whole' && entry.liveBytes > 0 && !isSafe) {
+      missing.push(`the only copy of shard ${shard}, on this disk, is ${state}`);
+    }
+    next.tree.putUpload(shard, { durable: isSafe });
   }
-  return isWhole;
 }
 
+/** Copies a file, if it is there, and lets the copy reach the disk: it is to take the place of what did. */
 async function copy(disk: Disk, from: string, to: string): Promise<void> {
-  const bytes = await disk.readFile(from);
+  const bytes = await disk.readFile(from).catch((error: unknown) => {
+    if (errnoOf(error) === ERRNO.ENOENT) return null;
+    throw error;
+  });
+  if (bytes === null) return;
   const file = await disk.open(to, 'wx', 0o600);
   try {
     await file.write(bytes, 0, bytes.length, 0);
+    await file.datasync();
   } finally {
     await file.close();
   }
