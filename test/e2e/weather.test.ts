@@ -78,7 +78,7 @@ await t.test('hosts fail by turns under a user at work: nothing is lost', { skip
     else {
       // One sound mirror has to be left of each shard, so that there is something to repair it from.
       const safe = counts.of(others);
-      corruptShards(host.dir, (path) => safe.has(basename(path)));
+      corruptShards(host.dir, (path) => (safe.get(basename(path)) ?? 0) > 0);
     }
   };
   const heal = async (fault: Fault, host: Server): Promise<void> => {

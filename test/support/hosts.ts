@@ -69,10 +69,12 @@ export class ShardCounts {
 
 /** Flips one bit in every leaf of every shard below `dir` that is chosen, in place; returns how many shards. */
 export function corruptShards(dir: string, isChosen: (path: string) => boolean = () => true): number {
-  const paths = shardFiles(dir).filter(isChosen);
+  let corrupted = 0;
   const byte = Buffer.alloc(1);
-  for (const path of paths) {
-    const fd = openSync(path, 'r+');
+  for (const path of shardFiles(dir).filter(isChosen)) {
+    const fd = openIfThere(path);
+    if (fd === undefined) continue;
+    corrupted += 1;
     try {
       const { size } = fstatSync(fd);
       for (let leaf = 0; leaf < size; leaf += LEAF_BYTES) {
@@ -85,5 +87,15 @@ export function corruptShards(dir: string, isChosen: (path: string) => boolean =
       closeSync(fd);
     }
   }
-  return paths.length;
+  return corrupted;
+}
+
+/** Undefined for a file that was deleted in the meantime. */
+function openIfThere(path: string): number | undefined {
+  try {
+    return openSync(path, 'r+');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
 }
