@@ -11,7 +11,7 @@ import {
   shardIdOf,
 } from '../crypto/merkle.ts';
 import { hasCode, XcoreError } from '../lib/errors.ts';
-import { markTemporary } from '../lib/free-buffer.ts';
+import { markToSend } from '../lib/free-buffer.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { Logger } from '../lib/log.ts';
 import type { HostFs } from './host-fs.ts';
@@ -206,7 +206,7 @@ export class ShardStore {
     try {
       for (let at = 0; at < sizeBytes; at += READ_BYTES) {
         const part = await readExactly(file, at, Math.min(READ_BYTES, sizeBytes - at));
-        markTemporary(part);
+        markToSend(part);
         yield part;
       }
     } finally {

@@ -5,7 +5,7 @@ import { Uint8ArrayList } from 'uint8arraylist';
 import { systemClock } from '../lib/clock.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
-import { freeTemporary } from '../lib/free-buffer.ts';
+import { freeReceived } from '../lib/free-buffer.ts';
 import { toNetworkError } from './failure.ts';
 import {
   encodeFrame,
@@ -108,8 +108,7 @@ export class FrameStream {
       if (at + part.length > target.length) throw new XcoreError('PROTOCOL', 'more bytes than announced');
       target.set(part, at);
       at += part.length;
-      // Nobody else has a part of such a buffer.
-      if (part.byteLength === part.buffer.byteLength) freeTemporary(part);
+      freeReceived(part);
     }
     return at;
   }

@@ -3,6 +3,7 @@
 
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { MessageInitShape } from '@bufbuild/protobuf';
+import { peerIdFromString } from '@libp2p/peer-id';
 import { LRUCache } from 'lru-cache';
 import { systemClock } from '../lib/clock.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
@@ -12,7 +13,7 @@ import { errorOf, toNetworkError } from './failure.ts';
 import { FrameStream } from './frames.ts';
 import { Limiter } from './limiter.ts';
 import type { PeerName } from './network.ts';
-import { DIAL_TIMEOUT_MS, dialAddresses } from './node.ts';
+import { DIAL_TIMEOUT_MS, dialAddresses, isRelayed } from './node.ts';
 import type { ByteStream, NetworkNode } from './node.ts';
 import { SHARD_FRAME_BYTES, SHARD_PROTOCOL } from './protocols.ts';
 import { HostRequestSchema, HostResponseSchema } from './proto/wire_pb.ts';
@@ -269,7 +270,13 @@ function dialWith(node: NetworkNode): OpenStream {
   return async (target, signal) => {
     const addresses = dialAddresses(target.host, target.addresses);
     if (addresses.length === 0) throw new XcoreError('UNREACHABLE', `host ${target.host} has no usable address`);
-    return node.dialProtocol(addresses, SHARD_PROTOCOL, { signal, runOnLimitedConnection: true });
+    const options = { signal, runOnLimitedConnection: true };
+    // libp2p would dial again where the connection that is there goes through a relay.
+    const open = node.getConnections(peerIdFromString(target.host)).filter(({ status }) => status === 'open');
+    const connection = open.find(({ remoteAddr }) => !isRelayed(remoteAddr)) ?? open[0];
+    return connection
+      ? connection.newStream(SHARD_PROTOCOL, options)
+      : node.dialProtocol(addresses, SHARD_PROTOCOL, options);
   };
 }
 

@@ -63,7 +63,10 @@ export type ByteStream = Pick<
 
 /** What the parties use of a connection. */
 export interface NodeConnection extends Pick<Connection, 'remotePeer' | 'remoteAddr' | 'status'> {
-  newStream(protocol: string, options: { readonly signal: AbortSignal }): Promise<ByteStream>;
+  newStream(
+    protocol: string,
+    options: { readonly signal: AbortSignal; readonly runOnLimitedConnection?: boolean },
+  ): Promise<ByteStream>;
 }
 
 /** What the parties use of a node: all that they know of libp2p. */
@@ -188,6 +191,11 @@ export function dialAddresses(peer: PeerName, addresses: readonly string[]): Mul
     }
   }
   return result;
+}
+
+/** Whether what is at this address is reached through a relay. */
+export function isRelayed(address: Multiaddr): boolean {
+  return address.toString().includes('/p2p-circuit');
 }
 
 /** The peer at a bridge's multiaddr; USAGE for one that cannot be dialled. */

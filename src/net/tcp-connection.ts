@@ -9,7 +9,7 @@ import type { AbortOptions } from '@libp2p/interface';
 import { AbstractMultiaddrConnection } from '@libp2p/utils';
 import type { AbstractMultiaddrConnectionInit, SendResult } from '@libp2p/utils';
 import { asError } from '../lib/errors.ts';
-import { freeTemporary, markTemporary } from '../lib/free-buffer.ts';
+import { freeSent, isEndToSend, markReceived } from '../lib/free-buffer.ts';
 
 /** A connection on which nothing moved for so long is ended. */
 export const IDLE_CONNECTION_MS = 2 * 60_000;
@@ -34,7 +34,7 @@ export class TcpConnection extends AbstractMultiaddrConnection {
   readonly #onBytes = (bytes: Uint8Array): void => this.onData(bytes);
   /** What TLS has decrypted belongs to whoever reads it. */
   readonly #onPlainBytes = (bytes: Uint8Array): void => {
-    markTemporary(bytes);
+    markReceived(bytes);
     this.onData(bytes);
   };
   readonly #onDrain = (): void => void this.safeDispatchEvent('drain');
@@ -160,10 +160,10 @@ export class TcpConnection extends AbstractMultiaddrConnection {
   }
 }
 
-/** Frees a temporary buffer once its end, and so all of it, is sent. */
+/** Frees a buffer that was made to be sent, once its end, and so all of it, is. What was received and is handed on stays: other parts of it may wait on other streams. */
 function freeAfter(part: Uint8Array): ((error?: Error | null) => void) | undefined {
-  if (part.byteOffset + part.byteLength < part.buffer.byteLength) return undefined;
+  if (!isEndToSend(part)) return undefined;
   return (error) => {
-    if (!error) freeTemporary(part);
+    if (!error) freeSent(part);
   };
 }

@@ -1,7 +1,7 @@
 // Who gets through the handshake and who does not: against libp2p's own TCP and TLS, and against peers
 // that are made by hand and break one rule each.
 
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { connect as connectTcp, createServer } from 'node:net';
 import type { AddressInfo, Socket } from 'node:net';
@@ -303,3 +303,53 @@ void t.test('what was sent before a connection is closed arrives', async (t) => 
   await connection.close();
   t.equal(await received.promise, 16 * FRAME_BYTES);
 });
+
+void t.test('what is handed on stays whole while a part of it waits', async (t) => {
+  const [end, relay, source] = [await startNode(t), await startNode(t), await startNode(t, { listen: [] })];
+  const [slow, fast] = ['/xcore/test/slow', '/xcore/test/fast'];
+  const came = new Map([slow, fast].map((name) => [name, Promise.withResolvers<Stream>()] as const));
+  const got = new Map<string, Promise<string>>();
+  for (const name of [slow, fast]) {
+    await end.handle(name, (stream: Stream) => {
+      // Read late, so that the relay has to wait with what it has of it.
+      if (name === slow) stream.pause();
+      got.set(name, hashOf(stream));
+      came.get(name)!.resolve(stream);
+    });
+    await relay.handle(name, async (stream: Stream) => {
+      const onward = await relay.dialProtocol(addressesOf(end).map(multiaddr), name);
+      stream.addEventListener('message', ({ data }) => void onward.send(data));
+      stream.addEventListener('end', () => void onward.close());
+    });
+  }
+  const streams: Stream[] = [];
+  for (const name of [slow, fast]) streams.push(await source.dialProtocol(addressesOf(relay).map(multiaddr), name));
+  const expected = streams.map(() => createHash('sha256'));
+  for (let n = 0; n < 1_000; n++) {
+    for (const [index, stream] of streams.entries()) {
+      const bytes = randomBytes(1_000);
+      expected[index]!.update(bytes);
+      stream.send(bytes);
+    }
+  }
+  const closing = Promise.all(streams.map((stream) => stream.close()));
+  const late = await came.get(slow)!.promise;
+  await came.get(fast)!.promise;
+  const [slowHash, fastHash] = expected.map((hash) => hash.digest('hex'));
+  t.equal(await got.get(fast), fastHash);
+  late.resume();
+  t.equal(await got.get(slow), slowHash);
+  await closing;
+});
+
+/** SHA-256, hex, of all that comes until the other side ends. */
+function hashOf(stream: Stream): Promise<string> {
+  const hash = createHash('sha256');
+  stream.addEventListener('message', ({ data }) => {
+    for (const part of data instanceof Uint8Array ? [data] : data) hash.update(part);
+  });
+  return new Promise((resolve, reject) => {
+    stream.addEventListener('end', () => resolve(hash.digest('hex')), { once: true });
+    stream.addEventListener('close', ({ error }) => error && reject(error), { once: true });
+  });
+}

@@ -6,7 +6,7 @@ import { multiaddr } from '@multiformats/multiaddr';
 import t from 'tap';
 import type { Test } from 'tap';
 import { XcoreError } from '../../src/lib/errors.ts';
-import { markTemporary } from '../../src/lib/free-buffer.ts';
+import { markToSend } from '../../src/lib/free-buffer.ts';
 import { encodeFrame, FrameDecoder } from '../../src/net/frame-codec.ts';
 import { FrameStream } from '../../src/net/frames.ts';
 import { addressesOf, createNode } from '../../src/net/node.ts';
@@ -103,7 +103,7 @@ void t.test('frames of several streams are read into place, and temporary buffer
       const buffers = sizes.map((size) => Buffer.from(new Uint8Array(randomBytes(size)).buffer));
       expected.push(buffers.map(digest));
       for (const buffer of buffers) {
-        markTemporary(buffer);
+        markToSend(buffer);
         await frames.write(buffer);
       }
       const closing = frames.close();

@@ -8,7 +8,7 @@ import { Run, until, XCORE } from './run.ts';
 import type { Scope } from './run.ts';
 import type { Machine } from './weather.ts';
 
-const READY_MS = 60_000;
+const READY_MS = 120_000;
 const STOP_MS = 20_000;
 
 /** A bridge or a host: one process, one folder, one address that stays the same over restarts. */
