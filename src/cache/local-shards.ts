@@ -3,17 +3,16 @@
 
 import { LRUCache } from 'lru-cache';
 import {
-  framedLeafHash,
   HASH_SIZE_BYTES,
   LEAF_SIZE_BYTES,
   leafCountOf,
-  leafHash,
   leafHashes,
+  leafHashesInto,
   shardIdOf,
 } from '../crypto/merkle.ts';
 import type { DiskFile } from '../lib/disk.ts';
 import { ERRNO, errnoOf, XcoreError } from '../lib/errors.ts';
-import { DiskPatience, readAhead, ReadPlaces } from '../lib/resident-read.ts';
+import { DiskPatience, readAhead, ReadBuffer } from '../lib/resident-read.ts';
 import type { ShardFiles } from './shard-files.ts';
 import type { ShardEntry } from './shard-table.ts';
 
@@ -46,8 +45,7 @@ export class LocalShards {
     // close() waits for reads under way
     dispose: ({ opened }) => void opened.then(({ file }) => file.close()).catch(() => undefined),
   });
-  /** The byte before a leaf is zero, as its hash wants it. */
-  readonly #places = new ReadPlaces(LEAVES_AT_ONCE, LEAF_SIZE_BYTES, 16);
+  readonly #bytes = new ReadBuffer(LEAVES_AT_ONCE * LEAF_SIZE_BYTES);
   readonly #patience = new DiskPatience(() => performance.now());
   /** Reads by other threads under way. */
   #waiting = 0;
@@ -57,34 +55,28 @@ export class LocalShards {
   }
 
   /**
-   * Calls `take` with each of the leaves that hold bytes `from` to `to`, at most 1 MiB, without any wait but for a few
-   * leaves that a fast disk gives; false when a byte is not there or does not verify, and then it is for read() to find out.
+   * The leaves that hold bytes `from` to `to`, at most 1 MiB, lent until the next call, without any wait but for a few
+   * leaves that a fast disk gives; null when a byte is not there or does not verify, and then it is for read() to find out.
    */
-  readNow(shard: number, from: number, to: number, take: (leaf: number, ciphertext: Buffer) => void): boolean {
+  readNow(shard: number, from: number, to: number): Buffer | null {
     const first = Math.floor(from / LEAF_SIZE_BYTES);
     const last = Math.floor((to - 1) / LEAF_SIZE_BYTES);
     const opened = this.#open.get(shard)?.ready;
-    if (!opened || last - first >= LEAVES_AT_ONCE) return false;
+    if (!opened || last - first >= LEAVES_AT_ONCE) return null;
     const { file, sizeBytes, leaves } = opened;
-    if (to > sizeBytes) return false;
+    if (to > sizeBytes) return null;
     const start = first * LEAF_SIZE_BYTES;
     const length = Math.min((last + 1) * LEAF_SIZE_BYTES, sizeBytes) - start;
-    if (file.fd === undefined) return false;
+    if (file.fd === undefined) return null;
     const { fd } = file;
-    const isHere =
-      this.#places.fill(fd, start, length) ||
-      (this.#waiting === 0 &&
-        last - first < PATIENT_LEAVES &&
-        this.#patience.wait(() => this.#places.fill(fd, start, length, true)));
-    if (!isHere) return false;
+    const bytes =
+      this.#bytes.fill(fd, start, length) ??
+      (this.#waiting === 0 && last - first < PATIENT_LEAVES
+        ? this.#patience.wait(() => this.#bytes.fill(fd, start, length, true))
+        : null);
+    if (bytes === null || !areLeaves(leaves, first, bytes)) return null;
     this.#files.touch(shard);
-    for (let leaf = first; leaf <= last; leaf++) {
-      const bytes = Math.min(LEAF_SIZE_BYTES, sizeBytes - leaf * LEAF_SIZE_BYTES);
-      const framed = this.#places.at(leaf - first, bytes, 1);
-      if (!isLeaf(leaves, leaf, framedLeafHash(framed))) return false;
-      take(leaf, framed.subarray(1));
-    }
-    return true;
+    return bytes;
   }
 
   /** Ciphertext of the leaves first to last; CORRUPT_SHARD when the file is not what the shard id says. */
@@ -99,18 +91,14 @@ export class LocalShards {
     } finally {
       this.#waiting--;
     }
-    for (let leaf = first; leaf <= last; leaf++) {
-      const at = (leaf - first) * LEAF_SIZE_BYTES;
-      if (!isLeaf(leaves, leaf, leafHash(bytes.subarray(at, at + LEAF_SIZE_BYTES)))) {
-        throw new XcoreError('CORRUPT_SHARD', `local bytes of shard ${shard} are damaged`);
-      }
+    if (!areLeaves(leaves, first, bytes)) {
+      throw new XcoreError('CORRUPT_SHARD', `local bytes of shard ${shard} are damaged`);
     }
     return bytes;
   }
 
   /** Opens a file and has the kernel read it ahead, for a reader that comes to it soon; what fails is for read() to say. */
   async warm(shard: number, entry: ShardEntry): Promise<void> {
-    if (this.#open.has(shard)) return;
     const { file } = await this.#opened(shard, entry);
     if (file.fd !== undefined && file.fd >= 0) await readAhead(file.fd, 0, entry.sizeBytes);
   }
@@ -165,8 +153,15 @@ export class LocalShards {
   }
 }
 
-function isLeaf(leaves: Buffer, leaf: number, hash: Buffer): boolean {
-  return leaves.compare(hash, 0, HASH_SIZE_BYTES, leaf * HASH_SIZE_BYTES, (leaf + 1) * HASH_SIZE_BYTES) === 0;
+const computed = Buffer.alloc(LEAVES_AT_ONCE * HASH_SIZE_BYTES);
+
+/** Whether bytes are those of the leaves from `first` on. */
+function areLeaves(leaves: Buffer, first: number, bytes: Uint8Array): boolean {
+  const length = Math.ceil(bytes.length / LEAF_SIZE_BYTES) * HASH_SIZE_BYTES;
+  const target = length <= computed.length ? computed : Buffer.alloc(length);
+  leafHashesInto(bytes, bytes.length, target);
+  const start = first * HASH_SIZE_BYTES;
+  return leaves.compare(target, 0, length, start, start + length) === 0;
 }
 
 async function readFully(file: DiskFile, buffer: Buffer, position: number): Promise<void> {

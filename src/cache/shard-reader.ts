@@ -101,28 +101,36 @@ export class ShardReader {
     const from = Math.max(offset, first * LEAF_SIZE_BYTES);
     const key = this.#keys.get(shard);
     if (key === undefined) return false;
-    return this.#local.readNow(shard, from, offset + target.length, (leaf, ciphertext) =>
-      this.#decrypt(shard, key, { leaf, ciphertext, keep: whole }, offset, target),
-    );
+    const bytes = this.#local.readNow(shard, from, offset + target.length);
+    if (bytes !== null) this.#decrypt(shard, key, { first, bytes, keep: whole }, offset, target);
+    return bytes !== null;
   }
 
-  /** Decrypts what `target`, which begins at `offset` of the shard, wants of a leaf; keeps a leaf that its neighbours need again. */
+  /** Decrypts what `target`, which begins at `offset` of the shard, wants of leaves; keeps a leaf that its neighbours need again. */
   #decrypt(
     shard: number,
     key: Buffer,
-    { leaf, ciphertext, keep }: { leaf: number; ciphertext: Uint8Array; keep: boolean },
+    { first, bytes, keep }: { first: number; bytes: Uint8Array; keep: boolean },
     offset: number,
     target: Buffer,
   ): void {
-    const start = leaf * LEAF_SIZE_BYTES;
-    const from = Math.max(offset, start);
-    const to = Math.min(offset + target.length, start + ciphertext.length);
-    if (keep && to - from < ciphertext.length) {
-      const plain = this.#memory.put(shard * LEAVES_PER_SHARD + leaf, ciphertext.length);
-      ctrInto(key, start, ciphertext, plain);
-      copyLeaf(leaf, plain, offset, target);
-    } else if (to > from) {
-      ctrInto(key, from, ciphertext.subarray(from - start, to - start), target.subarray(from - offset, to - offset));
+    const start = first * LEAF_SIZE_BYTES;
+    const end = start + bytes.length;
+    let from = Math.max(offset, start);
+    let to = Math.min(offset + target.length, end);
+    if (keep) {
+      from = Math.ceil(from / LEAF_SIZE_BYTES) * LEAF_SIZE_BYTES;
+      if (to < end) to = Math.floor(to / LEAF_SIZE_BYTES) * LEAF_SIZE_BYTES;
+      for (let at = start; at < end; at += LEAF_SIZE_BYTES) {
+        if (at >= from && at < to) continue;
+        const ciphertext = bytes.subarray(at - start, at - start + LEAF_SIZE_BYTES);
+        const plain = this.#memory.put(shard * LEAVES_PER_SHARD + at / LEAF_SIZE_BYTES, ciphertext.length);
+        ctrInto(key, at, ciphertext, plain);
+        copyLeaf(at / LEAF_SIZE_BYTES, plain, offset, target);
+      }
+    }
+    if (to > from) {
+      ctrInto(key, from, bytes.subarray(from - start, to - start), target.subarray(from - offset, to - offset));
     }
   }
 
@@ -133,11 +141,13 @@ export class ShardReader {
     const last = Math.floor((offset + target.length - 1) / LEAF_SIZE_BYTES);
     const found = await this.#ciphertext(shard, entry, first, last, whole, signal);
     const key = this.#keyOf(shard, entry);
-    for (let at = 0; at < found.bytes.length; at += LEAF_SIZE_BYTES) {
-      const leaf = found.first + at / LEAF_SIZE_BYTES;
-      const ciphertext = found.bytes.subarray(at, at + LEAF_SIZE_BYTES);
-      this.#decrypt(shard, key, { leaf, ciphertext, keep: whole || found.isFetched }, offset, target);
-    }
+    this.#decrypt(
+      shard,
+      key,
+      { first: found.first, bytes: found.bytes, keep: whole || found.isFetched },
+      offset,
+      target,
+    );
     freeBuffer(found.bytes);
     return target;
   }

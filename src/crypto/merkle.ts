@@ -2,6 +2,8 @@
 // proofs for ranges of leaves. Pure functions on bytes; all proofs are taken for hostile.
 
 import { hash } from 'node:crypto';
+import { nativeSha256 } from './native-sha256.ts';
+import type { PrefixedSha256 } from './native-sha256.ts';
 
 /** Size in bytes of every leaf but a shard's last, which may be shorter. */
 export const LEAF_SIZE_BYTES = 16384;
@@ -17,8 +19,16 @@ const NODE_PREFIX = 0x01;
 const ID_PREFIX = 0x02;
 
 // Reused between calls: nothing here runs while another call is half-way.
-const leafInput = Buffer.alloc(1 + LEAF_SIZE_BYTES, LEAF_PREFIX);
-const nodeInput = Buffer.alloc(1 + 2 * HASH_SIZE_BYTES, NODE_PREFIX);
+const nodeInput = Buffer.alloc(2 * HASH_SIZE_BYTES);
+const boundInput = Buffer.alloc(8 + HASH_SIZE_BYTES);
+
+/** The same by node:crypto. */
+const slowSha256: PrefixedSha256 = (prefix, data, start, length, target, at) => {
+  const input = Buffer.concat([Buffer.of(prefix), data.subarray(start, start + length)]);
+  target.set(hash('sha256', input, 'buffer'), at);
+};
+
+const sha256: PrefixedSha256 = nativeSha256() ?? slowSha256;
 
 /** Number of leaves of a shard; RangeError unless sizeBytes is 1 to 2,097,152. */
 export function leafCountOf(sizeBytes: number): number {
@@ -30,24 +40,23 @@ export function leafCountOf(sizeBytes: number): number {
 /** SHA-256(0x00 | leaf), 32 bytes; RangeError for a leaf over 16 KiB. */
 export function leafHash(leaf: Uint8Array): Buffer {
   if (leaf.length > LEAF_SIZE_BYTES) throw new RangeError(`leaf of ${leaf.length} bytes, at most ${LEAF_SIZE_BYTES}`);
-  leafInput.set(leaf, 1);
-  return hash('sha256', leafInput.subarray(0, 1 + leaf.length), 'buffer');
-}
-
-/** As leafHash(), of a leaf that stands behind a zero byte already, which is part of `framed`. */
-export function framedLeafHash(framed: Uint8Array): Buffer {
-  if (framed[0] !== LEAF_PREFIX) throw new RangeError('a leaf stands behind a zero byte');
-  return hash('sha256', framed, 'buffer');
+  const result = Buffer.allocUnsafe(HASH_SIZE_BYTES);
+  sha256(LEAF_PREFIX, leaf, 0, leaf.length, result, 0);
+  return result;
 }
 
 /** The leaf hashes of a shard, 32 bytes for each leaf, in order; RangeError unless data has 1 to 2,097,152 bytes. */
 export function leafHashes(data: Uint8Array): Buffer {
-  const count = leafCountOf(data.length);
-  const hashes = Buffer.allocUnsafe(count * HASH_SIZE_BYTES);
-  for (let leaf = 0; leaf < count; leaf++) {
-    hashes.set(leafHash(data.subarray(leaf * LEAF_SIZE_BYTES, (leaf + 1) * LEAF_SIZE_BYTES)), leaf * HASH_SIZE_BYTES);
-  }
+  const hashes = Buffer.allocUnsafe(leafCountOf(data.length) * HASH_SIZE_BYTES);
+  leafHashesInto(data, data.length, hashes);
   return hashes;
+}
+
+/** Writes the leaf hashes of the first `sizeBytes` of data, which begin at a leaf, to `target`. */
+export function leafHashesInto(data: Uint8Array, sizeBytes: number, target: Uint8Array): void {
+  for (let start = 0, at = 0; start < sizeBytes; start += LEAF_SIZE_BYTES, at += HASH_SIZE_BYTES) {
+    sha256(LEAF_PREFIX, data, start, Math.min(LEAF_SIZE_BYTES, sizeBytes - start), target, at);
+  }
 }
 
 /** The tree root over concatenated leaf hashes: MTH of RFC 6962 §2.1; RangeError without leaves. */
@@ -170,15 +179,17 @@ function subtreeRoot(leaves: Uint8Array, start: number, end: number): Buffer {
 }
 
 function nodeHash(left: Uint8Array, right: Uint8Array): Buffer {
-  nodeInput.set(left, 1);
-  nodeInput.set(right, 1 + HASH_SIZE_BYTES);
-  return hash('sha256', nodeInput, 'buffer');
+  nodeInput.set(left, 0);
+  nodeInput.set(right, HASH_SIZE_BYTES);
+  const result = Buffer.allocUnsafe(HASH_SIZE_BYTES);
+  sha256(NODE_PREFIX, nodeInput, 0, nodeInput.length, result, 0);
+  return result;
 }
 
 function boundId(root: Uint8Array, sizeBytes: number): Buffer {
-  const input = Buffer.alloc(9 + HASH_SIZE_BYTES);
-  input[0] = ID_PREFIX;
-  input.writeUIntBE(sizeBytes, 3, 6);
-  input.set(root, 9);
-  return hash('sha256', input, 'buffer');
+  boundInput.writeUIntBE(sizeBytes, 2, 6);
+  boundInput.set(root, 8);
+  const result = Buffer.allocUnsafe(HASH_SIZE_BYTES);
+  sha256(ID_PREFIX, boundInput, 0, boundInput.length, result, 0);
+  return result;
 }

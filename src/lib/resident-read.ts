@@ -31,46 +31,27 @@ function load<T>(prototype: string): T | null {
 const preadv2 = load<Preadv2>('intptr_t preadv2(int fd, uintptr_t vectors, int count, int64_t offset, int flags)');
 const fadvise = load<Fadvise>('int posix_fadvise(int fd, int64_t offset, int64_t sizeBytes, int advice)');
 
-/** Equal places in memory, one behind the other, that files are read into; the bytes before each place are the owner's. */
-export class ReadPlaces {
-  readonly count: number;
+/** Memory that parts of files are read into, over what was there. */
+export class ReadBuffer {
+  readonly sizeBytes: number;
   readonly #memory: Buffer;
-  readonly #vectors: Buffer;
-  readonly #vectorsAddress: number;
-  readonly #strideBytes: number;
-  readonly #gapBytes: number;
-  readonly #placeBytes: number;
+  readonly #vector = Buffer.alloc(VECTOR_BYTES);
+  readonly #vectorAddress: number;
 
-  /** `count` places of `placeBytes`, with `gapBytes` of zeros before each. */
-  constructor(count: number, placeBytes: number, gapBytes: number) {
-    this.count = count;
-    this.#placeBytes = placeBytes;
-    this.#gapBytes = gapBytes;
-    this.#strideBytes = gapBytes + placeBytes;
-    this.#memory = Buffer.allocUnsafeSlow(count * this.#strideBytes).fill(0);
-    this.#vectors = Buffer.alloc(count * VECTOR_BYTES);
-    const start = Number(koffi.address(this.#memory));
-    for (let n = 0; n < count; n++) {
-      this.#vectors.writeBigUInt64LE(BigInt(start + n * this.#strideBytes + gapBytes), n * VECTOR_BYTES);
-    }
-    this.#vectorsAddress = Number(koffi.address(this.#vectors));
+  constructor(sizeBytes: number) {
+    this.sizeBytes = sizeBytes;
+    this.#memory = Buffer.allocUnsafeSlow(sizeBytes);
+    this.#vector.writeBigUInt64LE(koffi.address(this.#memory), 0);
+    this.#vectorAddress = Number(koffi.address(this.#vector));
   }
 
-  /** The first `sizeBytes` of a place, with `before` bytes of the gap in front of it. */
-  at(index: number, sizeBytes: number, before = 0): Buffer {
-    const start = index * this.#strideBytes + this.#gapBytes;
-    return this.#memory.subarray(start - before, start + sizeBytes);
-  }
-
-  /** Fills places in order with `sizeBytes` of a file; unless `wait`, false where some are not in the kernel's memory. */
-  fill(fd: number, offset: number, sizeBytes: number, wait = false): boolean {
-    if (preadv2 === null) return false;
-    const count = Math.ceil(sizeBytes / this.#placeBytes);
-    if (count > this.count) throw new RangeError(`${sizeBytes} bytes into ${this.count} places`);
-    for (let n = 0, left = sizeBytes; n < count; n++, left -= this.#placeBytes) {
-      this.#vectors.writeUInt32LE(Math.min(left, this.#placeBytes), n * VECTOR_BYTES + 8);
-    }
-    return preadv2(fd, this.#vectorsAddress, count, offset, wait ? 0 : RWF_NOWAIT) === sizeBytes;
+  /** `sizeBytes` of a file, lent until the next call; unless `wait`, null where some are not in the kernel's memory. */
+  fill(fd: number, offset: number, sizeBytes: number, wait = false): Buffer | null {
+    if (sizeBytes > this.sizeBytes) throw new RangeError(`${sizeBytes} bytes into ${this.sizeBytes}`);
+    if (preadv2 === null) return null;
+    this.#vector.writeUInt32LE(sizeBytes, 8);
+    const isRead = preadv2(fd, this.#vectorAddress, 1, offset, wait ? 0 : RWF_NOWAIT) === sizeBytes;
+    return isRead ? this.#memory.subarray(0, sizeBytes) : null;
   }
 }
 
@@ -85,20 +66,20 @@ export class DiskPatience {
     this.#nowMs = nowMs;
   }
 
-  /** Runs a read that may wait, if it is the first in this turn of the event loop; else false. */
-  wait(read: () => boolean): boolean {
+  /** Runs a read that may wait, if it is the first in this turn of the event loop; else null. */
+  wait<T>(read: () => T | null): T | null {
     const startMs = this.#nowMs();
-    if (this.#hasWaited || startMs < this.#retryMs) return false;
+    if (this.#hasWaited || startMs < this.#retryMs) return null;
     this.#hasWaited = true;
     setImmediate(() => (this.#hasWaited = false));
-    const isRead = read();
+    const seen = read();
     const endMs = this.#nowMs();
     this.#averageMs += (endMs - startMs - this.#averageMs) * WEIGHT;
     if (this.#averageMs > MAX_WAIT_MS) {
       this.#averageMs = 0;
       this.#retryMs = endMs + SLOW_DISK_MS;
     }
-    return isRead;
+    return seen;
   }
 }
 
