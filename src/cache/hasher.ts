@@ -1,11 +1,25 @@
-// Leaf hashes of a segment's memory, computed in a worker thread.
+// Leaf hashes and the id of a segment's memory, computed in a worker thread.
 
 import { Worker } from 'node:worker_threads';
 import { XcoreError } from '../lib/errors.ts';
 
+/** What names the bytes of a shard. */
+export interface ShardHashes {
+  /** 32 bytes for each leaf. */
+  readonly leaves: Buffer;
+  /** Shard id, 32 bytes. */
+  readonly id: Buffer;
+}
+
 interface Pending {
-  readonly resolve: (leaves: Buffer) => void;
+  readonly resolve: (hashes: ShardHashes) => void;
   readonly reject: (error: Error) => void;
+}
+
+interface Answer {
+  readonly id: number;
+  readonly leaves: Uint8Array;
+  readonly shardId: Uint8Array;
 }
 
 /** Computes leaf hashes off the calling thread; requests are answered in order. */
@@ -14,8 +28,8 @@ export class Hasher {
   #nextId = 1;
   readonly #pending = new Map<number, Pending>();
 
-  /** Leaf hashes (32 bytes each) of the first `sizeBytes` of a segment's memory, which must not change meanwhile. */
-  leaves(memory: SharedArrayBuffer, sizeBytes: number): Promise<Buffer> {
+  /** Hashes of the first `sizeBytes` of a segment's memory, which must not change meanwhile. */
+  hash(memory: SharedArrayBuffer, sizeBytes: number): Promise<ShardHashes> {
     this.#worker ??= this.#start();
     const id = this.#nextId++;
     const worker = this.#worker;
@@ -29,8 +43,8 @@ export class Hasher {
   #start(): Worker {
     const file = import.meta.url.endsWith('.ts') ? './hash-worker.ts' : './hash-worker.js';
     const worker = new Worker(new URL(file, import.meta.url), { name: 'hasher' });
-    worker.on('message', ({ id, leaves }: { id: number; leaves: Uint8Array }) => {
-      this.#pending.get(id)?.resolve(Buffer.from(leaves.buffer, leaves.byteOffset, leaves.byteLength));
+    worker.on('message', ({ id, leaves, shardId }: Answer) => {
+      this.#pending.get(id)?.resolve({ leaves: bufferOf(leaves), id: bufferOf(shardId) });
       this.#pending.delete(id);
       if (this.#pending.size === 0) worker.unref();
     });
@@ -50,4 +64,8 @@ export class Hasher {
   async stop(): Promise<void> {
     await this.#worker?.terminate();
   }
+}
+
+function bufferOf({ buffer, byteOffset, byteLength }: Uint8Array): Buffer {
+  return Buffer.from(buffer, byteOffset, byteLength);
 }

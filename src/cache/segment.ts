@@ -3,7 +3,6 @@
 
 import { crc32 } from 'node:zlib';
 import { CtrStream, ctrInto } from '../crypto/ctr.ts';
-import { shardIdOf } from '../crypto/merkle.ts';
 import type { Disk, DiskFile } from '../lib/disk.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Hasher } from './hasher.ts';
@@ -29,7 +28,7 @@ export class Segment {
   readonly memory: SharedArrayBuffer;
   readonly startedMs: number;
   lastAppendMs: number;
-  readonly #bytes: Uint8Array;
+  #bytes: Uint8Array;
   readonly #key: Uint8Array;
   readonly #cipher: CtrStream;
   readonly #prepare: () => Promise<string>;
@@ -198,21 +197,25 @@ export class Segment {
       throw new XcoreError('EIO', `the disk has lost bytes of shard ${this.shard}`);
     }
     await this.#file?.write(bytes, 0, bytes.length, 0);
+    this.#written = this.#length;
   }
 
-  /** Its memory is used for something else from now on; all bytes are in the file. */
-  letGoOfMemory(): void {
+  /** All bytes are in the file; resolves when its memory may be used for something else. */
+  async letGoOfMemory(): Promise<void> {
     this.#isInMemory = false;
+    // a sync that failed before may be writing them again
+    await this.#work.catch(() => undefined);
+    this.#bytes = new Uint8Array(0);
   }
 
   /** Completes the file with its leaf hashes and computes the shard id; nothing may be appended any more. */
   async seal(hasher: Hasher): Promise<SealedSegment> {
     this.#isEnding = true;
-    const [leaves] = await Promise.all([hasher.leaves(this.memory, this.#length), this.flush(false)]);
+    const [{ leaves, id }] = await Promise.all([hasher.hash(this.memory, this.#length), this.flush(false)]);
     if (this.#grown > this.#length) await this.#file?.truncate(this.#length);
     this.#grown = 0;
     await this.#file?.write(leaves, 0, leaves.length, this.#length);
-    return { id: shardIdOf(leaves, this.#length), sizeBytes: this.#length };
+    return { id, sizeBytes: this.#length };
   }
 
   /** Closes the file. */

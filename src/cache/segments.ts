@@ -156,7 +156,10 @@ export class Segments {
   admit(sizeBytes: number): Now<void> {
     const open = this.#open;
     if (open !== null && open.roomBytes >= sizeBytes && this.#admission === null) return;
-    if (this.#reserved && this.#unsealed.size < MAX_UNSEALED && this.#admission === null) return;
+    if (this.#admission === null && this.#unsealed.size < MAX_UNSEALED) {
+      this.#reserved ||= this.#c.files.reserveNow(RESERVE_BYTES);
+      if (this.#reserved) return;
+    }
     const turn = (this.#admission ?? Promise.resolve()).catch(() => undefined).then(() => this.#makeRoom(sizeBytes));
     this.#admission = turn;
     const clear = (): void => {
@@ -280,8 +283,8 @@ export class Segments {
       this.#hasUnsyncedNames = true;
       await this.#syncSealed().catch(() => undefined); // a barrier will say it
     }
-    segment.letGoOfMemory();
-    if (this.#spare.length < 2) this.#spare.push(segment.memory);
+    await segment.letGoOfMemory();
+    if (this.#spare.length < MAX_UNSEALED) this.#spare.push(segment.memory);
     this.#c.onSealed(segment.shard);
   }
 

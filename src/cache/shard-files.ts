@@ -223,6 +223,14 @@ export class ShardFiles {
     }
   }
 
+  /** As reserve(), at once; false when something would have to be evicted or nothing helps. */
+  reserveNow(sizeBytes: number): boolean {
+    this.#reservedBytes += sizeBytes;
+    if (this.#fitsCap() && this.#fitsDisk()) return true;
+    this.release(sizeBytes);
+    return false;
+  }
+
   /** Ends a reservation: its bytes are accounted for by add(), or not needed. */
   release(sizeBytes: number): void {
     this.#reservedBytes -= sizeBytes;

@@ -1,6 +1,7 @@
 // Bytes of files: from extents to shards and back.
 
 import { XcoreError } from '../lib/errors.ts';
+import { freeBuffer } from '../lib/free-buffer.ts';
 import type { Now } from '../lib/now.ts';
 import type { Span } from '../tree/extents.ts';
 import { MAX_FILE_SIZE_BYTES, noteAccess } from './attributes.ts';
@@ -39,6 +40,7 @@ export function write(
     assertGoesOn(signal);
     state.assertWritable(); // which may have changed while this waited
     store(state, ino, offset, copy, cached);
+    freeBuffer(copy);
   });
 }
 

@@ -259,7 +259,7 @@ t.test('what could not be sealed when stopping is whole at the next start', asyn
   const ino = await writeFileAt(volume.vfs, 1, 'a', data);
   await volume.store.commit(true);
   const { hasher } = volume;
-  hasher.leaves = () => Promise.reject(new Error('no thread'));
+  hasher.hash = () => Promise.reject(new Error('no thread'));
   await volume.close();
   const again = await opened(t, volume.dir);
   t.same(again.lost, []);
