@@ -6,6 +6,9 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+// mount(8) hands no PATH on, and fusermount3 is looked for in it.
+process.env.PATH ??= '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
 const places = [];
 const options = [];
 let isFake = false;
@@ -39,7 +42,11 @@ if (places.length !== 2) {
 
 /** Goes on as another user, with that user's groups and home. */
 function become(name) {
-  const id = (flag) => Number(execFileSync('id', [flag, '--', name], { encoding: 'utf8' }));
+  const id = (flag) => {
+    const { status, stdout } = spawnSync('id', [flag, '--', name], { encoding: 'utf8' });
+    if (status !== 0) throw new Error(`setuid=${name}: there is no such user`);
+    return Number(stdout);
+  };
   const [uid, gid] = [id('-u'), id('-g')];
   const home = execFileSync('getent', ['passwd', String(uid)], { encoding: 'utf8' }).split(':')[5];
   process.initgroups(uid, gid);

@@ -89,9 +89,24 @@ function parser(args: readonly string[], commands: CommandModule[]): Argv {
 function usageError(message: string, args: readonly string[]): XcoreError {
   const given = args.find((argument) => Object.hasOwn(COMMANDS, argument));
   const help = given === undefined ? 'xcore --help' : `xcore ${given} --help`;
+  const said = plain(message);
   const what =
     given === undefined
-      ? message.replace(/^Unknown argument/, 'unknown command').replace(/^Did/, 'unknown command; did')
-      : message.replace(/^[A-Z]/, (letter) => letter.toLowerCase());
+      ? said.replace(/^Unknown argument/, 'unknown command').replace(/^Did/, 'unknown command; did')
+      : said.replace(/^[A-Z]/, (letter) => letter.toLowerCase());
   return new XcoreError('USAGE', `${what}${/[.?]$/.test(what) ? '' : ';'} see ${help}`);
+}
+
+/** What yargs says of options as people write them: without second spellings of its own, choices in a sentence. */
+function plain(message: string): string {
+  const hungry = /^Not enough arguments following: (.+)$/.exec(message);
+  if (hungry) return `${hungry[1]?.length === 1 ? '-' : '--'}${hungry[1]} needs a value`;
+  const choice = /^Invalid values:\s+Argument: (\S+), Given: "(.*)", Choices: (.*)$/s.exec(message);
+  if (choice) return `--${choice[1]} is one of ${choice[3]?.replaceAll('"', '')}, not '${choice[2]}'`;
+  const unknown = /^Unknown arguments: (.+)$/.exec(message);
+  if (!unknown) return message;
+  const names = unknown[1]?.split(', ') ?? [];
+  const dashed = names.map((name) => name.replace(/-(\w)/g, (_match, letter: string) => letter.toUpperCase()));
+  const first = names.filter((name, index) => !dashed.slice(0, index).includes(name));
+  return `Unknown argument${first.length === 1 ? '' : 's'}: ${first.join(', ')}`;
 }

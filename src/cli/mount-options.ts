@@ -36,6 +36,8 @@ export function parseMountOptions(list: string): ListedOptions {
     else if (name === 'cache-size') found.cacheSize = size(value);
     else if (name === 'driver' && isDriverName(value)) found.driver = value;
     else if (name === 'home' && value !== '') found.home = value;
+    else if (word === 'remount')
+      throw new XcoreError('USAGE', 'a mount keeps its options; umount it and mount it again');
     else if (word !== '' && !IGNORED.test(word)) {
       throw new XcoreError('USAGE', `mount option '${word}' is not known; see xcore mount --help`);
     }

@@ -24,21 +24,26 @@ export async function mountPointPath(dir: string): Promise<string> {
 
 /**
  * Makes the folder if it is absent and checks that it is an empty one; tells whether it was made.
- * USAGE, ENOTDIR or MOUNT_BUSY.
+ * USAGE, ENOTDIR, EACCES or MOUNT_BUSY.
  */
 export async function prepareMountPoint(path: string): Promise<boolean> {
   const info = await lstat(path).catch((error: unknown) => {
     if (isSystemError(error, 'ENOENT')) return null;
     if (isSystemError(error, 'ENOTDIR'))
       throw new XcoreError('ENOTDIR', `${path} lies below something that is no folder`);
-    throw error;
+    throw closed(path, error);
   });
   if (info === null) {
-    await mkdir(path, { recursive: true, mode: 0o700 });
+    await mkdir(path, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
+      throw closed(path, error);
+    });
     return true;
   }
   if (!info.isDirectory()) throw new XcoreError('ENOTDIR', `${path} is not a folder; name one to mount on`);
-  if ((await readdir(path)).length > 0) {
+  const names = await readdir(path).catch((error: unknown) => {
+    throw closed(path, error);
+  });
+  if (names.length > 0) {
     throw new XcoreError('MOUNT_BUSY', `${path} is not empty; mount on an empty folder`);
   }
   return false;
@@ -47,6 +52,12 @@ export async function prepareMountPoint(path: string): Promise<boolean> {
 /** Removes a folder that prepareMountPoint made and nothing was mounted on. */
 export async function removeMountPoint(path: string): Promise<void> {
   await rmdir(path).catch(() => undefined);
+}
+
+/** The error of a folder that this user may not use, or as it was. */
+function closed(path: string, error: unknown): unknown {
+  if (!isSystemError(error, 'EACCES')) return error;
+  return new XcoreError('EACCES', `${path} is closed to this user; mount on a folder of your own, say ~/XCloud`);
 }
 
 function isSystemError(error: unknown, code: string): boolean {

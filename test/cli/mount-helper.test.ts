@@ -40,9 +40,16 @@ t.test('mount.xcore mounts as a line of fstab says', async (t) => {
   t.equal(unknown.code, 1);
   t.match(unknown.stderr, /nonsense/);
   t.equal((await run.exec(process.execPath, [helper, 'xcore', client.mountPoint, '-f'])).code, 0, 'a dry run');
+  if (process.geteuid?.() === 0) {
+    const nobody = await run.exec(process.execPath, [helper, 'xcore', client.mountPoint, '-o', 'setuid=no-such-user']);
+    t.equal(nobody.code, 32);
+    t.equal(nobody.stderr, 'mount.xcore: setuid=no-such-user: there is no such user\n');
+  }
 
   const options = `rw,noauto,noexec,noatime,cache-size=1GiB,home=${client.home}`;
-  await run.must(process.execPath, [helper, 'xcore', client.mountPoint, '-s', '-o', options], { timeoutMs: 120_000 });
+  // mount(8) hands no PATH on
+  const call = ['-u', 'PATH', process.execPath, helper, 'xcore', client.mountPoint, '-s', '-o', options];
+  await run.must('/usr/bin/env', call, { timeoutMs: 120_000 });
   const line = readFileSync('/proc/self/mounts', 'utf8')
     .split('\n')
     .find((entry) => entry.includes(client.mountPoint));

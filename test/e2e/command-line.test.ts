@@ -104,6 +104,9 @@ await t.test('mount points: busy, not empty, absent, a file, stale', async (t) =
   t.ok(isClear(twice, EXIT.busy), `the same home elsewhere: ${twice.stderr.trim()}`);
   const second = await net.newClient('second');
   t.ok(isClear(await second.xcore(['mount', mount]), EXIT.busy), "on another user's mount");
+  const others = await second.xcore(['umount', mount]);
+  t.ok(isClear(others, EXIT.busy));
+  t.match(others.stderr, /is mounted by another home/);
   t.equal(readFileSync(join(mount, 'hello'), 'utf8'), 'world', 'the mount is unharmed');
 
   await client.kill();
@@ -132,7 +135,9 @@ await t.test('umount refuses while files are open, and the mount goes on', async
     `require('fs').openSync(${JSON.stringify(join(mount, 'file'))}); console.log(1); setInterval(() => {}, 1e6)`,
   ]);
   await new Promise((resolve) => child.stdout?.once('data', resolve));
-  t.ok(isClear(await client.xcore(['umount', mount]), EXIT.busy));
+  const refused = await client.xcore(['umount', mount]);
+  t.ok(isClear(refused, EXIT.busy));
+  t.match(refused.stderr, `(${child.pid})`, 'names who has them open');
   t.equal(readFileSync(join(mount, 'file'), 'utf8'), 'x');
   child.kill('SIGKILL');
   await new Promise((resolve) => child.once('exit', resolve));

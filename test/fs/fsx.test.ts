@@ -26,7 +26,7 @@ const MAX_MS = IS_LONG ? Infinity : DRIVER === 'fuse-native' ? 6_000 : 20_000;
 const MAX_SIZE = 3 * 2 ** 20;
 const PAGE = 4_096;
 
-t.setTimeout(1_200_000);
+t.setTimeout(1_800_000);
 
 /** Ranges that are punched, zeroed or kept, and holes that are found. */
 const hasRanges = limit('no fallocate, no holes to be found') === false;

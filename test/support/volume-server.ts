@@ -6,11 +6,13 @@ import { createLogger } from '../../src/lib/log.ts';
 import { openVolume } from './volume.ts';
 
 const KERNEL_CACHE_MS = 3_600_000;
+/** Nothing is uploaded here, so all that a test ever wrote stays on the disk: 5 GB in the longest. */
+const CAP_BYTES = 64 * 2 ** 30;
 
 const [dir = '', mountPoint = '', driver = '', allowOther = ''] = process.argv.slice(2);
 if (!isDriverName(driver)) throw new TypeError(`no driver is called ${driver}`);
 const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
-const volume = await openVolume(dir, { owner, seal: { idleMs: 2_000, maxAgeMs: 15_000 } });
+const volume = await openVolume(dir, { owner, seal: { idleMs: 2_000, maxAgeMs: 15_000 }, capBytes: CAP_BYTES });
 const mount = await chooseDriver(driver);
 const session = await mount(
   volume.vfs,

@@ -8,7 +8,7 @@ import { findMount, untilProcessEnds } from '../find-mount.ts';
 import { mountPointPath } from '../mount-point.ts';
 import { print, printJson } from '../output.ts';
 import { flushBar } from '../progress.ts';
-import { clearStaleMount } from '../stale-mount.ts';
+import { clearStaleMount, isOurs } from '../stale-mount.ts';
 
 interface UmountArguments {
   dir: string;
@@ -46,6 +46,12 @@ async function umount(args: UmountArguments): Promise<void> {
     if (await clearStaleMount(dir)) {
       done(args, dir, 'removed the dead mount of');
       return;
+    }
+    if (await isOurs(dir)) {
+      throw new XcoreError(
+        'NOT_MOUNTED',
+        `${dir} is mounted by another home: set XCORE_HOME to that one, or, as whoever mounted it, type: fusermount3 -u ${dir}`,
+      );
     }
     throw new XcoreError(
       'NOT_MOUNTED',
