@@ -38,6 +38,8 @@ export interface ShardFetcher {
     leafCount: number,
     signal?: AbortSignal,
   ): Promise<Uint8Array>;
+  /** How many mirrors of a shard are known; rejects while nobody can be asked. */
+  mirrors(id: Uint8Array): Promise<number>;
 }
 
 /** What a reader is built from. */
@@ -165,6 +167,7 @@ export class ShardReader {
       const bytes = this.#c.files.has(shard) ? await this.#tryLocal(shard, entry, first, last) : null;
       if (bytes !== null) return { first, bytes, isFetched: false };
       if (entry.id.length === 0) throw new XcoreError('EIO', `shard ${shard} was never completed`);
+      if (this.#c.table.isLost(shard)) await this.#assertKnown(shard, entry);
       if (!whole && !this.#ranges.has(shard) && !this.#fetches.has(shard)) break;
       if (!(await abortable(this.#keep(shard), signal))) break;
     }
@@ -173,6 +176,14 @@ export class ShardReader {
     const to = Math.min(leafCountOf(entry.sizeBytes), Math.max(last + 1, from + RANGE_LEAVES));
     const bytes = await this.#c.fetcher.fetchLeaves(entry.id, entry.sizeBytes, from, to - from, signal);
     return { first: from, bytes, isFetched: true };
+  }
+
+  /** EIO at once for a shard that is lost here, and that no host is known to have: there is nothing to be waited for. */
+  async #assertKnown(shard: number, { id }: ShardEntry): Promise<void> {
+    const mirrors = await this.#c.fetcher.mirrors(id).catch(() => 0);
+    if (mirrors > 0) return this.#c.files.drop(shard);
+    this.#c.onDamaged(shard, true);
+    throw new XcoreError('EIO', `bytes of shard ${shard}, which only this machine had, are lost`);
   }
 
   /** As prefetch(); false when the local disk has no place for the shard. */
@@ -193,13 +204,15 @@ export class ShardReader {
       return await this.#local.read(shard, entry, first, last);
     } catch (error) {
       if (!this.#c.files.has(shard)) return null; // evicted in the meantime
-      const lost = this.#c.table.isStaged(shard);
+      const isOnly = this.#c.table.isStaged(shard);
       if (hasCode(error, 'CORRUPT_SHARD')) {
-        this.#c.onDamaged(shard, lost);
         this.#local.forget(shard);
-        if (!lost) await this.#c.files.drop(shard);
+        // its other leaves may be all that is left
+        if (this.#c.table.isLost(shard)) return null;
+        this.#c.onDamaged(shard, isOnly);
+        if (!isOnly) await this.#c.files.drop(shard);
       }
-      if (lost) throw error;
+      if (isOnly) throw error;
       this.#c.log.warn({ shard, error }, 'a cached shard could not be read');
       return null;
     }

@@ -24,4 +24,6 @@ export interface ShardTable {
   createShard(salt: Uint8Array): number;
   putShard(shard: number, entry: ShardEntry): void;
   isStaged(shard: number): boolean;
+  /** Whether this machine has lost the bytes of a shard before it was durable. */
+  isLost(shard: number): boolean;
 }

@@ -188,7 +188,7 @@ export async function openLocalVolume(
         onSealed: components.onSealed,
         onLost: (shard, keptBytes) => {
           // what is lost is not waited for: reads of these bytes fail, and the log goes on
-          if (keptBytes === 0) tree.deleteUpload(shard);
+          if (keptBytes === 0) tree.putUpload(shard, { durable: false, lost: true });
           components.onLost(shard);
         },
       },

@@ -144,7 +144,12 @@ export class MountedVolume {
         ...{ keys, clock, log, cacheBytes },
         ...(disk && { disk }),
         ...(guard && { guard }),
-        fetcher: network,
+        fetcher: {
+          fetchShard: (...args) => network.fetchShard(...args),
+          fetchLeaves: (...args) => network.fetchLeaves(...args),
+          // asked for what hardly anybody has: a bridge that is away is not waited for
+          mirrors: (id) => (this.sync.connected ? network.mirrors(id) : Promise.reject(new XcoreError('UNREACHABLE'))),
+        },
         onSealed: (shard) => this.#uploader.add(shard),
         onLost: (shard) => this.#damaged(shard, true),
         onDamaged: (shard, lost) => this.#damaged(shard, lost),

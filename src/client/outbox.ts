@@ -155,8 +155,8 @@ function complete(
   const added: Publication['added'] = [];
   for (const shard of referenced) {
     const current = tree.shard(shard);
-    // a shard that was lost with the power has no id and no upload
-    if (current === undefined || tree.upload(shard) === undefined) continue;
+    // a shard that was lost with the power is on no host
+    if (current === undefined || tree.upload(shard) === undefined || tree.isLost(shard)) continue;
     added.push({ shard, id: current.id, sizeBytes: current.sizeBytes });
     // an entry must carry the record of each shard that it adds
     const key = shardKeyOf(shard);

@@ -8,7 +8,7 @@ import type { Window } from './extents.ts';
 import type { Findings } from './findings.ts';
 import { decodeNumber, dentryKey, KIND, ROOT_INO } from './keys.ts';
 import { decodeRecord } from './record-codec.ts';
-import type { Counters, Dentry, Inode, Shard } from './records.ts';
+import type { Counters, Dentry, Inode, Shard, Upload } from './records.ts';
 import type { RecordStore } from './record-store.ts';
 import { decodeTally, isTallied, newestTally, TallyCount } from './tally.ts';
 import type { Tally } from './tally.ts';
@@ -148,7 +148,7 @@ export class TreeCheck {
     else if (kind === KIND.inode) this.#noteInode(record as Inode);
     else if (kind === KIND.orphan) this.#node(number).isOrphan = true;
     else if (kind === KIND.shard) this.#shard(number).record = record as Shard;
-    else if (kind === KIND.upload) this.#shard(number).upload = true;
+    else if (kind === KIND.upload) this.#shard(number).upload = (record as Upload).lost !== true;
     else if (kind === KIND.xattrs) this.#node(number).xattrs = true;
   }
 

@@ -86,7 +86,7 @@ export function encodeRecord(kind: string, record: TreeRecord): Uint8Array {
     case KIND.checkpoint:
       return pack(CheckpointRecordSchema, { ids: [...(record as CheckpointShards).ids] });
     case KIND.upload:
-      return Uint8Array.of((record as Upload).durable ? 1 : 0);
+      return Uint8Array.of((record as Upload).lost === true ? 2 : (record as Upload).durable ? 1 : 0);
     case KIND.orphan:
       return NO_BYTES;
     default:
@@ -183,7 +183,7 @@ function decodeAny(kind: string, bytes: Uint8Array, ino: number): TreeRecord {
     case KIND.checkpoint:
       return { ids: unpack(CheckpointRecordSchema, bytes).ids };
     case KIND.upload:
-      return { durable: bytes[0] === 1 };
+      return bytes[0] === 2 ? { durable: false, lost: true } : { durable: bytes[0] === 1 };
     case KIND.orphan:
       return MARK;
     default:

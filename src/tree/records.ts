@@ -79,6 +79,8 @@ export interface HeadState {
 export interface Upload {
   /** Enough hosts hold it. */
   readonly durable: boolean;
+  /** This machine had the only copy that is known, and its disk has lost it: nothing waits for it any more. */
+  readonly lost?: true;
 }
 
 /** Ids of the shards in which the newest checkpoint lies. */

@@ -242,7 +242,13 @@ export class Tree {
 
   /** Whether a shard is not yet durable. */
   isStaged(shard: number): boolean {
-    return this.upload(shard)?.durable === false;
+    const upload = this.upload(shard);
+    return upload?.durable === false && upload.lost !== true;
+  }
+
+  /** Whether this machine has lost the bytes of a shard before it was durable. */
+  isLost(shard: number): boolean {
+    return this.upload(shard)?.lost === true;
   }
 
   /** How far a shard is that no published entry names yet; undefined once one does. */
@@ -260,11 +266,12 @@ export class Tree {
     this.store.delete(uploadKey(shard));
   }
 
-  /** All shards that no published entry names yet, of the committed state. */
+  /** All shards that no published entry names yet and that are not lost, of the committed state. */
   async uploads(): Promise<{ shard: number; upload: Upload }[]> {
     const found: { shard: number; upload: Upload }[] = [];
     for await (const { key, record } of this.store.range(KIND.upload)) {
-      found.push({ shard: decodeNumber(key, 1), upload: record as Upload });
+      const upload = record as Upload;
+      if (upload.lost !== true) found.push({ shard: decodeNumber(key, 1), upload });
     }
     return found;
   }

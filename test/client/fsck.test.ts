@@ -8,7 +8,7 @@ import t from 'tap';
 import { hasCode } from '../../src/lib/errors.ts';
 import { inodeKey, keyBytes } from '../../src/tree/keys.ts';
 import { pickSeed, Random } from '../support/random.ts';
-import { World } from './device.ts';
+import { unreachable, until, World } from './device.ts';
 import type { Device, Volume } from './device.ts';
 import { check, compare, Kills, NOTHING } from './run-fsck.ts';
 
@@ -111,6 +111,53 @@ await t.test('flips in cached shards reach no reader: another mirror is used, or
   await device.off();
 });
 
+await t.test(
+  'what only this machine had, and lost, is EIO at once; a host that has it all the same gives it',
+  async (t) => {
+    const volume = await world.volume();
+    const device = await volume.device(t).on();
+    await device.becomesWriter();
+    await device.write('published', 'on hosts');
+    await device.flush();
+    const before = new Set(shardFilesOf(device));
+    const loseStaged = async (): Promise<void> => {
+      await device.off();
+      for (const path of shardFilesOf(device)) if (!before.has(path)) rmSync(path);
+    };
+    await device.write('lost', 'on this disk');
+    await loseStaged();
+    const asked: string[] = [];
+    device.wrap = () => ({
+      fetchShard: () => Promise.reject((asked.push('shard'), unreachable())),
+      fetchLeaves: () => Promise.reject((asked.push('leaves'), unreachable())),
+    });
+    await device.on();
+    await t.rejects(device.read('lost'), { code: 'EIO' });
+    t.strictSame(asked, [], 'no host was asked for it');
+    t.match(device.problem('CORRUPT_SHARD'), /only this machine had/, 'the status names it');
+    await device.becomesWriter();
+    await device.flush();
+    t.equal(await device.text('published'), 'on hosts', 'and nothing waits for it');
+
+    let uploads = 0;
+    device.wrap = (real) => ({
+      upload: async (...args) => {
+        await real.upload(...args);
+        uploads++;
+        throw unreachable();
+      },
+    });
+    await device.write('unacknowledged', 'on hosts, too');
+    await device.mounted.volume.segments.seal();
+    await until('hosts have it', () => uploads > 0);
+    await loseStaged();
+    await device.on();
+    await until('the bridge is there', () => device.sync.connected);
+    t.equal(await device.text('unacknowledged'), 'on hosts, too');
+    await device.off();
+  },
+);
+
 await t.test('flips in the files of the index are found and repaired, with what was staged', async (t) => {
   const { device, files } = await prepared(await world.volume());
   const all = new Map([...files.published, ...files.staged]);
@@ -205,6 +252,7 @@ await t.test('a volume of the first format is brought to the newest', async (t) 
   await db.close();
   rmSync(join(device.dir, 'current/index/closed.json'));
   rmSync(join(device.dir, 'current/index/journal'));
+  rmSync(join(device.dir, 'current/sync-journal'), { force: true });
   writeFileSync(file, readFileSync(file, 'utf8').replace('"version": 3', '"version": 1'));
   await device.on();
   t.strictSame(await compare(device, new Map([...files.published, ...files.staged])), NOTHING);

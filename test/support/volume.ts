@@ -1,7 +1,7 @@
 // One volume's tree, cache and filesystem in this process, composed as the client does, with a folder
 // in the place of the hosts. Nothing here is mounted and nothing listens.
 
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { copyFile, mkdir, open, readFile, rename, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -79,6 +79,10 @@ export class HostFolder implements ShardFetcher {
     const data = await this.#read(id);
     await writeFile(`${path}.part`, Buffer.concat([data, leafHashes(data)]));
     await rename(`${path}.part`, path);
+  }
+
+  mirrors(id: Uint8Array): Promise<number> {
+    return Promise.resolve(existsSync(this.path(id)) ? 1 : 0);
   }
 
   async fetchLeaves(
@@ -178,7 +182,10 @@ async function openParts(
       log: silentLogger,
       commit: () => store.commit(),
       onSealed: (shard) => sealed.push(shard),
-      onLost: (shard) => lost.push(shard),
+      onLost: (shard, keptBytes) => {
+        if (keptBytes === 0) tree.putUpload(shard, { durable: false, lost: true });
+        lost.push(shard);
+      },
     },
     options.seal ?? { idleMs: 60_000, maxAgeMs: 60_000 },
   );

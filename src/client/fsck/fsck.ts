@@ -197,4 +197,5 @@ class Fsck {
 const NO_FETCHER = {
   fetchShard: (): Promise<never> => Promise.reject(new XcoreError('NO_MIRROR')),
   fetchLeaves: (): Promise<never> => Promise.reject(new XcoreError('NO_MIRROR')),
+  mirrors: (): Promise<never> => Promise.reject(new XcoreError('NO_MIRROR')),
 };
