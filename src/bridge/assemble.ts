@@ -53,7 +53,7 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
   const book = new OrderBook({ store, clock }, { ...options, graceMs: options.confirmGraceMs });
   await Promise.all([volumes.load(), registry.load(), book.load()]);
 
-  const directory = new ShardDirectory(store);
+  const directory = new ShardDirectory({ store, registry });
   const index = new MirrorIndex({ store, registry });
   await index.load();
   const queue = new RepairQueue(

@@ -50,6 +50,8 @@ interface Entry {
 /** All hosts of a bridge, in memory; changes reach the store by flush(). */
 export class HostRegistry {
   readonly #hosts = new Map<PeerName, Entry>();
+  /** Names by number; a host that has one keeps it. */
+  readonly #numbered: PeerName[] = [];
   readonly #dirty = new Set<Entry>();
   /** Hosts that count for the policy, and when they were counted; absent when there may be more by now. */
   #counted: { readonly atMs: number; readonly hosts: number } | undefined;
@@ -79,6 +81,8 @@ export class HostRegistry {
       this.#take({ host, record: hostRecord.decode(value) });
     }
     this.#dirty.clear();
+    for (const entry of this.#hosts.values()) if (entry.record.number === 0) this.#number(entry);
+    await this.flush();
   }
 
   /** Writes what changed. */
@@ -109,6 +113,7 @@ export class HostRegistry {
       const firstSeenMs = BigInt(this.#clock.now());
       entry = { host, record: hostRecord.make({ reliability: FIRST_RELIABILITY, firstSeenMs }) };
       this.#take(entry);
+      this.#number(entry);
     }
     if (entry.record.firstSeenMs === 0n) entry.record.firstSeenMs = BigInt(this.#clock.now());
     entry.record.addresses = [...addresses];
@@ -211,6 +216,16 @@ export class HostRegistry {
     return this.#hosts.size;
   }
 
+  /** The number of a host, or 0. */
+  numberOf(host: PeerName): number {
+    return this.#hosts.get(host)?.record.number ?? 0;
+  }
+
+  /** The host of a number, or undefined. */
+  hostNumbered(number: number): PeerName | undefined {
+    return this.#numbered[number];
+  }
+
   /** All hosts. */
   all(): HostView[] {
     return [...this.#hosts].map(([host, { record }]) => this.#view(host, record));
@@ -258,8 +273,15 @@ export class HostRegistry {
 
   #take(entry: Entry): void {
     this.#hosts.set(entry.host, entry);
+    if (entry.record.number > 0) this.#numbered[entry.record.number] = entry.host;
     this.#dirty.add(entry);
     this.#counted = undefined;
+  }
+
+  #number(entry: Entry): void {
+    entry.record.number = Math.max(1, this.#numbered.length);
+    this.#numbered[entry.record.number] = entry.host;
+    this.#dirty.add(entry);
   }
 
   #isOnline(record: HostRecord): boolean {

@@ -4,7 +4,7 @@
 import type { PeerName } from '../net/network.ts';
 import type { HostRegistry } from './host-registry.ts';
 import { MIRROR_INDEX_KEY, mirrorKey, mirrorsOf, nextId, ofKind, shardAtEndOf } from './keys.ts';
-import { shardRecord } from './records.ts';
+import { unpackShard } from './shard-packing.ts';
 import type { Store, StoreWrite } from '../lib/store.ts';
 
 const PRESENT = Uint8Array.of(1);
@@ -32,7 +32,7 @@ export class MirrorIndex {
     const shards = new Map<PeerName, number>();
     let writes: StoreWrite[] = [];
     for await (const [key, value] of this.#store.range(ofKind('s'))) {
-      const { mirrors, sizeBytes } = shardRecord.decode(value);
+      const { mirrors, sizeBytes } = unpackShard(value, this.#registry);
       for (const { host } of mirrors) {
         writes.push({ key: mirrorKey(host, shardAtEndOf(key)), value: PRESENT });
         this.#registry.assigned(host, 1, sizeBytes);

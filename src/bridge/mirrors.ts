@@ -10,7 +10,7 @@ import type { OrderBook } from './order-book.ts';
 import type { OrderSigner } from './order-signer.ts';
 import type { Policies } from './policies.ts';
 import type { MirrorRecord, ShardRecord } from './proto/records_pb.ts';
-import { hexOf, mirrorRecord } from './records.ts';
+import { hexOf } from './records.ts';
 import type { RepairQueue } from './repair-queue.ts';
 import { queueDelete } from './shard-directory.ts';
 import type { ShardDirectory, ShareChanges } from './shard-directory.ts';
@@ -60,20 +60,15 @@ export class Mirrors {
   }
 
   /** Counts a mirror that was copied. A shard that was freed meanwhile is deleted again. */
-  async add(
-    shardId: Uint8Array,
-    volume: Uint8Array,
-    host: PeerName,
-    sizeBytes: number,
-    receipt: Uint8Array,
-  ): Promise<void> {
-    const { book, directory, index, signer, clock } = this.#components;
+  async add(shardId: Uint8Array, volume: Uint8Array, sizeBytes: number, mirror: MirrorRecord): Promise<void> {
+    const { book, directory, index, signer } = this.#components;
+    const { host } = mirror;
     await this.#change(shardId, volume, (record, shares) => {
       const writes = [book.settle(shardId, host)];
       if (!record || record.freed)
         return [...writes, queueDelete(signer.newSerial(), host, shardId, sizeBytes, volume)];
-      if (record.mirrors.some((mirror) => mirror.host === host)) return writes;
-      record.mirrors.push(mirrorRecord.make({ host, receipt, countedMs: BigInt(clock.now()) }));
+      if (record.mirrors.some((other) => other.host === host)) return writes;
+      record.mirrors.push(mirror);
       shares.set(host, sizeBytes);
       return [...writes, index.added(host, shardId, sizeBytes), directory.save(shardId, record)];
     });

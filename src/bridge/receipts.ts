@@ -1,13 +1,11 @@
 // Answers Confirm: counts mirrors by their receipts. Counts only what the bridge ordered, so that
 // nobody can make a mirror up.
 
-import { toBinary } from '@bufbuild/protobuf';
 import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { verifyReceipt } from '../net/orders.ts';
 import { MAX_CONFIRM_RECEIPTS } from '../net/protocols.ts';
-import { SignedSchema } from '../net/proto/wire_pb.ts';
-import type { Confirm, Receipt, Transfer } from '../net/proto/wire_pb.ts';
+import type { Confirm, Receipt, Signed, Transfer } from '../net/proto/wire_pb.ts';
 import type { ResponseInit } from '../net/rpc.ts';
 import type { Owner } from './authenticate.ts';
 import type { HostRegistry } from './host-registry.ts';
@@ -16,9 +14,10 @@ import type { OrderBook } from './order-book.ts';
 import type { Policies } from './policies.ts';
 import type { VolumeRecord } from './proto/records_pb.ts';
 import type { MirrorIndex } from './mirror-index.ts';
-import { hexOf, mirrorRecord, shardRecord, toNumber } from './records.ts';
+import { hexOf, shardRecord, toNumber } from './records.ts';
 import { belongsTo, isDurable, unnamedKeyOf } from './shard-directory.ts';
 import type { LoadedShards, ShardDirectory, ShareChanges } from './shard-directory.ts';
+import { mirrorOf } from './shard-packing.ts';
 import type { Store, StoreWrite } from '../lib/store.ts';
 import type { Volumes } from './volumes.ts';
 
@@ -39,7 +38,7 @@ export interface ReceiptsComponents {
 
 interface SignedReceipt {
   readonly receipt: Receipt;
-  readonly bytes: Uint8Array;
+  readonly signed: Signed;
 }
 
 interface Draft {
@@ -65,10 +64,7 @@ export class Receipts {
       throw new XcoreError('PROTOCOL', `Confirm carries at most ${MAX_CONFIRM_RECEIPTS} receipts`);
     }
     this.#noteTransfers(request.transfers);
-    const receipts = request.receipts.map((signed) => ({
-      receipt: verifyReceipt(signed),
-      bytes: toBinary(SignedSchema, signed),
-    }));
+    const receipts = request.receipts.map((signed) => ({ receipt: verifyReceipt(signed), signed }));
     return this.#components.volumeQueue.run(hexOf(owner.volume), () => this.#count(owner, receipts));
   }
 
@@ -104,8 +100,8 @@ export class Receipts {
     return { case: 'confirmed', value: { shards: standings } };
   }
 
-  #countOne(owner: Owner, signed: SignedReceipt, draft: Draft): void {
-    const { receipt, bytes } = signed;
+  #countOne(owner: Owner, checked: SignedReceipt, draft: Draft): void {
+    const { receipt, signed } = checked;
     const { book, index, clock } = this.#components;
     if (receipt.client !== owner.peer) return;
     const order = book.find(owner.volume, receipt);
@@ -126,9 +122,9 @@ export class Receipts {
     }
     if (!belongsTo(shard, owner.volume)) return;
     draft.writes.push(book.settle(receipt.shardId, receipt.host));
-    draft.counted.push(signed);
+    draft.counted.push(checked);
     if (shard.mirrors.some((mirror) => mirror.host === receipt.host)) return;
-    shard.mirrors.push(mirrorRecord.make({ host: receipt.host, receipt: bytes, countedMs: BigInt(clock.now()) }));
+    shard.mirrors.push(mirrorOf(receipt, signed, clock.now()));
     draft.writes.push(index.added(receipt.host, receipt.shardId, receipt.sizeBytes));
     draft.changed.set(id, receipt.shardId);
     draft.shares.set(receipt.host, (draft.shares.get(receipt.host) ?? 0) + receipt.sizeBytes);

@@ -1,7 +1,6 @@
 // Makes lost mirrors again: has one host fetch the shard from another, under signed orders, and counts the new mirror
 // by its receipt. The most endangered shards come first; how many at once and how fast is bounded.
 
-import { toBinary } from '@bufbuild/protobuf';
 import type { Clock } from '../lib/clock.ts';
 import { deadline } from '../lib/deadline.ts';
 import { asError, hasCode, XcoreError } from '../lib/errors.ts';
@@ -11,8 +10,7 @@ import type { HostCalls } from '../net/connected-hosts.ts';
 import type { PeerName } from '../net/network.ts';
 import { verifyStock } from '../net/key-stock.ts';
 import { verifyReceipt } from '../net/orders.ts';
-import { SignedSchema } from '../net/proto/wire_pb.ts';
-import type { Signed } from '../net/proto/wire_pb.ts';
+import type { Receipt, Signed } from '../net/proto/wire_pb.ts';
 import type { Auditor } from './auditor.ts';
 import type { HashedKeys } from './hashed-keys.ts';
 import type { HostPool } from './host-pool.ts';
@@ -25,6 +23,7 @@ import type { ShardRecord } from './proto/records_pb.ts';
 import { RateLimit } from '../lib/rate-limit.ts';
 import { hexOf, sameBytes } from './records.ts';
 import type { RepairQueue, RepairTask } from './repair-queue.ts';
+import { mirrorOf } from './shard-packing.ts';
 import type { Store } from '../lib/store.ts';
 
 /** Tasks that are looked at in one go, the most endangered ones. */
@@ -145,8 +144,8 @@ export class Repairer {
       const [keysWanted = 0] = await keys.wanted([shardId]);
       const order = { order: permission, addresses: source.addresses, keysWanted };
       const copied = await calls.copy(target.host, made.signed, order, either);
-      checkReceipt(copied.receipt, { ...wish, host: target.host, client: bridge, serial });
-      await mirrors.add(shardId, volume, target.host, sizeBytes, toBinary(SignedSchema, copied.receipt));
+      const receipt = checkedReceipt(copied.receipt, { ...wish, host: target.host, client: bridge, serial });
+      await mirrors.add(shardId, volume, sizeBytes, mirrorOf(receipt, copied.receipt, clock.now()));
       if (copied.keys) await this.#keep(copied.keys, target.host, volume);
       registry.took(target.host, sizeBytes);
       this.#copies.inc({ outcome: 'ok' });
@@ -212,11 +211,11 @@ export class Repairer {
   }
 }
 
-/** Throws REFUSED unless the receipt is the target's own for this very order. */
-function checkReceipt(
+/** The receipt; REFUSED unless it is the target's own for this very order. */
+function checkedReceipt(
   signed: Signed,
   expected: { shardId: Uint8Array; sizeBytes: number; host: PeerName; client: PeerName; serial: Uint8Array },
-): void {
+): Receipt {
   const receipt = verifyReceipt(signed);
   const matches =
     receipt.host === expected.host &&
@@ -225,4 +224,5 @@ function checkReceipt(
     sameBytes(receipt.shardId, expected.shardId) &&
     sameBytes(receipt.serial, expected.serial);
   if (!matches) throw new XcoreError('REFUSED', 'the receipt is not for the order that was given');
+  return receipt;
 }

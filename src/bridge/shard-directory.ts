@@ -1,4 +1,4 @@
-// Which host holds which shard. Knows receipts only as bytes; every change comes back as writes for
+// Which host holds which shard. Every change comes back as writes for
 // the caller's batch. Callers serialise changes to one volume.
 
 import type { PeerName } from '../net/network.ts';
@@ -13,7 +13,9 @@ import {
   unnamedKey,
 } from './keys.ts';
 import type { ShardRecord } from './proto/records_pb.ts';
-import { deleteRecord, hexOf, sameBytes, shardRecord } from './records.ts';
+import { deleteRecord, hexOf, sameBytes } from './records.ts';
+import { packShard, unpackShard } from './shard-packing.ts';
+import type { HostNumbers } from './shard-packing.ts';
 import type { Store, StoreWrite } from '../lib/store.ts';
 
 /** Records loaded for one change, by shard id in hex; what is changed in them is written by `save`. */
@@ -25,9 +27,11 @@ export type ShareChanges = Map<PeerName, number>;
 /** The locations of all shards. */
 export class ShardDirectory {
   readonly #store: Store;
+  readonly #numbers: HostNumbers;
 
-  constructor(store: Store) {
-    this.#store = store;
+  constructor(components: { readonly store: Store; readonly registry: HostNumbers }) {
+    this.#store = components.store;
+    this.#numbers = components.registry;
   }
 
   /** The records of those shards that are known. */
@@ -35,7 +39,7 @@ export class ShardDirectory {
     const values = await this.#store.getMany(shardIds.map(shardKey));
     const loaded: LoadedShards = new Map();
     values.forEach((value, at) => {
-      if (value) loaded.set(hexOf(shardIds[at]!), shardRecord.decode(value));
+      if (value) loaded.set(hexOf(shardIds[at]!), unpackShard(value, this.#numbers));
     });
     return loaded;
   }
@@ -43,7 +47,7 @@ export class ShardDirectory {
   /** The write that stores a record, or deletes it once a freed shard has no mirror left. */
   save(shardId: Uint8Array, record: ShardRecord): StoreWrite {
     const gone = record.freed && record.mirrors.length === 0;
-    return gone ? { key: shardKey(shardId) } : { key: shardKey(shardId), value: shardRecord.encode(record) };
+    return { key: shardKey(shardId), ...(gone ? {} : { value: packShard(record, this.#numbers) }) };
   }
 
   /** Writes that add to or take from what hosts hold for a volume. */

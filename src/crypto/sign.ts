@@ -13,7 +13,8 @@ const PKCS8_PREFIX = Buffer.from('302e020100300506032b657004220420', 'hex');
 const SPKI_PREFIX = Buffer.from('302a300506032b6570032100', 'hex');
 
 const MAX_PRIVATE_KEYS = 16;
-const MAX_PUBLIC_KEYS = 1024;
+/** As many as a bridge has hosts, by default, and some clients; 1 KiB each. */
+const MAX_PUBLIC_KEYS = 16_384;
 const privateKeys = new LRUCache<string, KeyObject>({ max: MAX_PRIVATE_KEYS });
 const publicKeys = new LRUCache<string, KeyObject>({ max: MAX_PUBLIC_KEYS });
 

@@ -11,11 +11,17 @@ export type BinaryLevel = Level<Uint8Array, Uint8Array>;
 export interface OpenLevelOptions {
   /** Stored at the first opening; another one is refused from then on. */
   readonly formatVersion: number;
+  /** Versions that the user can read as well; a database of one of them becomes one of `formatVersion`. */
+  readonly olderVersions?: readonly number[];
   /** Who uses it, for messages: "bridge", "host". */
   readonly user: string;
   readonly writeBufferBytes?: number;
   /** Of its table files; LevelDB takes at least 1 MiB. */
   readonly maxFileBytes?: number;
+  /** Table files that are open at once. */
+  readonly maxOpenFiles?: number;
+  /** Of decompressed blocks in memory. */
+  readonly cacheBytes?: number;
 }
 
 /** Where the version lies; keys of the user must not begin with an exclamation mark. */
@@ -29,6 +35,8 @@ export async function openLevel(dir: string, options: OpenLevelOptions): Promise
     valueEncoding: 'view',
     ...(options.writeBufferBytes === undefined ? {} : { writeBufferSize: options.writeBufferBytes }),
     ...(options.maxFileBytes === undefined ? {} : { maxFileSize: options.maxFileBytes }),
+    ...(options.maxOpenFiles === undefined ? {} : { maxOpenFiles: options.maxOpenFiles }),
+    ...(options.cacheBytes === undefined ? {} : { cacheSize: options.cacheBytes }),
   });
   try {
     await db.open();
@@ -44,10 +52,12 @@ export async function openLevel(dir: string, options: OpenLevelOptions): Promise
   }
 }
 
-async function checkFormat(db: BinaryLevel, dir: string, { formatVersion, user }: OpenLevelOptions): Promise<void> {
+async function checkFormat(db: BinaryLevel, dir: string, options: OpenLevelOptions): Promise<void> {
+  const { formatVersion, olderVersions = [], user } = options;
   const stored = await db.get(FORMAT_KEY);
   if (stored) {
     if (stored.length === 1 && stored[0] === formatVersion) return;
+    if (stored.length === 1 && olderVersions.includes(stored[0]!)) return setFormat(db, formatVersion);
     throw new XcoreError(
       'BAD_FORMAT',
       `${dir} has format ${stored[0] ?? 0}, which this xcore does not know; update it`,
@@ -56,7 +66,11 @@ async function checkFormat(db: BinaryLevel, dir: string, { formatVersion, user }
   for await (const _key of db.keys({ limit: 1 })) {
     throw new XcoreError('BAD_FORMAT', `${dir} holds data of another program; give the ${user} a folder of its own`);
   }
-  await db.batch([{ type: 'put', key: FORMAT_KEY, value: Uint8Array.of(formatVersion) }], { sync: true });
+  await setFormat(db, formatVersion);
+}
+
+function setFormat(db: BinaryLevel, version: number): Promise<void> {
+  return db.batch([{ type: 'put', key: FORMAT_KEY, value: Uint8Array.of(version) }], { sync: true });
 }
 
 function asOpenError(dir: string, user: string, error: unknown): XcoreError {

@@ -11,7 +11,8 @@ import type { PeerName } from './network.ts';
 const PREFIX = Buffer.from('0024' + '08011220', 'hex');
 const KEY_BYTES = 32;
 
-const MAX_KNOWN_KEYS = 1_024;
+/** As many as a bridge has hosts, by default, and some clients. */
+const MAX_KNOWN_KEYS = 16_384;
 const keys = new LRUCache<PeerName, Buffer>({ max: MAX_KNOWN_KEYS });
 
 /** The peer name of an Ed25519 seed, 32 bytes. */

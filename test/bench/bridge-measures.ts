@@ -187,7 +187,9 @@ export async function measureStart(world: BridgeWorld, script: string): Promise<
   });
   return {
     'start-up s': figures!.startMs / 1_000,
-    'resident MiB': figures!.residentBytes / 2 ** 20,
+    'first placement after s': figures!.firstPlacementMs / 1_000,
+    'memory of its own MiB': figures!.ownBytes / 2 ** 20,
+    'resident MiB, with mapped files': figures!.residentBytes / 2 ** 20,
     'store GB': diskBytes / 1e9,
     'store GB/million shards': world.written > 0 ? (diskBytes / world.written) * 1e-3 : NaN,
   };

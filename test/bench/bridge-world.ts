@@ -1,24 +1,15 @@
 // A bridge with many hosts and shards to measure: the bridge's own parts on a real LevelDB; a few hosts with all their
 // parts, which store and show shards, and thousands that are no more than their heartbeats and names.
 
-import { randomBytes, randomFillSync } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { toBinary } from '@bufbuild/protobuf';
-import { shardKey, shareKey, stockKey, encodeNumber } from '../../src/bridge/keys.ts';
-import { MirrorIndex } from '../../src/bridge/mirror-index.ts';
-import type { BridgeOptions } from '../../src/bridge/options.ts';
-import { MAX_SHARD_BYTES } from '../../src/bridge/policy.ts';
-import { mirrorRecord, shardRecord, stockRecord, volumeRecord } from '../../src/bridge/records.ts';
 import { STOCK_KEYS } from '../../src/bridge/hashed-keys.ts';
-import { Volumes } from '../../src/bridge/volumes.ts';
-import { publicKeyOf } from '../../src/crypto/sign.ts';
-import type { StoreWrite } from '../../src/lib/store.ts';
+import { MAX_SHARD_BYTES } from '../../src/bridge/policy.ts';
 import { XcoreError } from '../../src/lib/errors.ts';
 import type { HostCalls } from '../../src/net/connected-hosts.ts';
 import { mintStock } from '../../src/net/key-stock.ts';
-import { signReceipt } from '../../src/net/orders.ts';
-import { SignedSchema } from '../../src/net/proto/wire_pb.ts';
+import { fillAsTheyCome, fillSorted } from './bridge-fill.ts';
+import { BENCH_OPTIONS } from './bridge-options.ts';
 import { Harness, Party } from '../bridge/harness.ts';
 import type { Client, Host, TestShard } from '../bridge/harness.ts';
 import { SimulatedHosts } from '../bridge/simulated-hosts.ts';
@@ -26,21 +17,7 @@ import { SimulatedHosts } from '../bridge/simulated-hosts.ts';
 const REAL_HOSTS = 8;
 const REAL_SHARDS = 32;
 const HOST_BYTES = 4e12;
-/** Of the shards that are written into the store. */
-export const MIRRORS = 4;
-const SHARDS_PER_VOLUME = 100_000;
-const SHARDS_PER_BATCH = 1_000;
-/** Kept so large that no volume is ever full, and no clock has to move for repair. */
-const OPTIONS: Partial<BridgeOptions> = { maxHosts: 100_000, quotaBytes: 2 ** 50, repairBytesPerSecond: 0 };
-
-/** A receipt as it is stored, with the places of what differs from one to the next. */
-interface ReceiptForm {
-  readonly bytes: Buffer;
-  readonly serialAt: number;
-  readonly shardAt: number;
-  readonly signatureAt: number;
-}
-
+const MAX_LATE_SHARDS = 50_000;
 /** What is measured. */
 export class BridgeWorld {
   readonly bridge: Harness;
@@ -87,7 +64,7 @@ export class BridgeWorld {
       teardown: (action: () => unknown) => teardowns.push(action),
     };
     try {
-      const bridge = await Harness.start(scope, OPTIONS);
+      const bridge = await Harness.start(scope, BENCH_OPTIONS);
       const network = await SimulatedHosts.start(scope, bridge, REAL_HOSTS);
       const owner = await bridge.connect(new Party());
       const shards: TestShard[] = [];
@@ -127,46 +104,12 @@ export class BridgeWorld {
   /** Writes shards into the store, as confirmed receipts and handed over keys leave them, until there are so many. */
   async fill(count: number): Promise<void> {
     const { store, registry, clock } = this.bridge;
-    const index = new MirrorIndex({ store, registry });
-    const volumes = new Volumes(store, { maxVolumes: 1, quotaBytes: 1 });
-    while (this.written < count) {
-      const owner = new Party();
-      const volume = publicKeyOf(owner.seed);
-      const forms = this.hosts.map((host) => receiptForm(host, owner));
-      const shares = new Map<string, bigint>();
-      const shards = Math.min(SHARDS_PER_VOLUME, count - this.written);
-      let writes: StoreWrite[] = [];
-      for (let n = 0; n < shards; n += 1) {
-        const shardId = randomBytes(32);
-        const first = Math.floor(Math.random() * this.hosts.length);
-        const countedMs = BigInt(clock.now());
-        const mirrors = Array.from({ length: Math.min(MIRRORS, this.hosts.length) }, (_, at) => {
-          const number = (first + at * 997) % this.hosts.length;
-          const host = this.hosts[number]!.peer;
-          writes.push(index.added(host, shardId, MAX_SHARD_BYTES));
-          shares.set(host, (shares.get(host) ?? 0n) + BigInt(MAX_SHARD_BYTES));
-          return mirrorRecord.make({ host, receipt: receiptOf(forms[number]!, shardId), countedMs });
-        });
-        const record = shardRecord.make({
-          volume,
-          sizeBytes: MAX_SHARD_BYTES,
-          minReceipts: 3,
-          addedSeq: 1n,
-          mirrors,
-          device: owner.peer,
-          confirmedMs: countedMs,
-        });
-        const stock = stockRecord.make({ minter: owner.peer, keys: randomBytes(STOCK_KEYS * 48) });
-        writes.push({ key: shardKey(shardId), value: shardRecord.encode(record) });
-        writes.push({ key: stockKey(shardId), value: stockRecord.encode(stock) });
-        if (n % SHARDS_PER_BATCH === SHARDS_PER_BATCH - 1) await store.batch(writes.splice(0));
-      }
-      for (const [host, bytes] of shares) writes.push({ key: shareKey(volume, host), value: encodeNumber(bytes) });
-      const usedBytes = BigInt(shards) * BigInt(MAX_SHARD_BYTES);
-      writes = [...writes, volumes.put(volume, volumeRecord.make({ headHash: new Uint8Array(32), usedBytes }))];
-      await store.batch(writes, { sync: true });
-      this.written += shards;
-    }
+    // Most of them lie in the store as they do after a while; the newest ones came one after another.
+    const late = Math.min(MAX_LATE_SHARDS, Math.floor((count - this.written) / 10));
+    const parts = { store, registry, hosts: this.hosts.map(({ peer }) => peer), nowMs: clock.now() };
+    await fillSorted(parts, count - this.written - late);
+    await fillAsTheyCome(parts, late);
+    this.written = count;
     await registry.flush();
   }
 }
@@ -185,27 +128,4 @@ function onlyReal(network: SimulatedHosts): HostCalls {
     prove: async (...call) => reach(call[0]).prove(...call),
     findDeletion: async (...call) => reach(call[0]).findDeletion(...call),
   };
-}
-
-/** A receipt of one host for one client; only its length and its random parts matter to the store. */
-function receiptForm(host: Party, client: Party): ReceiptForm {
-  const [shardId, serial] = [randomBytes(32), randomBytes(16)];
-  const sizeBytes = MAX_SHARD_BYTES;
-  const fields = { serial, shardId, sizeBytes, client: client.peer, host: host.peer, timeMs: BigInt(Date.now()) };
-  const signed = signReceipt(host.seed, fields);
-  const bytes = Buffer.from(toBinary(SignedSchema, signed));
-  return {
-    bytes,
-    serialAt: bytes.indexOf(serial),
-    shardAt: bytes.indexOf(shardId),
-    signatureAt: bytes.indexOf(signed.signature),
-  };
-}
-
-function receiptOf({ bytes, serialAt, shardAt, signatureAt }: ReceiptForm, shardId: Uint8Array): Buffer {
-  const receipt = Buffer.from(bytes);
-  receipt.set(shardId, shardAt);
-  randomFillSync(receipt, serialAt, 16);
-  randomFillSync(receipt, signatureAt, 64);
-  return receipt;
 }

@@ -261,9 +261,9 @@ t.test('a lease ends when it is not renewed, and stays renewable until somebody 
 
 t.test('a folder that is not ours, or of an unknown version, is refused', async (t) => {
   const { openLevel } = await import('../../src/lib/open-level.ts');
-  const { openLevelStore } = await import('../../src/bridge/level-store.ts');
+  const { FORMAT_VERSION, openLevelStore } = await import('../../src/bridge/level-store.ts');
   const dir = t.testdir();
-  const newer = await openLevel(`${dir}/newer`, { formatVersion: 2, user: 'bridge' });
+  const newer = await openLevel(`${dir}/newer`, { formatVersion: FORMAT_VERSION + 1, user: 'bridge' });
   await newer.close();
   await t.rejects(openLevelStore(`${dir}/newer`), { code: 'BAD_FORMAT' });
   const { Level } = await import('level');

@@ -1,6 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import t from 'tap';
-import { readOrder, signReceipt, verifyOrder } from '../../src/net/orders.ts';
+import { create, toBinary } from '@bufbuild/protobuf';
+import { hostKey, shardKey } from '../../src/bridge/keys.ts';
+import { FORMAT_VERSION } from '../../src/bridge/level-store.ts';
+import { hostRecord, mirrorRecord, shardRecord } from '../../src/bridge/records.ts';
+import { unpackShard } from '../../src/bridge/shard-packing.ts';
+import { openLevel } from '../../src/lib/open-level.ts';
+import { readOrder, signReceipt, verifyOrder, verifyReceipt } from '../../src/net/orders.ts';
+import { ReceiptSchema, SignedSchema } from '../../src/net/proto/wire_pb.ts';
 import type { ResponseValue } from '../../src/net/rpc.ts';
 import { Harness, MIB, Party, someShard } from './harness.ts';
 import type { Host, TestShard } from './harness.ts';
@@ -276,4 +283,58 @@ t.test('malformed and oversized requests are refused', async (t) => {
   await t.rejects(bridge.call(client.session, { case: 'heartbeat', value: unknown }, 'heartbeatReply'), {
     code: 'NOT_FOUND',
   });
+});
+
+t.test('a mirror is stored with what makes the receipt of its host again', async (t) => {
+  const bridge = await Harness.start(t);
+  const hosts = await bridge.join(3);
+  const client = await bridge.connect(new Party());
+  const { shardId, sizeBytes } = await client.store(hosts);
+  const packed = await bridge.store.get(shardKey(shardId));
+  const record = unpackShard(packed!, bridge.registry);
+  t.same(new Set(record.mirrors.map(({ host }) => host)), new Set(hosts.map(({ peer }) => peer)));
+  for (const { host, serial, receiptMs, signature, client: other } of record.mirrors) {
+    const fields = { serial, shardId, sizeBytes, host, client: other || record.device, timeMs: receiptMs };
+    const body = toBinary(ReceiptSchema, create(ReceiptSchema, fields));
+    t.match(verifyReceipt(create(SignedSchema, { body, signature })), { host, client: client.device.peer });
+  }
+  t.notOk(
+    hosts.some(({ peer }) => Buffer.from(packed!).includes(peer)),
+    'hosts are stored by their numbers',
+  );
+});
+
+t.test('a store of the first version, whose mirrors name their hosts, is read and goes on', async (t) => {
+  const bridge = await Harness.start(t);
+  const hosts = await bridge.join(3);
+  const client = await bridge.connect(new Party());
+  const shard = await client.store(hosts);
+  const before = unpackShard((await bridge.store.get(shardKey(shard.shardId)))!, bridge.registry);
+  await bridge.reopen(async (dir) => {
+    const db = await openLevel(dir, { formatVersion: FORMAT_VERSION, user: 'bridge' });
+    const mirrors = before.mirrors.map(({ host, countedMs }) => mirrorRecord.make({ host, countedMs }));
+    await db.put(shardKey(shard.shardId), shardRecord.encode(shardRecord.make({ ...before, mirrors })));
+    for (const { peer } of hosts) {
+      const record = hostRecord.decode((await db.get(hostKey(peer))));
+      await db.put(hostKey(peer), hostRecord.encode({ ...record, number: 0 }));
+    }
+    await db.put(Buffer.from('!format'), Uint8Array.of(1));
+    await db.close();
+  });
+  const again = await bridge.connect(client.owner, client.device);
+  const all = new Set(hosts.map(({ peer }) => peer));
+  t.same(new Set(await again.locate(shard.shardId)), all);
+  t.equal(new Set(hosts.map(({ peer }) => bridge.registry.numberOf(peer))).size, 3, 'each host has got a number');
+  const numbers = hosts.map(({ peer }) => bridge.registry.numberOf(peer));
+  const host = hosts[0]!.peer;
+  await again.call({ case: 'report', value: { host, shardId: shard.shardId, code: 'NOT_FOUND' } }, 'done');
+  const changed = await bridge.store.get(shardKey(shard.shardId));
+  t.notOk(Buffer.from(changed!).includes(host), 'what changes is written in the new way');
+  await bridge.reopen();
+  t.same(
+    hosts.map(({ peer }) => bridge.registry.numberOf(peer)),
+    numbers,
+    'and they keep their numbers',
+  );
+  t.same(new Set(await (await bridge.connect(client.owner, client.device)).locate(shard.shardId)), all);
 });

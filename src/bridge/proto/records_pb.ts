@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file records.proto.
  */
 export const file_records: GenFile = /*@__PURE__*/
-  fileDesc("Cg1yZWNvcmRzLnByb3RvEgx4Y29yZS5icmlkZ2UiyQQKCkhvc3RSZWNvcmQSEQoJYWRkcmVzc2VzGAEgAygJEhYKDmNhcGFjaXR5X2J5dGVzGAIgASgEEhIKCnVzZWRfYnl0ZXMYAyABKAQSEgoKZnJlZV9ieXRlcxgEIAEoBBIUCgxsYXN0X3NlZW5fbXMYBSABKAQSGAoQYnl0ZXNfcGVyX3NlY29uZBgGIAEoARITCgtyZWxpYWJpbGl0eRgHIAEoARIVCg1maXJzdF9zZWVuX21zGAggASgEEhEKCW9ubGluZV9tcxgJIAEoBBIOCgZzaGFyZHMYCiABKAQSEwoLc2hhcmRfYnl0ZXMYCyABKAQSFQoNYXVkaXRzX3Bhc3NlZBgMIAEoBBIVCg1hdWRpdHNfZmFpbGVkGA0gASgEEhUKDXBhc3NlZF93ZWlnaHQYDiABKAESFQoNZmFpbGVkX3dlaWdodBgPIAEoARISCgp1bmFuc3dlcmVkGBAgASgNEhMKC2Fuc3dlcmVkX21zGBEgASgEEhQKDGRpc3F1YWxpZmllZBgSIAEoCRIPCgdsb3N0X21zGBMgASgEEg4KBnBhdXNlZBgUIAEoCBIPCgdleGl0aW5nGBUgASgIEg8KB25ldHdvcmsYFiABKAkSFAoMaW52ZW50b3J5X21zGBcgASgEEhQKDHJlc3RfZnJvbV9tcxgoIAEoBBIVCg1yZXN0X3VudGlsX21zGCkgASgEEhEKCXBhcnRfdGltZRgqIAEoCBIQCghvcGVyYXRvchgrIAEoCRIOCgZyZWdpb24YLCABKAki4gEKDFZvbHVtZVJlY29yZBIQCghoZWFkX3NlcRgBIAEoBBIRCgloZWFkX2hhc2gYAiABKAwSHAoUY2hlY2twb2ludF9lbnRyeV9zZXEYAyABKAQSFgoOY2hlY2twb2ludF9zZXEYBCABKAQSEgoKcHJ1bmVkX3NlcRgFIAEoBBISCgp1c2VkX2J5dGVzGAYgASgEEhMKC3F1b3RhX2J5dGVzGAcgASgEEhMKC2xlYXNlX2Vwb2NoGAggASgEEhQKDGxlYXNlX2hvbGRlchgJIAEoCRIPCgdtaXJyb3JzGCggASgNIs4BCgtTaGFyZFJlY29yZBIOCgZ2b2x1bWUYASABKAwSEgoKc2l6ZV9ieXRlcxgCIAEoDRIUCgxtaW5fcmVjZWlwdHMYAyABKA0SEQoJYWRkZWRfc2VxGAQgASgEEg0KBWZyZWVkGAUgASgIEisKB21pcnJvcnMYBiADKAsyGi54Y29yZS5icmlkZ2UuTWlycm9yUmVjb3JkEg4KBmRldmljZRgHIAEoCRIUCgxjb25maXJtZWRfbXMYCCABKAQSEAoIZGVsZXRpbmcYCSADKAkiegoMTWlycm9yUmVjb3JkEgwKBGhvc3QYASABKAkSDwoHcmVjZWlwdBgCIAEoDBIPCgdyZXBvcnRzGAMgASgNEhYKDmxhc3RfcmVwb3J0X21zGAQgASgEEg4KBmZhaWxlZBgFIAEoCBISCgpjb3VudGVkX21zGAYgASgEImwKC09yZGVyUmVjb3JkEg4KBnZvbHVtZRgBIAEoDBISCgpzaXplX2J5dGVzGAIgASgNEhQKDG1pbl9yZWNlaXB0cxgDIAEoDRIPCgdzZXJpYWxzGAQgAygMEhIKCmV4cGlyZXNfbXMYBSABKAQiRAoMRGVsZXRlUmVjb3JkEhAKCHNoYXJkX2lkGAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0SDgoGdm9sdW1lGAMgASgMIisKC1N0b2NrUmVjb3JkEg4KBm1pbnRlchgBIAEoCRIMCgRrZXlzGAIgASgMYgZwcm90bzM");
+  fileDesc("Cg1yZWNvcmRzLnByb3RvEgx4Y29yZS5icmlkZ2Ui2QQKCkhvc3RSZWNvcmQSEQoJYWRkcmVzc2VzGAEgAygJEhYKDmNhcGFjaXR5X2J5dGVzGAIgASgEEhIKCnVzZWRfYnl0ZXMYAyABKAQSEgoKZnJlZV9ieXRlcxgEIAEoBBIUCgxsYXN0X3NlZW5fbXMYBSABKAQSGAoQYnl0ZXNfcGVyX3NlY29uZBgGIAEoARITCgtyZWxpYWJpbGl0eRgHIAEoARIVCg1maXJzdF9zZWVuX21zGAggASgEEhEKCW9ubGluZV9tcxgJIAEoBBIOCgZzaGFyZHMYCiABKAQSEwoLc2hhcmRfYnl0ZXMYCyABKAQSFQoNYXVkaXRzX3Bhc3NlZBgMIAEoBBIVCg1hdWRpdHNfZmFpbGVkGA0gASgEEhUKDXBhc3NlZF93ZWlnaHQYDiABKAESFQoNZmFpbGVkX3dlaWdodBgPIAEoARISCgp1bmFuc3dlcmVkGBAgASgNEhMKC2Fuc3dlcmVkX21zGBEgASgEEhQKDGRpc3F1YWxpZmllZBgSIAEoCRIPCgdsb3N0X21zGBMgASgEEg4KBnBhdXNlZBgUIAEoCBIPCgdleGl0aW5nGBUgASgIEg8KB25ldHdvcmsYFiABKAkSFAoMaW52ZW50b3J5X21zGBcgASgEEhQKDHJlc3RfZnJvbV9tcxgoIAEoBBIVCg1yZXN0X3VudGlsX21zGCkgASgEEhEKCXBhcnRfdGltZRgqIAEoCBIQCghvcGVyYXRvchgrIAEoCRIOCgZyZWdpb24YLCABKAkSDgoGbnVtYmVyGC0gASgNIuIBCgxWb2x1bWVSZWNvcmQSEAoIaGVhZF9zZXEYASABKAQSEQoJaGVhZF9oYXNoGAIgASgMEhwKFGNoZWNrcG9pbnRfZW50cnlfc2VxGAMgASgEEhYKDmNoZWNrcG9pbnRfc2VxGAQgASgEEhIKCnBydW5lZF9zZXEYBSABKAQSEgoKdXNlZF9ieXRlcxgGIAEoBBITCgtxdW90YV9ieXRlcxgHIAEoBBITCgtsZWFzZV9lcG9jaBgIIAEoBBIUCgxsZWFzZV9ob2xkZXIYCSABKAkSDwoHbWlycm9ycxgoIAEoDSLOAQoLU2hhcmRSZWNvcmQSDgoGdm9sdW1lGAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0SFAoMbWluX3JlY2VpcHRzGAMgASgNEhEKCWFkZGVkX3NlcRgEIAEoBBINCgVmcmVlZBgFIAEoCBIrCgdtaXJyb3JzGAYgAygLMhoueGNvcmUuYnJpZGdlLk1pcnJvclJlY29yZBIOCgZkZXZpY2UYByABKAkSFAoMY29uZmlybWVkX21zGAggASgEEhAKCGRlbGV0aW5nGAkgAygJIssBCgxNaXJyb3JSZWNvcmQSDAoEaG9zdBgBIAEoCRIPCgdyZXBvcnRzGAMgASgNEhYKDmxhc3RfcmVwb3J0X21zGAQgASgEEg4KBmZhaWxlZBgFIAEoCBISCgpjb3VudGVkX21zGAYgASgEEhMKC2hvc3RfbnVtYmVyGAcgASgNEg4KBnNlcmlhbBgIIAEoDBISCgpyZWNlaXB0X21zGAkgASgEEhEKCXNpZ25hdHVyZRgKIAEoDBIOCgZjbGllbnQYCyABKAlKBAgCEAMibAoLT3JkZXJSZWNvcmQSDgoGdm9sdW1lGAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0SFAoMbWluX3JlY2VpcHRzGAMgASgNEg8KB3NlcmlhbHMYBCADKAwSEgoKZXhwaXJlc19tcxgFIAEoBCJECgxEZWxldGVSZWNvcmQSEAoIc2hhcmRfaWQYASABKAwSEgoKc2l6ZV9ieXRlcxgCIAEoDRIOCgZ2b2x1bWUYAyABKAwiKwoLU3RvY2tSZWNvcmQSDgoGbWludGVyGAEgASgJEgwKBGtleXMYAiABKAxiBnByb3RvMw");
 
 /**
  * @generated from message xcore.bridge.HostRecord
@@ -187,6 +187,13 @@ export type HostRecord = Message<"xcore.bridge.HostRecord"> & {
    * @generated from field: string region = 44;
    */
   region: string;
+
+  /**
+   * by which records of shards name it, from 1 on; never given to another
+   *
+   * @generated from field: uint32 number = 45;
+   */
+  number: number;
 };
 
 /**
@@ -350,16 +357,11 @@ export const ShardRecordSchema: GenMessage<ShardRecord> = /*@__PURE__*/
  */
 export type MirrorRecord = Message<"xcore.bridge.MirrorRecord"> & {
   /**
+   * stored only where the host has no number
+   *
    * @generated from field: string host = 1;
    */
   host: string;
-
-  /**
-   * encoded wire Signed
-   *
-   * @generated from field: bytes receipt = 2;
-   */
-  receipt: Uint8Array;
 
   /**
    * since it was stored
@@ -386,6 +388,37 @@ export type MirrorRecord = Message<"xcore.bridge.MirrorRecord"> & {
    * @generated from field: uint64 counted_ms = 6;
    */
   countedMs: bigint;
+
+  /**
+   * stored in the place of its name
+   *
+   * @generated from field: uint32 host_number = 7;
+   */
+  hostNumber: number;
+
+  /**
+   * What makes the host's receipt again, with the shard's id and size.
+   *
+   * @generated from field: bytes serial = 8;
+   */
+  serial: Uint8Array;
+
+  /**
+   * @generated from field: uint64 receipt_ms = 9;
+   */
+  receiptMs: bigint;
+
+  /**
+   * @generated from field: bytes signature = 10;
+   */
+  signature: Uint8Array;
+
+  /**
+   * empty: the device that stored the shard
+   *
+   * @generated from field: string client = 11;
+   */
+  client: string;
 };
 
 /**
