@@ -315,7 +315,7 @@ t.test('a store of the first version, whose mirrors name their hosts, is read an
     const mirrors = before.mirrors.map(({ host, countedMs }) => mirrorRecord.make({ host, countedMs }));
     await db.put(shardKey(shard.shardId), shardRecord.encode(shardRecord.make({ ...before, mirrors })));
     for (const { peer } of hosts) {
-      const record = hostRecord.decode((await db.get(hostKey(peer))));
+      const record = hostRecord.decode(await db.get(hostKey(peer)));
       await db.put(hostKey(peer), hostRecord.encode({ ...record, number: 0 }));
     }
     await db.put(Buffer.from('!format'), Uint8Array.of(1));
