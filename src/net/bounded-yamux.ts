@@ -1,9 +1,17 @@
-// yamux whose frames have a bound. The muxer collects a frame until it is whole, however long its header
-// says it is; so headers are looked at first.
+// yamux whose frames have a bound, and whose connections end when nothing comes any more. The muxer collects a frame
+// until it is whole, however long its header says it is; so headers are looked at first.
 
 import type { MessageStream, StreamMuxerFactory } from '@libp2p/interface';
 import { yamux } from '@libp2p/yamux';
+import { systemClock } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
+
+/** Each side asks the other one so often for a sign of life, in a frame. */
+export const KEEP_ALIVE_MS = 15_000;
+/** A connection is looked at this often; one on which nothing came between three looks is dead. */
+const LOOK_MS = 15_000;
+const SILENT_LOOKS = 2;
 
 // https://github.com/hashicorp/yamux/blob/master/spec.md: version, type, flags, stream id, length.
 const HEADER_BYTES = 12;
@@ -11,17 +19,19 @@ const TYPE_OFFSET = 1;
 const LENGTH_OFFSET = 8;
 const DATA = 0;
 
-/** yamux with these options; a connection on which a frame is announced that is longer than any window is ended. */
+/** yamux with these options; a connection is ended on which a frame is announced that is longer than any window, or on which nothing comes for 30 to 45 s. */
 export function boundedYamux(
   options: NonNullable<Parameters<typeof yamux>[0]>,
   maxFrameBytes: number,
+  clock: Clock = systemClock,
 ): () => StreamMuxerFactory {
   return () => {
-    const factory = yamux(options)();
+    const factory = yamux({ ...options, keepAliveInterval: KEEP_ALIVE_MS })();
     return {
       protocol: factory.protocol,
       createStreamMuxer(connection) {
         watchHeaders(connection, maxFrameBytes);
+        watchSilence(connection, clock);
         return factory.createStreamMuxer(connection);
       },
     };
@@ -57,4 +67,19 @@ function watchHeaders(connection: MessageStream, maxFrameBytes: number): void {
   connection.addEventListener('message', ({ data }) => {
     for (const bytes of data instanceof Uint8Array ? [data] : data) take(bytes);
   });
+}
+
+/** Any byte is a sign of life: an answer may have to wait behind much else, on a slow line or in a relay. */
+function watchSilence(connection: MessageStream, clock: Clock): void {
+  let silentLooks = -1;
+  const timer = clock.after(LOOK_MS, () => look(), { background: true });
+  const look = (): void => {
+    silentLooks += 1;
+    if (silentLooks < SILENT_LOOKS) timer.restart();
+    else connection.abort(new XcoreError('UNREACHABLE', 'nothing came on the connection any more'));
+  };
+  connection.addEventListener('message', () => {
+    silentLooks = -1;
+  });
+  connection.addEventListener('close', () => timer.cancel());
 }

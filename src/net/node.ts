@@ -13,6 +13,7 @@ import type { uPnPNAT as UPnPNAT } from '@libp2p/upnp-nat';
 import { multiaddr } from '@multiformats/multiaddr';
 import type { Multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p } from 'libp2p';
+import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { boundedYamux } from './bounded-yamux.ts';
 import type { DialGate } from './dial-gate.ts';
@@ -104,6 +105,8 @@ export interface NodeOptions {
   readonly maxOutboundStreams?: number;
   readonly maxPendingConnections?: number;
   readonly handshakeTimeoutMs?: number;
+  /** By which silence is measured; the machine's unless told. */
+  readonly clock?: Clock;
 }
 
 /** Starts a libp2p node; the caller stops it. */
@@ -130,6 +133,7 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
           },
         },
         MAX_STREAM_WINDOW_BYTES,
+        options.clock,
       ),
     ],
     connectionManager: {
@@ -141,8 +145,8 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
       addressDialTimeout: DIAL_TIMEOUT_MS,
       reconnectRetries: 0,
     },
-    // A busy machine answers late; calls have deadlines of their own.
-    connectionMonitor: { pingInterval: 15_000, pingTimeout: { minTimeout: 15_000 } },
+    // It ends connections on which an answer waits behind shards; boundedYamux() ends those that are dead.
+    connectionMonitor: { enabled: false },
     services: {
       identify: identify(),
       ping: ping(),

@@ -6,6 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { rmSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import t from 'tap';
+import { callHost } from '../../src/host/control.ts';
 import { corruptShards, shardFiles, ShardCounts } from '../support/hosts.ts';
 import { withNetwork } from '../support/network.ts';
 import type { Server } from '../support/network.ts';
@@ -85,6 +86,21 @@ await t.test('hosts fail by turns under a user at work: nothing is lost', { skip
     if (fault === 'kill') await host.start();
     if (fault === 'cut off') await weather.rejoin(numberOf(host));
   };
+  /** A host whose shards rotted in numbers is out for good. Its owner has a new disk; what was on the old one has been moved away by then. */
+  const replaceIfOut = async (host: Server): Promise<void> => {
+    const { standing } = await callHost(host.dir, 'status', {});
+    if (standing?.state !== 'disqualified') return;
+    const held = shardFiles(host.dir).map((path) => basename(path));
+    const others = net.hosts.filter((other) => other !== host);
+    const below = (): boolean => {
+      const now = counts.of(others);
+      const own = counts.of([host]);
+      return held.some((id) => (own.get(id) ?? 0) > 0 && (now.get(id) ?? 0) < MIRRORS);
+    };
+    await until(`the shards of ${host.name} to be moved away`, () => !below(), FULL_AGAIN_MS);
+    await host.replace();
+    t.comment(`${host.name} was disqualified and is replaced`);
+  };
 
   const end = Date.now() + seconds * 1_000;
   const times: number[] = [];
@@ -120,6 +136,7 @@ await t.test('hosts fail by turns under a user at work: nothing is lost', { skip
     times.push(took);
     t.pass(`${what}: ${fewer} of ${durable.size} shards lacked mirrors; full after ${took.toFixed(1)} s`);
     for (const { fault, host } of faults) await heal(fault, host);
+    for (const host of net.hosts) await replaceIfOut(host);
   }
   const work = await user.stop();
   t.comment(

@@ -22,6 +22,7 @@ import { FrameStream } from '../../src/net/frames.ts';
 import { addressesOf, createNode } from '../../src/net/node.ts';
 import type { NodeOptions } from '../../src/net/node.ts';
 import { peerNameOf } from '../../src/net/peer-name.ts';
+import { FakeClock } from '../support/fake-clock.ts';
 
 const LOOPBACK = '/ip4/127.0.0.1/tcp/0';
 const ECHO = '/xcore/test/1';
@@ -225,6 +226,21 @@ void t.test('a frame that is longer than any window ends the connection', async 
   await closed;
   t.same(node.getConnections(stock.peerId), []);
   t.ok(await converse(kept, node), 'and only that one');
+});
+
+void t.test('a connection on which nothing comes ends, one on which something comes does not', async (t) => {
+  const clock = new FakeClock();
+  const node = await startNode(t, { clock });
+  const [quiet, busy] = [await startNode(t, { listen: [] }), await startNode(t, { listen: [] })];
+  const gone = once(await quiet.dial(addressesOf(node).map(multiaddr)), 'close');
+  const kept = await busy.dial(addressesOf(node).map(multiaddr));
+  for (let look = 0; look < 8; look++) {
+    t.ok(await converse(busy, node));
+    clock.advance(15_000);
+  }
+  await gone;
+  t.equal(kept.status, 'open');
+  t.same(node.getConnections(quiet.peerId), []);
 });
 
 void t.test('garbage and handshakes that stall are ended, and others get through meanwhile', async (t) => {

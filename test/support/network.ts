@@ -1,7 +1,7 @@
 // A whole network as separate processes, on loopback or on machines of their own: one bridge, some hosts, any number of clients.
 
 import type { ChildProcess } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Client, isAlive } from './client.ts';
 import { Run, until, XCORE } from './run.ts';
@@ -77,6 +77,14 @@ export class Server {
 
   async restart(): Promise<void> {
     await this.stop();
+    await this.start();
+  }
+
+  /** Starts anew on an empty disk, as another peer at the same address. */
+  async replace(): Promise<void> {
+    await this.stop();
+    rmSync(this.dir, { recursive: true });
+    mkdirSync(this.dir, { mode: 0o700 });
     await this.start();
   }
 
