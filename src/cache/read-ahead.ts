@@ -2,7 +2,7 @@
 // of it; a random one nothing.
 
 /** Shards ahead at most. */
-const MAX_AHEAD_SHARDS = 16;
+const MAX_AHEAD_SHARDS = 8;
 const SHARD_SIZE_BYTES = 2_097_152;
 /** The kernel's own read-ahead may deliver requests a little out of order. */
 const SLACK_BYTES = 1024 * 1024;

@@ -6,8 +6,9 @@ import { ctrInto } from '../crypto/ctr.ts';
 import { shardKey } from '../crypto/keys.ts';
 import { LEAF_SIZE_BYTES, leafCountOf } from '../crypto/merkle.ts';
 import { hasCode, XcoreError } from '../lib/errors.ts';
-import { freeBuffer } from '../lib/free-buffer.ts';
+import { freeBuffer, markToSend } from '../lib/free-buffer.ts';
 import type { Logger } from '../lib/log.ts';
+import { ArrivedShards } from './arrived-shards.ts';
 import { LeafCache } from './leaf-cache.ts';
 import { LocalShards } from './local-shards.ts';
 import { fileSizeOf } from './shard-files.ts';
@@ -23,13 +24,28 @@ const RANGE_LEAVES = 4;
 /** Shards of which a second random read fetches the whole. */
 const REMEMBERED_RANGES = 1_024;
 const LEAVES_PER_SHARD = 128;
+/** Shards fetched ahead of readers at once. */
+const MAX_PREFETCHES = 4;
+/** Shards that readers come to soon and that wait to be fetched; the oldest wish goes beyond. */
+const MAX_WANTED = 16;
+/** Bytes of one read from which on its memory is worth giving back by hand. */
+const LARGE_READ_BYTES = 64 * 1024;
 /** Tries to read from the local cache, which may evict in between, before leaves are fetched by themselves. */
 const LOCAL_ATTEMPTS = 3;
 
 /** Where shards come from that are not here; what it returns is verified. */
 export interface ShardFetcher {
-  /** Writes a shard and its leaf hashes to `path`, whole or not at all. */
-  fetchShard(id: Uint8Array, sizeBytes: number, path: string, signal?: AbortSignal): Promise<void>;
+  /**
+   * Writes a shard and its leaf hashes to `path`, whole or not at all. Resolves to true if `memory` has the verified
+   * bytes, too; once it has settled, nothing is written there any more.
+   */
+  fetchShard(
+    id: Uint8Array,
+    sizeBytes: number,
+    path: string,
+    signal?: AbortSignal,
+    memory?: SharedArrayBuffer,
+  ): Promise<unknown>;
   /** Bytes of the leaves, which the caller owns. */
   fetchLeaves(
     id: Uint8Array,
@@ -62,6 +78,9 @@ export class ShardReader {
   readonly #keys = new LRUCache<number, Buffer>({ max: KEYS });
   readonly #ranges = new LRUCache<number, true>({ max: REMEMBERED_RANGES });
   readonly #fetches = new Map<number, Promise<void>>();
+  readonly #arrived = new ArrivedShards();
+  /** In the order of asking. */
+  readonly #wanted = new Set<number>();
 
   constructor(components: ReaderComponents) {
     this.#c = components;
@@ -89,6 +108,7 @@ export class ShardReader {
   /** Fills `target` without any wait; false, with anything in it, when not all bytes are in this machine's memory. */
   readNow(shard: number, offset: number, target: Buffer, whole: boolean): boolean {
     if (this.#c.segments.read(shard, offset, target)) return true;
+    if (this.#readArrived(shard, offset, target)) return true;
     const last = Math.floor((offset + target.length - 1) / LEAF_SIZE_BYTES);
     let first = Math.floor(offset / LEAF_SIZE_BYTES);
     for (; first <= last; first++) {
@@ -106,6 +126,16 @@ export class ShardReader {
     const bytes = this.#local.readNow(shard, from, offset + target.length);
     if (bytes !== null) this.#decrypt(shard, key, { first, bytes, keep: whole }, offset, target);
     return bytes !== null;
+  }
+
+  /** Fills `target` from a shard that came from the network lately. */
+  #readArrived(shard: number, offset: number, target: Buffer): boolean {
+    const bytes = this.#arrived.get(shard);
+    const key = this.#keys.get(shard);
+    if (bytes === undefined || key === undefined || offset + target.length > bytes.length) return false;
+    ctrInto(key, offset, bytes.subarray(offset, offset + target.length), target);
+    this.#c.files.touch(shard);
+    return true;
   }
 
   /** Decrypts what `target`, which begins at `offset` of the shard, wants of leaves; keeps a leaf that its neighbours need again. */
@@ -139,33 +169,15 @@ export class ShardReader {
   async #load(shard: number, offset: number, target: Buffer, whole: boolean, signal?: AbortSignal): Promise<Buffer> {
     const entry = this.#c.table.requireShard(shard);
     if (offset + target.length > entry.sizeBytes) throw new XcoreError('EIO', `bytes of shard ${shard} were lost`);
+    if (target.length >= LARGE_READ_BYTES) markToSend(target);
+    this.#keyOf(shard, entry);
     const first = Math.floor(offset / LEAF_SIZE_BYTES);
     const last = Math.floor((offset + target.length - 1) / LEAF_SIZE_BYTES);
-    const found = await this.#ciphertext(shard, entry, first, last, whole, signal);
-    const key = this.#keyOf(shard, entry);
-    this.#decrypt(
-      shard,
-      key,
-      { first: found.first, bytes: found.bytes, keep: whole || found.isFetched },
-      offset,
-      target,
-    );
-    freeBuffer(found.bytes);
-    return target;
-  }
-
-  /** Verified ciphertext of at least leaves first to last. A local cache that fails is a miss. */
-  async #ciphertext(
-    shard: number,
-    entry: ShardEntry,
-    first: number,
-    last: number,
-    whole: boolean,
-    signal?: AbortSignal,
-  ): Promise<{ first: number; bytes: Uint8Array; isFetched: boolean }> {
     for (let attempt = 0; attempt < LOCAL_ATTEMPTS; attempt++) {
+      // no turn of the event loop may come between finding it and reading it
+      if (this.#readArrived(shard, offset, target)) return target;
       const bytes = this.#c.files.has(shard) ? await this.#tryLocal(shard, entry, first, last) : null;
-      if (bytes !== null) return { first, bytes, isFetched: false };
+      if (bytes !== null) return this.#decryptAll(shard, entry, { first, bytes, keep: whole }, offset, target);
       if (entry.id.length === 0) throw new XcoreError('EIO', `shard ${shard} was never completed`);
       if (this.#c.table.isLost(shard)) await this.#assertKnown(shard, entry);
       if (!whole && !this.#ranges.has(shard) && !this.#fetches.has(shard)) break;
@@ -175,7 +187,20 @@ export class ShardReader {
     const from = first - (first % RANGE_LEAVES);
     const to = Math.min(leafCountOf(entry.sizeBytes), Math.max(last + 1, from + RANGE_LEAVES));
     const bytes = await this.#c.fetcher.fetchLeaves(entry.id, entry.sizeBytes, from, to - from, signal);
-    return { first: from, bytes, isFetched: true };
+    return this.#decryptAll(shard, entry, { first: from, bytes, keep: true }, offset, target);
+  }
+
+  /** Decrypts what `target` wants of verified leaves, whose memory it then frees. */
+  #decryptAll(
+    shard: number,
+    entry: ShardEntry,
+    leaves: { first: number; bytes: Uint8Array; keep: boolean },
+    offset: number,
+    target: Buffer,
+  ): Buffer {
+    this.#decrypt(shard, this.#keyOf(shard, entry), leaves, offset, target);
+    freeBuffer(leaves.bytes);
+    return target;
   }
 
   /** EIO at once for a shard that is lost here, and that no host is known to have: there is nothing to be waited for. */
@@ -223,9 +248,29 @@ export class ShardReader {
     const running = this.#fetches.get(shard);
     if (running !== undefined) return running;
     if (this.#c.files.has(shard)) return Promise.resolve();
-    const fetch = this.#fetch(shard).finally(() => this.#fetches.delete(shard));
+    const fetch = this.#fetch(shard).finally(() => {
+      this.#fetches.delete(shard);
+      this.#fetchWanted();
+    });
     this.#fetches.set(shard, fetch);
     return fetch;
+  }
+
+  /** Has a shard fetched in its turn, a few at a time, unless it is here. Whoever reads it meets an error and tries again. */
+  want(shard: number): void {
+    if (this.#fetches.has(shard) || this.#c.files.has(shard)) return;
+    this.#wanted.add(shard);
+    const [oldest] = this.#wanted;
+    if (this.#wanted.size > MAX_WANTED && oldest !== undefined) this.#wanted.delete(oldest);
+    this.#fetchWanted();
+  }
+
+  #fetchWanted(): void {
+    for (const shard of this.#wanted) {
+      if (this.#fetches.size >= MAX_PREFETCHES) return;
+      this.#wanted.delete(shard);
+      this.prefetch(shard).catch(() => undefined);
+    }
   }
 
   async #fetch(shard: number): Promise<void> {
@@ -233,11 +278,18 @@ export class ShardReader {
     const { id, sizeBytes } = entry;
     const fileBytes = fileSizeOf(sizeBytes);
     await this.#c.files.reserve(fileBytes);
+    let memory: SharedArrayBuffer | null = null;
     try {
       const path = await this.#c.files.prepare(shard);
-      await this.#c.fetcher.fetchShard(id, sizeBytes, path);
+      memory = this.#arrived.take();
+      const inMemory = await this.#c.fetcher.fetchShard(id, sizeBytes, path, undefined, memory ?? undefined);
       this.#c.files.add(shard, fileBytes, false);
+      if (memory === null || inMemory !== true || this.#c.table.shard(shard) === undefined) return;
+      this.#keyOf(shard, entry);
+      this.#arrived.put(shard, memory, sizeBytes);
+      memory = null;
     } finally {
+      if (memory !== null) this.#arrived.give(memory);
       this.#c.files.release(fileBytes);
     }
   }
@@ -254,13 +306,15 @@ export class ShardReader {
   /** Lets a sequential reader find the local file of a shard open and in the kernel's memory. */
   warm(shard: number): void {
     const entry = this.#c.table.requireShard(shard);
-    if (entry.id.length === 0) return;
+    if (entry.id.length === 0 || this.#arrived.get(shard) !== undefined) return;
     this.#keyOf(shard, entry);
     this.#local.warm(shard, entry).catch(() => undefined);
   }
 
   /** Forgets a shard that is freed. */
   forget(shard: number): void {
+    this.#wanted.delete(shard);
+    this.#arrived.forget(shard);
     this.#local.forget(shard);
     this.#keys.delete(shard);
     for (let leaf = 0; leaf < LEAVES_PER_SHARD; leaf++) this.#memory.delete(shard * LEAVES_PER_SHARD + leaf);
@@ -268,6 +322,7 @@ export class ShardReader {
 
   /** Waits for transfers under way and closes all files. */
   async stop(): Promise<void> {
+    this.#wanted.clear();
     await Promise.allSettled(this.#fetches.values());
     await this.#local.stop();
     this.#memory.clear();

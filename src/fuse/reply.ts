@@ -11,6 +11,7 @@ import {
   STATX_BASIC_AND_BTIME,
   STATX_OUT,
 } from './abi.ts';
+import { freeSent, isEndToSend } from '../lib/free-buffer.ts';
 import { addressOf, allocate, writeFrom, writevFrom } from './native.ts';
 import type { Memory } from './native.ts';
 import type { Attributes, DirectoryEntry } from '../vfs/filesystem.ts';
@@ -94,7 +95,7 @@ export class ReplyWriter {
     this.#cursor += bytes.length;
   }
 
-  /** Data of a read, sent in order; it is the whole body of the reply. */
+  /** Data of a read, sent in order; it is the whole body of the reply. Parts that are marked so are freed once they are sent. */
   putParts(parts: Buffer[], totalBytes: number): void {
     if (totalBytes > COPY_BYTES && parts.length < MAX_VECTORS) this.#parts = parts;
     else for (const part of parts) this.putBytes(part);
@@ -206,7 +207,9 @@ export class ReplyWriter {
     this.#buffer.writeUInt32LE(totalBytes, OUT_HEADER.len);
     this.#writeVector(0, this.#memory.address, OUT_HEADER.size);
     this.#parts = null;
-    return Math.min(0, writevFrom(this.#fd, this.#vectors.address, count));
+    const result = writevFrom(this.#fd, this.#vectors.address, count);
+    for (const part of parts) if (isEndToSend(part)) freeSent(part);
+    return Math.min(0, result);
   }
 
   #writeVector(index: number, address: number, sizeBytes: number): void {

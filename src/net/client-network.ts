@@ -187,8 +187,14 @@ export class ClientNetwork implements Network {
     return this.#running().uploader.upload(shard, signal);
   }
 
-  async fetchShard(id: Uint8Array, sizeBytes: number, path: string, signal?: AbortSignal): Promise<void> {
-    return this.#running().fetcher.fetchShard(id, sizeBytes, path, signal);
+  async fetchShard(
+    id: Uint8Array,
+    sizeBytes: number,
+    path: string,
+    signal?: AbortSignal,
+    memory?: SharedArrayBuffer,
+  ): Promise<boolean> {
+    return this.#running().fetcher.fetchShard(id, sizeBytes, path, signal, memory);
   }
 
   async fetchLeaves(

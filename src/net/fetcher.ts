@@ -93,16 +93,25 @@ export class Fetcher {
   }
 
   /** As Network.fetchShard. */
-  async fetchShard(id: Uint8Array, sizeBytes: number, path: string, signal?: AbortSignal): Promise<void> {
+  async fetchShard(
+    id: Uint8Array,
+    sizeBytes: number,
+    path: string,
+    signal?: AbortSignal,
+    memory?: SharedArrayBuffer,
+  ): Promise<boolean> {
     leafCountOf(sizeBytes); // RangeError for a size that no shard has
-    await this.#shards.run(async () => {
+    if (memory && memory.byteLength < sizeBytes) throw new RangeError(`${memory.byteLength} bytes for ${sizeBytes}`);
+    return this.#shards.run(async () => {
       const wanted: Wanted = { id, sizeBytes, range: WHOLE, dataBytes: sizeBytes };
       let hashes: Buffer | null = null;
       const data = await this.#fetch(wanted, (received) => (hashes = verifyShard(id, received.data)) !== null, signal);
       try {
         const { disk, locations, minter } = this.#components;
+        if (memory) new Uint8Array(memory).set(data);
         if (hashes) await writeShard(disk, path, [data, hashes]);
         minter.mint(id, data, locations.takeKeysWanted(id));
+        return memory !== undefined;
       } finally {
         this.#buffers.give(data);
       }

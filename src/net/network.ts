@@ -134,9 +134,17 @@ export interface Network {
 
   /**
    * Fetches a whole shard, verifies it and writes `path` (temporary file, then rename): the
-   * ciphertext followed by its leaf hashes (32 bytes each). NO_MIRROR when no host could give it before the deadline.
+   * ciphertext followed by its leaf hashes (32 bytes each). The first sizeBytes bytes of `memory` become the verified
+   * ciphertext, too; true if there is such memory. Once this has settled, nothing is written there any more. NO_MIRROR
+   * when no host could give it before the deadline.
    */
-  fetchShard(id: Uint8Array, sizeBytes: number, path: string, signal?: AbortSignal): Promise<void>;
+  fetchShard(
+    id: Uint8Array,
+    sizeBytes: number,
+    path: string,
+    signal?: AbortSignal,
+    memory?: SharedArrayBuffer,
+  ): Promise<boolean>;
 
   /** Fetches and verifies leaves [firstLeaf, firstLeaf + leafCount); the last leaf may be short. */
   fetchLeaves(

@@ -117,8 +117,14 @@ export class WorkerNetwork implements Network {
     return (await this.#call('upload', [{ id, sizeBytes, path }], signal)) as ShardStanding;
   }
 
-  async fetchShard(id: Uint8Array, sizeBytes: number, path: string, signal?: AbortSignal): Promise<void> {
-    await this.#call('fetchShard', [id, sizeBytes, path], signal);
+  async fetchShard(
+    id: Uint8Array,
+    sizeBytes: number,
+    path: string,
+    signal?: AbortSignal,
+    memory?: SharedArrayBuffer,
+  ): Promise<boolean> {
+    return (await this.#call('fetchShard', [id, sizeBytes, path, undefined, memory], signal)) as boolean;
   }
 
   async fetchLeaves(
@@ -246,6 +252,6 @@ export class WorkerNetwork implements Network {
 /** A small copy of bytes: a view would be sent with all the memory that it is a part of. */
 function detached(value: unknown): unknown {
   if (value instanceof Uint8Array) return Uint8Array.from(value);
-  if (typeof value !== 'object' || value === null) return value;
+  if (typeof value !== 'object' || value === null || value instanceof SharedArrayBuffer) return value;
   return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, detached(field)]));
 }

@@ -13,8 +13,6 @@ import type { VolumeState } from './volume.ts';
 const READ_BYTES = 1024 * 1024;
 /** Reads that wait for nothing end here, and their bytes go to the kernel before the next one comes. */
 const lent = Buffer.allocUnsafeSlow(READ_BYTES);
-/** Shards fetched ahead of one another at once, over all readers. */
-const MAX_PREFETCHES = 4;
 
 /**
  * Takes a write: encrypted and in the tree when this returns, or when its promise resolves. One that waits
@@ -139,8 +137,6 @@ function prefetch(state: VolumeState, ino: number, from: number, to: number): vo
       reader.warm(span.shard);
       continue;
     }
-    if (reader.fetching >= MAX_PREFETCHES) return;
-    // whoever reads these bytes meets the error and tries again
-    reader.prefetch(span.shard).catch(() => undefined);
+    reader.want(span.shard);
   }
 }

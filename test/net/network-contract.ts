@@ -74,7 +74,9 @@ export function testNetwork(t: Test, make: MakeNetwork): void {
       const shard = makeShard(dir, data);
       t.same(await network.upload(shard), { mirrors: 3, durable: true }, `${size} bytes are durable`);
       const path = join(dir, `fetched-${size}`);
-      await network.fetchShard(shard.id, size, path);
+      const memory = new SharedArrayBuffer(SHARD_BYTES);
+      t.equal(await network.fetchShard(shard.id, size, path, undefined, memory), true);
+      t.ok(Buffer.from(memory, 0, size).equals(data), `${size} bytes are in memory, too`);
       t.ok(
         readFileSync(path).equals(Buffer.concat([data, leafHashes(data)])),
         `${size} bytes come back, with leaf hashes`,

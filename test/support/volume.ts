@@ -57,6 +57,7 @@ export class HostFolder implements ShardFetcher {
   shardFetches = 0;
   leafFetches = 0;
   /** Called before each answer; what it throws is the answer. */
+  fillsMemory = true;
   before: (signal?: AbortSignal) => void | Promise<void> = () => undefined;
 
   constructor(dir: string) {
@@ -73,12 +74,20 @@ export class HostFolder implements ShardFetcher {
     });
   }
 
-  async fetchShard(id: Uint8Array, _sizeBytes: number, path: string): Promise<void> {
+  async fetchShard(
+    id: Uint8Array,
+    _sizeBytes: number,
+    path: string,
+    _signal?: AbortSignal,
+    memory?: SharedArrayBuffer,
+  ): Promise<boolean> {
     this.shardFetches++;
     await this.before();
     const data = await this.#read(id);
+    if (memory && this.fillsMemory) new Uint8Array(memory).set(data);
     await writeFile(`${path}.part`, Buffer.concat([data, leafHashes(data)]));
     await rename(`${path}.part`, path);
+    return memory !== undefined && this.fillsMemory;
   }
 
   mirrors(id: Uint8Array): Promise<number> {
