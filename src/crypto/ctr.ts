@@ -15,7 +15,8 @@ const slowCtr: CtrCall = (key, iv, data, target) => {
   target.set(createCipheriv(CIPHER, secretKeyOf(key), iv).update(data));
 };
 
-const run: CtrCall = nativeCtr() ?? slowCtr;
+/** Encrypts or decrypts from any counter block on: key 32 bytes, the counter 16, `target` no shorter than the data. */
+export const ctrFrom: CtrCall = nativeCtr() ?? slowCtr;
 
 // Reused between calls: nothing here runs while another call is half-way.
 const counter = Buffer.alloc(BLOCK_SIZE_BYTES);
@@ -71,13 +72,13 @@ export function ctrInto(key: Uint8Array, offset: number, data: Uint8Array, targe
     block.fill(0);
     block.set(data.subarray(0, head), skip);
     setCounter(offset - skip);
-    run(key, counter, block, block);
+    ctrFrom(key, counter, block, block);
     target.set(block.subarray(skip, skip + head));
     block.fill(0);
   }
   if (head === data.length) return;
   setCounter(offset + head);
-  run(key, counter, head === 0 ? data : data.subarray(head), head === 0 ? target : target.subarray(head));
+  ctrFrom(key, counter, head === 0 ? data : data.subarray(head), head === 0 ? target : target.subarray(head));
 }
 
 function setCounter(offset: number): void {

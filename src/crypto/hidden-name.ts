@@ -1,12 +1,12 @@
 // What stands for a name in the local index: a keyed hash of the directory and the name, so that the
 // index can be searched by name and shows none.
 
-import { createHmac } from 'node:crypto';
-import { secretKeyOf } from './secret-key.ts';
+import { hmacInto } from './hmac.ts';
 
 /** Length in bytes of a hidden name. */
 export const HIDDEN_NAME_SIZE_BYTES = 16;
 
+const MAC_SIZE_BYTES = 32;
 const PARENT_SIZE_BYTES = 8;
 const MAX_NAME_SIZE_BYTES = 255;
 
@@ -28,8 +28,7 @@ export function hiddenName(nameKey: Uint8Array, parent: number, name: string): B
     if (byte > 0xff) throw new RangeError('a name is given as bytes, one latin1 character each');
     input[PARENT_SIZE_BYTES + index] = byte;
   }
-  return createHmac('sha256', secretKeyOf(nameKey))
-    .update(input.subarray(0, PARENT_SIZE_BYTES + name.length))
-    .digest()
-    .subarray(0, HIDDEN_NAME_SIZE_BYTES);
+  const mac = Buffer.allocUnsafe(MAC_SIZE_BYTES);
+  hmacInto(nameKey, input, PARENT_SIZE_BYTES + name.length, mac);
+  return mac.subarray(0, HIDDEN_NAME_SIZE_BYTES);
 }

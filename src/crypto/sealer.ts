@@ -1,21 +1,27 @@
 // Sealed records: encrypt-then-MAC of small values (index values, log entries, the keystore).
 // FORMAT.md, "Sealed record". Knows nothing of what it seals.
 
-import { createCipheriv, createDecipheriv, createHmac, createSecretKey, timingSafeEqual } from 'node:crypto';
-import type { Cipheriv, KeyObject } from 'node:crypto';
+import { createHmac, timingSafeEqual } from 'node:crypto';
 import { XcoreError } from '../lib/errors.ts';
+import { ctrFrom } from './ctr.ts';
 import { KEY_SIZE_BYTES, subkey } from './hkdf.ts';
+import { hmacInto } from './hmac.ts';
 import { RandomPool } from './random-pool.ts';
+import { secretKeyOf } from './secret-key.ts';
 
 const VERSION = 1;
 const NONCE_SIZE_BYTES = 16;
 const TAG_SIZE_BYTES = 16;
 const HEADER_SIZE_BYTES = 1 + NONCE_SIZE_BYTES;
 const BLOCK_SIZE_BYTES = 16;
-/** Records of up to this size share a cipher, and their MAC is taken in one go. */
+/** Records of up to this size follow one another in one stream, and their MAC is taken in one go. */
 const SMALL_SIZE_BYTES = 4_096;
-/** Records that one cipher encrypts before another begins at a nonce of its own. */
-const RECORDS_PER_CIPHER = 65_536;
+/** Records of one stream before another begins at a nonce of its own. */
+const RECORDS_PER_STREAM = 65_536;
+const MAC_SIZE_BYTES = 32;
+
+// Reused between calls: nothing here runs while another call is half-way.
+const smallMac = Buffer.alloc(MAC_SIZE_BYTES);
 
 /** Bytes that a sealed record is longer than its plaintext: version, nonce and tag. */
 export const SEAL_OVERHEAD_BYTES = HEADER_SIZE_BYTES + TAG_SIZE_BYTES;
@@ -30,25 +36,24 @@ export interface Stamped {
 
 /** Seals and opens records under one key; a record opens only with the associated data it was sealed with. */
 export class Sealer {
-  readonly #encryptionKey: KeyObject;
-  readonly #macKey: KeyObject;
+  readonly #encryptionKey: Buffer;
+  readonly #macKey: Buffer;
   readonly #random: (sizeBytes: number) => Uint8Array;
-  readonly #recordsPerCipher: number;
-  /** Small records are put together here: to be encrypted, then to be authenticated. */
+  readonly #recordsPerStream: number;
+  /** Small records are put together here to be authenticated. */
   readonly #scratch = Buffer.alloc(4 + 2 * SMALL_SIZE_BYTES);
-  /** Of the records that follow one another in one stream of key bytes; `#nonce` is where the next one begins. */
-  #cipher: Cipheriv | null = null;
-  #cipherRecords = 0;
+  /** Records that may still follow in the stream of key bytes; `#nonce` is where the next one begins. */
+  #recordsLeft = 0;
   readonly #nonce = Buffer.alloc(NONCE_SIZE_BYTES);
 
   /** key: 32 bytes, else RangeError; random: source of nonces, the system's unless told. */
   constructor(key: Uint8Array, random?: (sizeBytes: number) => Buffer) {
     if (key.length !== KEY_SIZE_BYTES) throw new RangeError(`sealing key of ${key.length} bytes, 32 needed`);
-    this.#encryptionKey = createSecretKey(subkey(key, 'xcore/seal/encrypt/1'));
-    this.#macKey = createSecretKey(subkey(key, 'xcore/seal/authenticate/1'));
+    this.#encryptionKey = subkey(key, 'xcore/seal/encrypt/1');
+    this.#macKey = subkey(key, 'xcore/seal/authenticate/1');
     const pool = new RandomPool();
     this.#random = random ?? ((sizeBytes) => pool.take(sizeBytes));
-    this.#recordsPerCipher = random === undefined ? RECORDS_PER_CIPHER : 1;
+    this.#recordsPerStream = random === undefined ? RECORDS_PER_STREAM : 1;
   }
 
   /** Returns version | nonce | ciphertext | tag, SEAL_OVERHEAD_BYTES longer than the plaintext; the caller owns it. */
@@ -90,8 +95,9 @@ export class Sealer {
     if (!timingSafeEqual(mac.subarray(0, TAG_SIZE_BYTES), sealed.subarray(tagStart))) {
       throw new XcoreError('CORRUPT_RECORD', 'sealed record fails its check: altered, or sealed for another place');
     }
-    const decipher = createDecipheriv('aes-256-ctr', this.#encryptionKey, sealed.subarray(1, HEADER_SIZE_BYTES));
-    const bytes = decipher.update(sealed.subarray(HEADER_SIZE_BYTES, tagStart));
+    const bytes = Buffer.allocUnsafe(tagStart - HEADER_SIZE_BYTES);
+    const ciphertext = sealed.subarray(HEADER_SIZE_BYTES, tagStart);
+    ctrFrom(this.#encryptionKey, sealed.subarray(1, HEADER_SIZE_BYTES), ciphertext, bytes);
     return { bytes, stamp: mac.readBigUInt64BE(TAG_SIZE_BYTES) };
   }
 
@@ -104,27 +110,23 @@ export class Sealer {
   #encryptLarge(plaintext: Uint8Array, sealed: Buffer): void {
     const nonce = this.#freshNonce();
     sealed.set(nonce, 1);
-    // CTR holds nothing back, so final() would only return an empty buffer.
-    sealed.set(createCipheriv('aes-256-ctr', this.#encryptionKey, nonce).update(plaintext), HEADER_SIZE_BYTES);
+    ctrFrom(this.#encryptionKey, nonce, plaintext, sealed.subarray(HEADER_SIZE_BYTES));
   }
 
   /**
-   * A cipher costs more to make than a small record to encrypt. So records follow one another in one
-   * CTR stream, whole blocks each: the counter at which a record begins is its nonce, and no counter
+   * A nonce of its own costs a record as much as its encryption. So small records follow one another in
+   * one CTR stream, whole blocks each: the counter at which a record begins is its nonce, and no counter
    * occurs twice.
    */
   #encryptSmall(plaintext: Uint8Array, sealed: Buffer): void {
-    if (this.#cipher === null || this.#cipherRecords >= this.#recordsPerCipher) {
+    if (this.#recordsLeft === 0) {
       this.#nonce.set(this.#freshNonce());
-      this.#cipher = createCipheriv('aes-256-ctr', this.#encryptionKey, this.#nonce);
-      this.#cipherRecords = 0;
+      this.#recordsLeft = this.#recordsPerStream;
     }
-    const blocks = Math.max(1, Math.ceil(plaintext.length / BLOCK_SIZE_BYTES));
-    this.#scratch.set(plaintext);
-    const encrypted = this.#cipher.update(this.#scratch.subarray(0, blocks * BLOCK_SIZE_BYTES));
+    this.#recordsLeft--;
     this.#nonce.copy(sealed, 1);
-    encrypted.copy(sealed, HEADER_SIZE_BYTES, 0, plaintext.length);
-    this.#cipherRecords++;
+    ctrFrom(this.#encryptionKey, this.#nonce, plaintext, sealed.subarray(HEADER_SIZE_BYTES));
+    const blocks = Math.max(1, Math.ceil(plaintext.length / BLOCK_SIZE_BYTES));
     let carry = blocks;
     for (let at = NONCE_SIZE_BYTES - 4; at >= 0 && carry > 0; at -= 4) {
       const sum = this.#nonce.readUInt32BE(at) + carry;
@@ -134,15 +136,18 @@ export class Sealer {
   }
 
   // The length first: without it, bytes could move between associated data and record.
+  /** The MAC of a record; lent until the next call. */
   #mac(associated: Uint8Array, record: Uint8Array): Buffer {
-    const hmac = createHmac('sha256', this.#macKey);
     const recordStart = 4 + associated.length;
+    const length = recordStart + record.length;
     this.#scratch.writeUInt32BE(associated.length);
-    if (recordStart + record.length > this.#scratch.length) {
+    if (length > this.#scratch.length) {
+      const hmac = createHmac('sha256', secretKeyOf(this.#macKey));
       return hmac.update(this.#scratch.subarray(0, 4)).update(associated).update(record).digest();
     }
     this.#scratch.set(associated, 4);
     this.#scratch.set(record, recordStart);
-    return hmac.update(this.#scratch.subarray(0, recordStart + record.length)).digest();
+    hmacInto(this.#macKey, this.#scratch, length, smallMac);
+    return smallMac;
   }
 }
