@@ -13,6 +13,8 @@ import type { Filesystem } from '../vfs/filesystem.ts';
 import { Vfs } from '../vfs/vfs.ts';
 import type { Room } from '../vfs/volume.ts';
 import type { FlushProgress, SetAside } from './control-api.ts';
+import { DeadSegments } from './dead-segments.ts';
+import type { DeadSegmentsOptions } from './dead-segments.ts';
 import { flushVolume } from './flush.ts';
 import { Gate } from './gate.ts';
 import { hasState, openLocalVolume } from './local-volume.ts';
@@ -47,7 +49,7 @@ export interface MountedVolumeComponents {
 }
 
 /** How a volume is kept on this device. */
-export interface MountedVolumeOptions extends SyncOptions, PublisherOptions {
+export interface MountedVolumeOptions extends SyncOptions, PublisherOptions, DeadSegmentsOptions {
   /** Folder of all that belongs to the volume. */
   readonly dir: string;
   readonly cacheBytes: number;
@@ -63,6 +65,7 @@ export class MountedVolume {
   readonly #options: MountedVolumeOptions;
   readonly #folders: VolumeFolders;
   readonly #gate = new Gate();
+  readonly #deadSegments: DeadSegments;
   #volume!: LocalVolume;
   #uploader!: Uploader;
   #vfs!: Vfs;
@@ -76,6 +79,8 @@ export class MountedVolume {
     this.#folders = new VolumeFolders(options.dir, components.disk);
     this.sync = this.#newSync();
     const { network, clock, log, problems } = components;
+    const sources = { volume: () => this.#volume, uploader: () => this.#uploader };
+    this.#deadSegments = new DeadSegments({ ...sources, clock, log }, options);
     this.#quota = new Quota({
       ...{ network, clock, log, problems },
       isConnected: () => this.sync.connected,
@@ -237,6 +242,7 @@ export class MountedVolume {
     this.#started = true;
     await this.#uploader.start();
     this.sync.start();
+    this.#deadSegments.start();
   }
 
   /** Resolves when all that was written before the call is durable and in the log; errors as those of flushVolume(). */
@@ -279,6 +285,7 @@ export class MountedVolume {
     const open = this.#gate.close();
     try {
       await this.#uploader.stop();
+      await this.#deadSegments.stop();
       await next.close();
       await old.close();
       const kept = await this.#folders.replace(keep, this.#c.clock.now());
@@ -290,6 +297,7 @@ export class MountedVolume {
     }
     this.#uploader = this.#newUploader();
     if (this.#started) await this.#uploader.start();
+    if (this.#started) this.#deadSegments.start();
     for (const invalidations of stale) this.#c.onChanged(invalidations);
   }
 
@@ -316,6 +324,7 @@ export class MountedVolume {
     const failures: Error[] = [];
     for (const step of [
       () => this.#vfs.settled(),
+      () => this.#deadSegments.stop(),
       () => this.#uploader.stop(),
       () => this.sync.stop(),
       () => this.sync.release(),

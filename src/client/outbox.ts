@@ -32,13 +32,14 @@ export interface Blocked {
   readonly isFull: boolean;
 }
 
-interface Step {
+/** One commit of the outbox. */
+export interface Step {
   readonly commit: number;
   readonly changes: { key: string; value: Uint8Array | null }[];
 }
 
 /** Counts which shards the merged windows refer to, and knows at any time which of them are staged. */
-class References {
+export class References {
   readonly #isStaged: (shard: number) => boolean;
   readonly #windows = new Map<string, readonly number[]>();
   readonly #counts = new Map<number, number>();
@@ -65,6 +66,11 @@ class References {
     else if (count === 0) this.#staged.delete(shard);
   }
 
+  /** A shard counts as staged no more. */
+  ignore(shard: number): void {
+    this.#staged.delete(shard);
+  }
+
   get shards(): number[] {
     return [...this.#counts.keys()];
   }
@@ -74,7 +80,13 @@ class References {
   }
 }
 
-async function* steps(tree: Tree): AsyncGenerator<Step> {
+/** Whether a shard is dead, and its bytes are nowhere any more: no entry can end while it lives. */
+export function isGone(tree: Tree, shard: number): boolean {
+  return tree.isLost(shard) && tree.shard(shard)?.liveBytes === 0;
+}
+
+/** Commits that are not published, oldest first. */
+export async function* stepsOf(tree: Tree): AsyncGenerator<Step> {
   const from = keyBytes(outboxKey(tree.store.firstUnpublished));
   for await (const { value, key } of tree.store.plaintexts(KIND.outbox, { from })) {
     const changeSet = unpack(ChangeSetSchema, value);
@@ -95,13 +107,13 @@ export async function nextPublication(
   boundary: number,
   targetBytes = ENTRY_TARGET_BYTES,
 ): Promise<Publication | Blocked | null> {
-  const references = new References((shard) => tree.isStaged(shard));
+  const references = new References((shard) => tree.isStaged(shard) || isGone(tree, shard));
   const waitsFor = references.staged;
   const merged = new Map<string, Uint8Array | null>();
   let publishable: number | null = null;
   let firstWaitsFor: number[] = [];
   let sizeBytes = 0;
-  for await (const { commit, changes } of steps(tree)) {
+  for await (const { commit, changes } of stepsOf(tree)) {
     if (commit > boundary) break;
     for (const { key, value } of changes) {
       merged.set(key, value);
@@ -110,7 +122,7 @@ export async function nextPublication(
     }
     if (waitsFor.size === 0) publishable = commit;
     else if (firstWaitsFor.length === 0) firstWaitsFor = [...waitsFor];
-    if (sizeBytes > targetBytes) break;
+    if (sizeBytes > targetBytes && ![...waitsFor].some((shard) => isGone(tree, shard))) break;
   }
   if (publishable === null)
     return waitsFor.size > 0 ? { waitsFor: [...waitsFor], firstWaitsFor, isFull: sizeBytes > targetBytes } : null;
@@ -122,7 +134,7 @@ export async function nextPublication(
 async function replayTo(tree: Tree, lastCommit: number): Promise<Publication> {
   const references = new References(() => false);
   const merged = new Map<string, Uint8Array | null>();
-  for await (const { commit, changes } of steps(tree)) {
+  for await (const { commit, changes } of stepsOf(tree)) {
     if (commit > lastCommit) break;
     for (const { key, value } of changes) {
       merged.set(key, value);

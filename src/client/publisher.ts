@@ -63,7 +63,9 @@ export class Publisher {
     if (next === null) return false;
     if ('waitsFor' in next) {
       this.#blockedOn = next.firstWaitsFor;
-      const dead = next.isFull ? next.waitsFor.filter((shard) => tree.shard(shard)?.liveBytes === 0) : [];
+      const dead = next.isFull
+        ? next.waitsFor.filter((shard) => tree.isStaged(shard) && tree.shard(shard)?.liveBytes === 0)
+        : [];
       if (dead.length > 0) this.#c.onNeeded(dead);
       return false;
     }

@@ -82,6 +82,11 @@ export class Uploader {
     return () => this.#urgent--;
   }
 
+  /** Whether a shard is on its way. */
+  isBusyWith(shard: number): boolean {
+    return this.#active.has(shard);
+  }
+
   get waiting(): number {
     return this.#waiting.size;
   }
@@ -138,6 +143,7 @@ export class Uploader {
     const { signal } = this.#stopping;
     for (let delayMs = RETRY_DELAY_MS; !signal.aborted; delayMs = Math.min(delayMs * 2, MAX_RETRY_DELAY_MS)) {
       const entry = tree.shard(shard);
+      if (tree.isLost(shard)) this.#needed.delete(shard);
       if (entry === undefined || (entry.liveBytes === 0 && !this.#needed.has(shard))) return;
       try {
         if (!files.has(shard)) await reader.prefetch(shard);

@@ -79,7 +79,7 @@ export interface HeadState {
 export interface Upload {
   /** Enough hosts hold it. */
   readonly durable: boolean;
-  /** This machine had the only copy that is known, and its disk has lost it: nothing waits for it any more. */
+  /** This machine had the only copy that is known, and it is gone: lost by its disk, or removed as nothing needs it. */
   readonly lost?: true;
 }
 

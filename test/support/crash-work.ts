@@ -1,6 +1,7 @@
 // Work on a volume that follows from a seed, and all states that it goes through, so that what a crash
 // leaves can be told from what it must not.
 
+import { freeDeadSegments } from '../../src/client/dead-segments.ts';
 import type { OpenVolume } from './volume.ts';
 import { CALLER, readAll } from './volume.ts';
 import type { Random } from './random.ts';
@@ -195,6 +196,11 @@ class Worker {
     // what is told to hosts and log is on the disk before
     await this.#volume.store.commit(true);
     this.#acknowledged(state, true);
+    // while nothing could be uploaded
+    if (this.#random.below(2) === 0) {
+      await freeDeadSegments(this.#volume, () => false, { leastDeadBytes: 1 });
+      return;
+    }
     await this.#volume.upload();
     for (const shard of files.shards()) {
       if (!tree.isStaged(shard) && tree.shard(shard)?.id.length === 32 && this.#random.below(2) === 0) {

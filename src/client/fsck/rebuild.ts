@@ -168,7 +168,8 @@ async function takeFiles(
     if (state !== 'whole' && entry.liveBytes > 0 && !isSafe) {
       missing.push(`the only copy of shard ${shard}, on this disk, is ${state}`);
     }
-    next.tree.putUpload(shard, { durable: isSafe });
+    const isGone = state !== 'whole' && entry.liveBytes === 0 && !isSafe;
+    next.tree.putUpload(shard, isGone ? { durable: false, lost: true } : { durable: isSafe });
   }
 }
 
