@@ -45,6 +45,8 @@ export interface SegmentTail {
   readonly shard: number;
   readonly offset: number;
   readonly bytes: Uint8Array;
+  /** CRC-32 of all ciphertext up to its end; null where nobody knows. */
+  readonly crc32: number | null;
 }
 
 /** When segments are sealed. */
@@ -330,7 +332,7 @@ export class Segments {
       if (tail === null) return null;
       if (tail.length === 0) continue;
       bytes += tail.length;
-      tails.push({ shard: segment.shard, offset: segment.safeBytes, bytes: tail });
+      tails.push({ shard: segment.shard, offset: segment.safeBytes, bytes: tail, crc32: segment.crc32 });
     }
     if (bytes > MAX_TAIL_BYTES) return null;
     for (const { shard, offset, bytes: tail } of tails) {
@@ -341,13 +343,17 @@ export class Segments {
 
   /** Puts ends of segments that a journal kept back into their files, before recover(). */
   async restore(tails: readonly SegmentTail[], isStaged: (shard: number) => boolean): Promise<void> {
-    for (const { shard, offset, bytes } of tails) {
+    for (const { shard, offset, bytes, crc32: sum } of tails) {
       const entry = this.#c.table.shard(shard);
       // what is behind the size was never committed, or is leaf hashes
       const part = bytes.subarray(0, Math.max(0, (entry?.sizeBytes ?? 0) - offset));
-      if (part.length === 0 || !isStaged(shard)) continue;
+      if (entry === undefined || part.length === 0 || !isStaged(shard)) continue;
       await restoreTail(this.#c.files.disk, await this.#c.files.prepare(shard), part, offset);
       if (!this.#c.files.has(shard)) this.#c.files.add(shard, FILE_SIZE_MAX_BYTES, true);
+      const end = offset + bytes.length;
+      if (sum === null || part.length < bytes.length || entry.syncedBytes >= end) continue;
+      // the index may know of bytes behind them that the disk lost
+      this.#c.table.putShard(shard, { ...entry, syncedBytes: end, syncedCrc32: sum });
     }
   }
 

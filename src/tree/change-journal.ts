@@ -43,15 +43,21 @@ export class ChangeJournal {
     this.#journal = journal;
   }
 
-  /** Opens or creates the journal in the folder of an index; `changes` are those that the index lacks. */
+  /** Opens or creates the journal in the folder of an index, as Journal.open(); `changes` are those that the index lacks. */
   static async open(
     dir: string,
     sealer: Sealer,
     tally: Tally,
+    synced: readonly Uint8Array[],
     disk?: Disk,
   ): Promise<{ journal: ChangeJournal; changes: Map<string, TreeRecord | null> }> {
-    const { journal, payloads } = await Journal.open(dir, sealer, tally, disk);
+    const { journal, payloads } = await Journal.open(dir, sealer, tally, synced, disk);
     return { journal: new ChangeJournal(journal), changes: changesIn(payloads) };
+  }
+
+  /** Number of the newest entry. */
+  get sequence(): number {
+    return this.#journal.sequence;
   }
 
   /** Whether all changes are in the journal or in a batch that is written. */
@@ -79,23 +85,24 @@ export class ChangeJournal {
   }
 
   /**
-   * Lets all changes outlive the process at once; `batch` is the newest one that is written. Undefined from `recordOf`
-   * is a change that is not for the journal. False when they must wait for a batch.
+   * Lets all changes outlive the process at once and returns the entry that holds them; `batch` is the newest one that is
+   * written. Undefined from `recordOf` is a change that is not for the journal. Null when they must wait for a batch.
    */
-  append(recordOf: (key: string) => TreeRecord | null | undefined, batch: number): boolean {
+  append(recordOf: (key: string) => TreeRecord | null | undefined, batch: number): Buffer | null {
     const changes: KeyChange[] = [];
     for (const keys of [this.#inFlight, this.#waiting]) {
       for (const key of keys) {
         const kind = key.charAt(0);
         const record = recordOf(key);
-        if (record === undefined || !journaledKinds.has(kind)) return false;
+        if (record === undefined || !journaledKinds.has(kind)) return null;
         changes.push({ key: keyBytes(key), value: record === null ? null : encodeRecord(kind, record) });
       }
     }
-    if (!this.#journal.append(changeSetBytes(changes, NO_LINEAGE, 0), batch)) return false;
+    const entry = this.#journal.append(changeSetBytes(changes, NO_LINEAGE, 0), batch);
+    if (entry === null) return null;
     this.#waiting.clear();
     this.#inFlight.clear();
-    return true;
+    return entry;
   }
 
   close(): Promise<void> {

@@ -7,6 +7,7 @@ import type { Sealer } from '../crypto/sealer.ts';
 import type { Disk, DiskFile } from '../lib/disk.ts';
 import { systemDisk } from '../lib/disk.ts';
 import { asError } from '../lib/errors.ts';
+import { damagedIndex } from './index-database.ts';
 import { encodeNumber, keyBytes } from './keys.ts';
 import type { Tally } from './tally.ts';
 
@@ -46,14 +47,15 @@ export class Journal {
   }
 
   /**
-   * Opens or creates the journal in the folder of an index with this tally. Returns what the entries that are not in it
-   * say, in order: all of them after a kill; after a power cut perhaps fewer. None is taken or overwritten before the
-   * first batch.
+   * Opens or creates the journal in the folder of an index with this tally; `synced` are the entries that its sync journal
+   * holds. Returns what the entries that are not in the index say, in order: all of them after a kill; after a power cut
+   * perhaps fewer, but all that were synced, else CORRUPT_RECORD. None is taken or overwritten before the first batch.
    */
   static async open(
     dir: string,
     sealer: Sealer,
     tally: Tally,
+    synced: readonly Uint8Array[],
     disk: Disk = systemDisk,
   ): Promise<{ journal: Journal; payloads: Buffer[] }> {
     const path = join(dir, 'journal');
@@ -61,11 +63,10 @@ export class Journal {
       if (error.code === 'ENOENT') return null;
       throw error;
     });
+    const { payloads, lost } = readEntries(found ?? Buffer.alloc(0), sealer, tally, synced);
+    if (lost > 0) throw damagedIndex('changes that were synced are gone');
     const file = await disk.open(path, found === null ? 'w+' : 'r+', 0o600);
-    return {
-      journal: new Journal(file, sealer),
-      payloads: found === null ? [] : readEntries(found, sealer, tally).payloads,
-    };
+    return { journal: new Journal(file, sealer), payloads };
   }
 
   /** Number of the newest entry. */
@@ -74,12 +75,12 @@ export class Journal {
   }
 
   /**
-   * Writes an entry, whose changes come after those of `batch`: it outlives the process when this returns true. False
-   * when it cannot be taken; nothing is changed then.
+   * Writes an entry, whose changes come after those of `batch`, and returns it: it outlives the process then. Null when it
+   * cannot be taken; nothing is changed then.
    */
-  append(payload: Uint8Array, batch: number): boolean {
+  append(payload: Uint8Array, batch: number): Buffer | null {
     const sequence = this.#sequence + 1;
-    if (payload.length > MAX_ENTRY_BYTES || this.#position + payload.length > MAX_JOURNAL_BYTES) return false;
+    if (payload.length > MAX_ENTRY_BYTES || this.#position + payload.length > MAX_JOURNAL_BYTES) return null;
     const sealed = this.#sealer.seal(payload, associatedOf(this.id, sequence, batch));
     const entry = Buffer.allocUnsafe(HEADER_BYTES + sealed.length);
     entry.writeUInt32BE(sealed.length, 0);
@@ -92,11 +93,11 @@ export class Journal {
     } catch (error) {
       // the batch that comes instead meets the same disk, and says it
       asError(error);
-      return false;
+      return null;
     }
     this.#position += entry.length;
     this.#sequence = sequence;
-    return true;
+    return entry;
   }
 
   /** A batch that is written holds all entries up to `sequence`. */
@@ -134,23 +135,55 @@ function open({ sequence, batch, sealed }: FoundEntry, sealer: Sealer, { journal
   }
 }
 
-/** What the entries after those in the index say, and where they end: at the first one that is not whole, or does not follow. */
-function readEntries(bytes: Buffer, sealer: Sealer, tally: Tally): { payloads: Buffer[]; next: number; end: number } {
+/** What entries say that an index lacks. */
+interface ReadEntries {
+  readonly payloads: Buffer[];
+  /** Number of the entry that would follow, and where those in the file end. */
+  readonly next: number;
+  readonly end: number;
+  /** Entries of the sync journal that do not follow. */
+  readonly lost: number;
+}
+
+/**
+ * The entries after those in the index, from the sync journal where they are there, up to the first one that is not
+ * whole, or does not follow.
+ */
+function readEntries(bytes: Buffer, sealer: Sealer, tally: Tally, synced: readonly Uint8Array[]): ReadEntries {
+  const safe = new Map<number, { entry: FoundEntry; payload: Buffer }>();
+  for (const found of synced) {
+    const entry = entryAt(Buffer.from(found.buffer, found.byteOffset, found.byteLength), 0);
+    // others are of an earlier start
+    const payload = entry !== null && entry.sequence > tally.journal ? open(entry, sealer, tally) : null;
+    if (entry !== null && payload !== null) safe.set(entry.sequence, { entry, payload });
+  }
   const payloads: Buffer[] = [];
   let next = tally.journal + 1;
+  const takeSafe = (): void => {
+    for (let found = safe.get(next); found !== undefined; found = safe.get(next)) {
+      if (found.entry.batch > tally.batch) return;
+      payloads.push(found.payload);
+      next++;
+    }
+  };
+  takeSafe();
   let end = 0;
+  let previous = 0;
   for (let entry = entryAt(bytes, 0); entry !== null; entry = entryAt(bytes, end)) {
     const { sequence, batch } = entry;
-    const follows = sequence <= next && batch <= tally.batch && !(sequence < next && payloads.length > 0);
+    // one with a lower number is left of an earlier turn
+    const follows = sequence <= next && batch <= tally.batch && sequence > previous;
     const payload = follows ? open(entry, sealer, tally) : null;
     if (payload === null) break;
     if (sequence === next) {
       payloads.push(payload);
       next++;
+      takeSafe();
     }
+    previous = sequence;
     end = entry.end;
   }
-  return { payloads, next, end };
+  return { payloads, next, end, lost: [...safe.keys()].filter((sequence) => sequence >= next).length };
 }
 
 /** What the journal of an index that is only looked at holds beyond it. */
@@ -163,19 +196,20 @@ export interface JournalContent {
 
 /**
  * Reads the journal of an index with this tally, which may have lost its last batches; `firstBatch` is the first that is
- * known to be of the start that the tally is of.
+ * known to be of the start that the tally is of, `synced` what the sync journal holds of its entries.
  */
 export async function readJournal(
   dir: string,
   sealer: Sealer,
   tally: Tally,
   firstBatch: number,
+  synced: readonly Uint8Array[],
 ): Promise<JournalContent> {
   const bytes = await systemDisk.readFile(join(dir, 'journal')).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return Buffer.alloc(0);
     throw error;
   });
-  const { payloads, next, end } = readEntries(bytes, sealer, tally);
+  const { payloads, next, end, lost } = readEntries(bytes, sealer, tally, synced);
   let unusable = 0;
   for (let entry = entryAt(bytes, end); entry !== null; entry = entryAt(bytes, entry.end)) {
     const { sequence, batch } = entry;
@@ -184,5 +218,5 @@ export async function readJournal(
     if (batch <= tally.batch && (sequence < next || batch < firstBatch)) break;
     unusable++;
   }
-  return { payloads, unusable };
+  return { payloads, unusable: Math.max(unusable, lost) };
 }

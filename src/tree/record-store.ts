@@ -18,6 +18,7 @@ import type { Batch, IndexOptions, StoredRecord } from './tallied-index.ts';
 import type { Tail } from './sync-journal-format.ts';
 import { NOTHING_LEFT, readSyncJournal, SyncJournal } from './sync-journal.ts';
 import type { TakeTails } from './sync-journal.ts';
+import { SyncTurns } from './sync-turns.ts';
 
 export type { StoreSnapshot };
 
@@ -78,6 +79,7 @@ export class RecordStore {
   readonly #alreadyPublished = new Set<string>();
   readonly #journal: ChangeJournal;
   readonly #syncs: SyncJournal | null;
+  readonly #turns = new SyncTurns();
   #barrier: DataBarrier = () => Promise.resolve();
   #barrierNow: () => boolean = () => false;
   #beforeSync: () => void = () => undefined;
@@ -124,7 +126,7 @@ export class RecordStore {
     const left = path === undefined ? NOTHING_LEFT : await readSyncJournal(path, options.disk);
     const index = await TalliedIndex.open(dir, sealer, { ...rest, left });
     try {
-      const { journal, changes } = await ChangeJournal.open(dir, sealer, index.tally, options.disk);
+      const { journal, changes } = await ChangeJournal.open(dir, sealer, index.tally, left.entries, options.disk);
       const store = new RecordStore(index, journal, sealer, lineage, left.tails, options);
       if (changes.size > 0) await store.#replay(changes);
       return store;
@@ -228,12 +230,14 @@ export class RecordStore {
     this.#alreadyPublished.delete(key);
     this.#dirty.set(key, record);
     this.#journal.note(key);
+    this.#turns.note();
     this.#schedule(COMMIT_DELAY_MS);
   }
 
   delete(key: string): void {
     this.#dirty.set(key, null);
     this.#journal.note(key);
+    this.#turns.note();
     this.#schedule(COMMIT_DELAY_MS);
   }
 
@@ -286,15 +290,47 @@ export class RecordStore {
     if (!this.#journalNow()) return this.commit();
   }
 
-  #journalNow(): boolean {
+  /**
+   * Lets all changes made so far survive a power cut: through the sync journal where that has room, else with a commit.
+   * At once where no change needs it.
+   */
+  sync(): Now<void> {
+    if (this.#turns.isSafe && this.#failure === null) return;
+    return this.#turns.take(() => this.#syncNow());
+  }
+
+  async #syncNow(): Promise<void> {
+    const { changes } = this.#turns;
+    const isNoted = this.#syncs?.isUsable === true && (this.#journal.isComplete || this.#journalNow());
+    const written = isNoted && this.#mayJournal() ? (this.#syncs?.append(this.#takeTails) ?? null) : null;
+    if (written !== null) {
+      const isWritten = await written.then(
+        () => true,
+        () => false,
+      );
+      if (isWritten) {
+        this.#turns.noteSafe(changes);
+        return;
+      }
+    }
+    await this.commit(true);
+  }
+
+  /** Whether changes may go into a journal now, instead of a batch. */
+  #mayJournal(): boolean {
     // a sync under way may have changed records to what is true only once it succeeds
-    if (!this.#recordsChanges || this.#failure !== null || this.#closed || this.#current?.sync === true) return false;
-    if (!this.#barrierNow()) return false;
-    return this.#journal.append((key) => {
+    return this.#recordsChanges && this.#failure === null && !this.#closed && this.#current?.sync !== true;
+  }
+
+  #journalNow(): boolean {
+    if (!this.#mayJournal() || !this.#barrierNow()) return false;
+    const entry = this.#journal.append((key) => {
       if (this.#alreadyPublished.has(key)) return undefined;
       const waiting = this.#dirty.get(key);
       return waiting === undefined ? this.#inFlight.get(key) : waiting;
     }, this.#index.tally.batch);
+    if (entry !== null) this.#syncs?.noteEntry(this.#journal.sequence, entry);
+    return entry !== null;
   }
 
   async #run(): Promise<void> {
@@ -303,6 +339,7 @@ export class RecordStore {
       this.#next = null;
       this.#current = waiter;
       if (waiter.sync) this.#beforeSync();
+      const { changes } = this.#turns;
       const dirty = this.#dirty;
       this.#dirty = new Map();
       this.#inFlight = dirty;
@@ -315,6 +352,7 @@ export class RecordStore {
         this.#journal.endBatch(marks, true);
         this.#lastCommit = Math.max(this.#lastCommit, commit);
         this.#unsynced = !waiter.sync;
+        if (waiter.sync) this.#turns.noteSafe(changes);
         if (this.#failure !== null) this.#onHealth(null);
         this.#failure = null;
         for (const [key, record] of dirty) {
@@ -342,17 +380,21 @@ export class RecordStore {
   /** Brings a batch to the index, after the bytes that it refers to; `sync`: to the disk, through the journal where that has room. */
   async #write(batch: Batch, tally: Tally, sync: boolean): Promise<void> {
     const journal = this.#syncs;
-    const journaled = sync ? (journal?.append(tally.batch, batch.operations, this.#takeTails) ?? null) : null;
-    if (journaled !== null) {
-      // what the index says is synced must be so, wherever a power cut comes
-      await settledBoth(journaled, this.#barrierNow() ? Promise.resolve() : this.#barrier(false));
-      await this.#index.write(batch, tally, false);
-      return;
+    if (sync) {
+      journal?.note(tally.batch, batch.operations, tally.journal);
+      const journaled = journal?.append(this.#takeTails) ?? null;
+      if (journaled !== null) {
+        // what the index says is synced must be so, wherever a power cut comes
+        await settledBoth(journaled, this.#barrierNow() ? Promise.resolve() : this.#barrier(false));
+        await this.#index.write(batch, tally, false);
+        return;
+      }
+      await journal?.idle();
     }
     await this.#barrier(sync);
     await this.#index.write(batch, tally, sync);
-    if (sync && this.#leftTails.length === 0) journal?.reset();
-    else journal?.note(tally.batch, batch.operations);
+    if (!sync) journal?.note(tally.batch, batch.operations, tally.journal);
+    else if (this.#leftTails.length === 0) journal?.reset();
   }
 
   /** Seals what changed: the only moment at which records are read for a commit. */

@@ -129,7 +129,7 @@ class Found {
 
 async function understand(
   { plaintexts, damaged, tallies }: Found,
-  { tails, newest: newestSynced }: LeftSyncJournal,
+  { entries, tails, newest: newestSynced }: LeftSyncJournal,
   index: string,
   sealer: Sealer,
   missing: string[],
@@ -145,7 +145,7 @@ async function understand(
   }
   const { newest, missing: gaps } = newestTally(tallies);
   const lastCommit = Math.max(newest.lastCommit, ...commits.keys(), 0);
-  const journal = await journalOf(index, sealer, newest, tallies, missing);
+  const journal = await journalOf(index, sealer, newest, tallies, entries, missing);
   const isRing = newest.batch > 0 && gaps === 0;
   if (damaged.size > 0) missing.push(`${damaged.size} records of the index are damaged`);
   // a ring without a gap that goes as far as the commits do: nothing is gone
@@ -164,11 +164,12 @@ async function journalOf(
   sealer: Sealer,
   newest: Tally,
   tallies: readonly Tally[],
+  synced: readonly Uint8Array[],
   missing: string[],
 ): Promise<JournalContent> {
   const batches = tallies.filter(({ journalId }) => journalId === newest.journalId).map(({ batch }) => batch);
   try {
-    const found = await readJournal(index, sealer, newest, Math.min(...batches));
+    const found = await readJournal(index, sealer, newest, Math.min(...batches), synced);
     if (found.unusable > 0) {
       missing.push(`${found.unusable} changes in the journal of the index are damaged, or come after what is gone`);
     }

@@ -1,5 +1,5 @@
-// Bytes of the sync journal: records of whole pages, each with batches of the index and ends of segments. FORMAT.md,
-// "Sync journal". Pure functions.
+// Bytes of the sync journal: records of whole pages, each with batches of the index, entries of its journal and ends of
+// segments. FORMAT.md, "Sync journal". Pure functions.
 
 import { crc32 } from 'node:zlib';
 import { XcoreError } from '../lib/errors.ts';
@@ -7,10 +7,12 @@ import type { BatchOperation } from './index-database.ts';
 
 /** What a record is a multiple of: pages that hold one record are never written for another. */
 export const PAGE_BYTES = 4_096;
-const MAGIC = Buffer.from('XCJ1');
+const MAGIC = Buffer.from('XCJ2');
+/** Versions that are read, the digits at the end of the magic. */
+const KNOWN_VERSIONS: readonly number[] = [...Buffer.from('12')];
 const HEADER_BYTES = 28;
 const AT = { magic: 0, generation: 4, sequence: 12, payloadBytes: 16, headerCrc32: 20, payloadCrc32: 24 } as const;
-const ITEM = { batch: 1, put: 2, delete: 3, tail: 4 } as const;
+const ITEM = { batch: 1, put: 2, delete: 3, uncheckedTail: 4, entry: 5, tail: 6 } as const;
 
 /** The end of a segment as it lies in its file. */
 export interface Tail {
@@ -19,6 +21,8 @@ export interface Tail {
   readonly offset: number;
   /** Ciphertext. */
   readonly bytes: Uint8Array;
+  /** CRC-32 of all ciphertext of the shard up to its end; null where the first version of the journal did not tell. */
+  readonly crc32: number | null;
 }
 
 /** One batch of the index under its number. */
@@ -30,6 +34,8 @@ export interface NumberedBatch {
 /** What a journal holds, in order. */
 export interface SyncJournalContent {
   readonly batches: readonly NumberedBatch[];
+  /** As the journal of the index has them. */
+  readonly entries: readonly Uint8Array[];
   readonly tails: readonly Tail[];
 }
 
@@ -58,29 +64,40 @@ export function encodeRecord(generation: Uint8Array, sequence: number, content: 
     head.writeUInt32LE(operations.length, 9);
     items.push(head, ...operations.flatMap(encodeOperation));
   }
-  for (const { shard, offset, bytes } of content.tails) {
-    const head = Buffer.alloc(17);
-    head.writeUInt8(ITEM.tail, 0);
-    head.writeBigUInt64LE(BigInt(shard), 1);
-    head.writeUInt32LE(offset, 9);
-    head.writeUInt32LE(bytes.length, 13);
-    items.push(head, bytes);
+  for (const entry of content.entries) {
+    const head = Buffer.alloc(5);
+    head.writeUInt8(ITEM.entry, 0);
+    head.writeUInt32LE(entry.length, 1);
+    items.push(head, entry);
   }
+  for (const tail of content.tails) items.push(encodeTailHead(tail), tail.bytes);
   let payloadBytes = 0;
   for (const item of items) payloadBytes += item.length;
-  const record = Buffer.alloc(Math.ceil((HEADER_BYTES + payloadBytes) / PAGE_BYTES) * PAGE_BYTES);
+  const end = HEADER_BYTES + payloadBytes;
+  const record = Buffer.allocUnsafe(Math.ceil(end / PAGE_BYTES) * PAGE_BYTES);
   let at = HEADER_BYTES;
   for (const item of items) {
     record.set(item, at);
     at += item.length;
   }
+  record.fill(0, end);
   record.set(MAGIC, AT.magic);
   record.set(generation, AT.generation);
   record.writeUInt32LE(sequence, AT.sequence);
   record.writeUInt32LE(payloadBytes, AT.payloadBytes);
   record.writeUInt32LE(crc32(record.subarray(0, AT.headerCrc32)), AT.headerCrc32);
-  record.writeUInt32LE(crc32(record.subarray(HEADER_BYTES, at)), AT.payloadCrc32);
+  record.writeUInt32LE(crc32(record.subarray(HEADER_BYTES, end)), AT.payloadCrc32);
   return record;
+}
+
+function encodeTailHead({ shard, offset, bytes, crc32: sum }: Tail): Buffer {
+  const head = Buffer.alloc(sum === null ? 17 : 21);
+  head.writeUInt8(sum === null ? ITEM.uncheckedTail : ITEM.tail, 0);
+  head.writeBigUInt64LE(BigInt(shard), 1);
+  head.writeUInt32LE(offset, 9);
+  head.writeUInt32LE(bytes.length, 13);
+  if (sum !== null) head.writeUInt32LE(sum, 17);
+  return head;
 }
 
 function encodeOperation(operation: BatchOperation): Uint8Array[] {
@@ -92,10 +109,14 @@ function encodeOperation(operation: BatchOperation): Uint8Array[] {
   return [head, operation.key, operation.value];
 }
 
+function isMagic(header: Buffer): boolean {
+  return header.subarray(0, 3).equals(MAGIC.subarray(0, 3)) && KNOWN_VERSIONS.includes(header[3] ?? 0);
+}
+
 /** The header of the record that begins at `start`, and its items; null where it is not whole. */
 function recordAt(file: Buffer, start: number): { header: Buffer; payload: Buffer; end: number } | null {
   const header = file.subarray(start, start + HEADER_BYTES);
-  if (header.length < HEADER_BYTES || !header.subarray(AT.magic, AT.generation).equals(MAGIC)) return null;
+  if (header.length < HEADER_BYTES || !isMagic(header)) return null;
   if (header.readUInt32LE(AT.headerCrc32) !== crc32(header.subarray(0, AT.headerCrc32))) return null;
   const end = start + HEADER_BYTES + header.readUInt32LE(AT.payloadBytes);
   const payload = file.subarray(start + HEADER_BYTES, end);
@@ -105,11 +126,11 @@ function recordAt(file: Buffer, start: number): { header: Buffer; payload: Buffe
 
 /** All whole records of the first generation in a file, up to the first that is torn, of another one or out of turn; BAD_FORMAT for another version. */
 export function decodeSyncJournal(file: Buffer): LeftSyncJournal {
-  const batches: NumberedBatch[] = [];
-  const tails: Tail[] = [];
-  const isKnown =
-    file.length < MAGIC.length || !file.subarray(0, 3).equals(MAGIC.subarray(0, 3)) || file[3] === MAGIC[3];
-  if (!isKnown) throw new XcoreError('BAD_FORMAT', 'the sync journal was written by a newer xcore');
+  const content = { batches: [] as NumberedBatch[], entries: [] as Uint8Array[], tails: [] as Tail[] };
+  const isForeign = file.length < MAGIC.length || !file.subarray(0, 3).equals(MAGIC.subarray(0, 3));
+  if (!isForeign && !isMagic(file)) {
+    throw new XcoreError('BAD_FORMAT', 'the sync journal was written by a newer xcore');
+  }
   const generation = file.subarray(AT.generation, AT.sequence);
   let start = 0;
   for (let sequence = 0; ; sequence++) {
@@ -119,10 +140,11 @@ export function decodeSyncJournal(file: Buffer): LeftSyncJournal {
     const isNext =
       header.subarray(AT.generation, AT.sequence).equals(generation) && header.readUInt32LE(AT.sequence) === sequence;
     if (!isNext) break;
-    decodePayload(payload, batches, tails);
+    decodePayload(payload, content);
     start = end;
   }
-  return { batches, tails, newest: Math.max(0, ...batches.map(({ number }) => number), newestFrom(file, start)) };
+  const newest = Math.max(0, ...content.batches.map(({ number }) => number), newestFrom(file, start));
+  return { ...content, newest };
 }
 
 /** Number of the newest batch in whole records from `start` on, of whatever generation. */
@@ -131,7 +153,7 @@ function newestFrom(file: Buffer, start: number): number {
   for (let at = start; at < file.length;) {
     const record = recordAt(file, at);
     const batches: NumberedBatch[] = [];
-    if (record !== null) decodePayload(record.payload, batches, []);
+    if (record !== null) decodePayload(record.payload, { batches, entries: [], tails: [] });
     newest = Math.max(newest, ...batches.map(({ number }) => number));
     at = record === null ? at + PAGE_BYTES : record.end;
   }
@@ -139,7 +161,10 @@ function newestFrom(file: Buffer, start: number): number {
 }
 
 /** Its checksum is right: what is malformed all the same was not written by this version. */
-function decodePayload(payload: Buffer, batches: NumberedBatch[], tails: Tail[]): void {
+function decodePayload(
+  payload: Buffer,
+  content: { batches: NumberedBatch[]; entries: Uint8Array[]; tails: Tail[] },
+): void {
   let at = 0;
   const take = (length: number): Buffer => {
     if (at + length > payload.length) throw new XcoreError('BAD_FORMAT', 'an item of the sync journal is cut off');
@@ -152,11 +177,15 @@ function decodePayload(payload: Buffer, batches: NumberedBatch[], tails: Tail[])
       const number = Number(take(8).readBigUInt64LE());
       const operations: BatchOperation[] = [];
       for (let left = take(4).readUInt32LE(); left > 0; left--) operations.push(decodeOperation(take));
-      batches.push({ number, operations });
-    } else if (kind === ITEM.tail) {
+      content.batches.push({ number, operations });
+    } else if (kind === ITEM.entry) {
+      content.entries.push(take(take(4).readUInt32LE()));
+    } else if (kind === ITEM.tail || kind === ITEM.uncheckedTail) {
       const shard = Number(take(8).readBigUInt64LE());
       const offset = take(4).readUInt32LE();
-      tails.push({ shard, offset, bytes: take(take(4).readUInt32LE()) });
+      const lengthBytes = take(4).readUInt32LE();
+      const sum = kind === ITEM.tail ? take(4).readUInt32LE() : null;
+      content.tails.push({ shard, offset, bytes: take(lengthBytes), crc32: sum });
     } else {
       throw new XcoreError('BAD_FORMAT', `an item of the unknown kind ${kind} in the sync journal`);
     }

@@ -1,6 +1,6 @@
-// What makes an fsync cheap: a file of fixed size into which the batches since the last full sync, and the ends of
-// segments that they refer to, are written in place with one flush of the disk. When it is full, files and LevelDB are
-// synced themselves, and it begins anew. Read only after a crash. Knows batches and bytes, no records.
+// What makes an fsync cheap: a file of fixed size into which the batches and the entries of the journal since the last
+// full sync, and the ends of segments that they refer to, are written in place with one flush of the disk. When it is
+// full, files and LevelDB are synced themselves, and it begins anew. Read only after a crash. Knows bytes, no records.
 
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
@@ -15,14 +15,14 @@ import type { LeftSyncJournal, NumberedBatch, Tail } from './sync-journal-format
 
 /** The file. */
 const JOURNAL_BYTES = 2 * 1024 * 1024;
-/** Batches that wait in memory for the next sync; beyond, that one syncs all files. */
+/** Batches and entries that wait in memory for the next sync; beyond, that one syncs all files. */
 const MAX_PENDING_BYTES = 512 * 1024;
 
 /** Ends of segments that are not on the disk, which count as safe from now on; null when their files must be synced. */
 export type TakeTails = () => readonly Tail[] | null;
 
 /** What an absent journal holds. */
-export const NOTHING_LEFT: LeftSyncJournal = { batches: [], tails: [], newest: 0 };
+export const NOTHING_LEFT: LeftSyncJournal = { batches: [], entries: [], tails: [], newest: 0 };
 
 /** What a journal holds after a crash; nothing where there is none. BAD_FORMAT for one of another version. */
 export async function readSyncJournal(path: string, disk: Disk = systemDisk): Promise<LeftSyncJournal> {
@@ -46,8 +46,12 @@ export class SyncJournal {
   #generation: Buffer = randomBytes(8);
   #sequence = 0;
   #position = 0;
-  #pending: NumberedBatch[] = [];
+  #batches: NumberedBatch[] = [];
+  /** Entries that come after all of these batches. */
+  #entries: { readonly sequence: number; readonly bytes: Uint8Array }[] = [];
   #pendingBytes = 0;
+  /** Records reach the disk in their order. */
+  #writing: Promise<void> | null = null;
 
   constructor(path: string, disk: Disk = systemDisk) {
     this.#path = path;
@@ -59,32 +63,51 @@ export class SyncJournal {
     return this.#position > 0;
   }
 
-  /** Remembers a batch that is written, but not synced. */
-  note(number: number, operations: readonly BatchOperation[]): void {
+  /** Whether it takes anything now. */
+  get isUsable(): boolean {
+    return this.#usable && this.#file !== null;
+  }
+
+  /** Remembers a batch that is not synced; it holds the entries of the journal up to `lastEntry`. */
+  note(number: number, operations: readonly BatchOperation[], lastEntry: number): void {
     if (!this.#usable) return;
-    this.#pendingBytes += sizeOfBatch(operations);
-    this.#pending.push({ number, operations });
+    this.#entries = this.#entries.filter(({ sequence }) => sequence > lastEntry);
+    this.#batches.push({ number, operations });
+    this.#count(sizeOfBatch(operations));
+  }
+
+  /** Remembers an entry of the journal, as that has it. */
+  noteEntry(sequence: number, bytes: Uint8Array): void {
+    if (!this.#usable) return;
+    this.#entries.push({ sequence, bytes });
+    this.#count(bytes.length);
+  }
+
+  #count(sizeBytes: number): void {
+    this.#pendingBytes += sizeBytes;
     if (this.#pendingBytes > MAX_PENDING_BYTES) this.distrust();
   }
 
-  /** Brings a batch, all that were noted and the ends of segments to the disk; null where it cannot, and then all must be synced. */
-  append(number: number, operations: readonly BatchOperation[], takeTails: TakeTails): Promise<void> | null {
+  /** Brings all that was noted and the ends of segments to the disk; null where it cannot, and then all must be synced. */
+  append(takeTails: TakeTails): Promise<void> | null {
     if (!this.#usable || this.#file === null) return null;
     const tails = takeTails();
     if (tails === null) return null;
-    const batches = [...this.#pending, { number, operations }];
-    const record = encodeRecord(this.#generation, this.#sequence, { batches, tails });
+    const content = { batches: this.#batches, entries: this.#entries.map(({ bytes }) => bytes), tails };
+    const record = encodeRecord(this.#generation, this.#sequence, content);
     if (this.#position + record.length > JOURNAL_BYTES) return null;
     const position = this.#position;
     this.#position += record.length;
     this.#sequence++;
-    this.#pending = [];
-    this.#pendingBytes = 0;
-    return this.#write(this.#file, record, position);
+    this.#forget();
+    const writing = this.#write(this.#file, record, position, this.#writing);
+    this.#writing = writing;
+    return writing;
   }
 
-  async #write(file: DiskFile, record: Buffer, position: number): Promise<void> {
+  async #write(file: DiskFile, record: Buffer, position: number, before: Promise<void> | null): Promise<void> {
     try {
+      if (before !== null) await before;
       for (let done = 0; done < record.length;) {
         done += (await file.write(record, done, record.length - done, position + done)).bytesWritten;
       }
@@ -94,20 +117,31 @@ export class SyncJournal {
     }
   }
 
-  /** Something failed, or is missing in it: it takes nothing before the next reset(). */
-  distrust(): void {
-    this.#usable = false;
-    this.#pending = [];
+  /** Resolves when nothing is being written. */
+  async idle(): Promise<void> {
+    // whoever waits for it hears of its failure
+    await this.#writing?.catch(() => undefined);
+    this.#writing = null;
+  }
+
+  #forget(): void {
+    this.#batches = [];
+    this.#entries = [];
     this.#pendingBytes = 0;
   }
 
-  /** Everything is synced: what it holds is void, and it begins anew. */
+  /** Something failed, or is missing in it: it takes nothing before the next reset(). */
+  distrust(): void {
+    this.#usable = false;
+    this.#forget();
+  }
+
+  /** Everything is synced, and nothing is being written: what it holds is void, and it begins anew. */
   reset(): void {
     this.#generation = randomBytes(8);
     this.#sequence = 0;
     this.#position = 0;
-    this.#pending = [];
-    this.#pendingBytes = 0;
+    this.#forget();
     this.#usable = true;
     // made when the first sync shows that it is of use; where it cannot be made, all syncs are full ones
     if (this.#file === null) this.#making ??= this.#make().catch(() => undefined);
@@ -133,6 +167,7 @@ export class SyncJournal {
   async close(clean: boolean): Promise<void> {
     this.distrust();
     await this.#making;
+    await this.idle();
     const file = this.#file;
     this.#file = null;
     if (file === null) return;

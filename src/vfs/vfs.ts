@@ -211,7 +211,7 @@ export class Vfs implements Filesystem {
   }
 
   fsync(): Now<void> {
-    return this.#state.tree.store.commit(true);
+    return this.#state.tree.store.sync();
   }
 
   release(_ino: number, handle: number): Now<void> {
@@ -253,7 +253,7 @@ export class Vfs implements Filesystem {
   }
 
   fsyncdir(): Now<void> {
-    return this.#state.tree.store.commit(true);
+    return this.#state.tree.store.sync();
   }
 
   statfs(): Now<SpaceInfo> {

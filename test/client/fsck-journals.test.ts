@@ -63,7 +63,7 @@ async function cutOff(world: World): Promise<Left> {
   const isUsed = async (): Promise<boolean> => {
     await write('first');
     await device.store.commit(true);
-    return existsSync(journal) && readFileSync(journal).subarray(0, 4).toString() === 'XCJ1';
+    return existsSync(journal) && readFileSync(journal).subarray(0, 4).toString() === 'XCJ2';
   };
   const logBytes = [statSync(logIn(index)).size];
   await until('the sync journal is in use', async () => {

@@ -1,7 +1,7 @@
 // What close(2) acknowledges lies in the journal before it lies in LevelDB: what is found after a kill, or a
 // power cut, at any moment.
 
-import { cpSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
@@ -16,6 +16,7 @@ import {
 } from '../../src/tree/proto/tree_pb.ts';
 import { changeSetBytes } from '../../src/tree/record-bytes.ts';
 import { RecordStore } from '../../src/tree/record-store.ts';
+import type { StoreOptions } from '../../src/tree/record-store.ts';
 import { decodeRecord, encodeRecord } from '../../src/tree/record-codec.ts';
 import type { Inode, Xattrs } from '../../src/tree/records.ts';
 import { pickSeed, Random } from '../support/random.ts';
@@ -27,13 +28,14 @@ const random = new Random(seed);
 t.comment(`XCORE_TEST_SEED=${seed}`);
 
 /** A store of a writer that has made its first commit: from then on it journals. */
-async function openWriter(t: Scope, dir: string): Promise<RecordStore> {
-  const store = await RecordStore.open(dir, indexSealer(), LINEAGE);
+async function openWriter(t: Scope, dir: string, options?: StoreOptions): Promise<RecordStore> {
+  const store = await RecordStore.open(dir, indexSealer(), LINEAGE, options);
   t.teardown(() => store.close().catch(() => undefined));
   store.setBarrier(
     async () => undefined,
     () => undefined,
     () => true,
+    () => [],
   );
   store.setRecording(true);
   set(store, 0, 0);
@@ -103,6 +105,56 @@ t.test('what is persisted at once is there after a kill, with what it depends on
     ),
   );
 });
+
+t.test('what is synced outlives the loss of the journal, and of batches', async (t) => {
+  const root = temporaryFolder(t);
+  const dir = join(root, 'index');
+  const syncJournal = join(root, 'sync-journal');
+  const store = await openWriter(t, dir, { syncJournal });
+  // the first sync is one of all files, and makes the journal; from the next one on it is used
+  await store.commit(true);
+  while (!existsSync(syncJournal) || statSync(syncJournal).size === 0 || !isUsed(syncJournal)) {
+    set(store, 0, 0);
+    await store.sync();
+  }
+  await store.commit();
+  cpSync(dir, join(root, 'before'), { recursive: true });
+  for (let n = 1; n <= 4; n++) {
+    set(store, n, n);
+    if (n % 2 === 1) t.equal(store.persist(), undefined, 'an entry that is not synced yet');
+    set(store, 0, n);
+    await store.sync();
+    if (n === 2) await store.commit();
+  }
+  const written = readFileSync(syncJournal);
+  t.equal(store.sync(), undefined, 'nothing to do');
+  await store.commit();
+  t.equal(store.sync(), undefined, 'nor after a batch of what is synced');
+  t.ok(readFileSync(syncJournal).equals(written));
+  set(store, 9, 9);
+  await Promise.all([store.sync(), store.sync(), store.sync()]);
+  for (const [name, from] of [
+    ['no journal', dir],
+    ['older index', join(root, 'before')],
+  ] as const) {
+    const copy = join(root, name);
+    cpSync(from, copy, { recursive: true });
+    truncateSync(join(copy, 'journal'), 0);
+    cpSync(syncJournal, `${copy}.sync`);
+    const found = await RecordStore.open(copy, indexSealer(), LINEAGE, { syncJournal: `${copy}.sync` });
+    t.strictSame(
+      [0, 1, 2, 3, 4, 9].map((n) => valueOf(found, n)),
+      [4, 1, 2, 3, 4, 9],
+      name,
+    );
+    await found.close();
+  }
+});
+
+/** Whether a sync journal has a record. */
+function isUsed(path: string): boolean {
+  return readFileSync(path).subarray(0, 3).toString() === 'XCJ';
+}
 
 t.test('a journal that ends anywhere gives a state that was', async (t) => {
   const root = temporaryFolder(t);

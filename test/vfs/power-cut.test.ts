@@ -168,12 +168,13 @@ t.test('a sync journal ends where it is torn, and one of a newer version is refu
           ],
         },
       ],
-      tails: [{ shard: 3, offset: sequence * 10, bytes: Buffer.alloc(10, sequence) }],
+      entries: [],
+      tails: [{ shard: 3, offset: sequence * 10, bytes: Buffer.alloc(10, sequence), crc32: 7 }],
     });
   const file = Buffer.concat([record(0), record(1), record(2), Buffer.alloc(8_192)]);
   const numbers = (bytes: Buffer): number[] => decodeSyncJournal(bytes).batches.map(({ number }) => number);
   t.strictSame(numbers(file), [10, 11, 12]);
-  t.strictSame(decodeSyncJournal(file).tails[2], { shard: 3, offset: 20, bytes: Buffer.alloc(10, 2) });
+  t.strictSame(decodeSyncJournal(file).tails[2], { shard: 3, offset: 20, bytes: Buffer.alloc(10, 2), crc32: 7 });
   let wrong = 0;
   for (let at = 8_192; at < 2 * 8_192; at += 97) {
     const torn = Buffer.from(file);
@@ -185,8 +186,12 @@ t.test('a sync journal ends where it is torn, and one of a newer version is refu
   t.equal(wrong, 0, 'a changed byte ends it before its record');
   t.strictSame(numbers(Buffer.concat([record(0), record(2)])), [10], 'a record out of turn ends it');
   t.strictSame(numbers(Buffer.alloc(8_192)), []);
+  const entries = [Buffer.from('one'), Buffer.from('another')];
+  const tails = [{ shard: 1, offset: 2, bytes: Buffer.from('x'), crc32: null }];
+  const content = { batches: [], entries, tails };
+  t.strictSame(decodeSyncJournal(encodeSyncRecord(generation, 0, content)), { ...content, newest: 0 });
   const newer = Buffer.from(file);
-  newer[3] = '2'.charCodeAt(0);
+  newer[3] = '3'.charCodeAt(0);
   t.throws(() => decodeSyncJournal(newer), { code: 'BAD_FORMAT' });
   t.end();
 });
