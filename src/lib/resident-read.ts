@@ -55,7 +55,7 @@ export class ReadBuffer {
   }
 }
 
-/** Says when to wait for the disk is better than to have a thread wait: for one read at a time, while the disk is fast. */
+/** Says when to wait for the disk is better than to have a thread wait: for one call at a time, while the disk is fast. */
 export class DiskPatience {
   readonly #nowMs: () => number;
   #averageMs = 0;
@@ -66,13 +66,13 @@ export class DiskPatience {
     this.#nowMs = nowMs;
   }
 
-  /** Runs a read that may wait, if it is the first in this turn of the event loop; else null. */
-  wait<T>(read: () => T | null): T | null {
+  /** Runs a call that may wait, if it is the first in this turn of the event loop; else null. */
+  wait<T>(call: () => T | null): T | null {
     const startMs = this.#nowMs();
     if (this.#hasWaited || startMs < this.#retryMs) return null;
     this.#hasWaited = true;
     setImmediate(() => (this.#hasWaited = false));
-    const seen = read();
+    const seen = call();
     const endMs = this.#nowMs();
     this.#averageMs += (endMs - startMs - this.#averageMs) * WEIGHT;
     if (this.#averageMs > MAX_WAIT_MS) {

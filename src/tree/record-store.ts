@@ -299,21 +299,21 @@ export class RecordStore {
     return this.#turns.take(() => this.#syncNow());
   }
 
-  async #syncNow(): Promise<void> {
+  #syncNow(): Now<void> {
     const { changes } = this.#turns;
-    const isNoted = this.#syncs?.isUsable === true && (this.#journal.isComplete || this.#journalNow());
-    const written = isNoted && this.#mayJournal() ? (this.#syncs?.append(this.#takeTails) ?? null) : null;
-    if (written !== null) {
-      const isWritten = await written.then(
-        () => true,
-        () => false,
-      );
-      if (isWritten) {
-        this.#turns.noteSafe(changes);
-        return;
-      }
+    const syncs = this.#syncs;
+    if (syncs?.isUsable !== true || !this.#mayJournal()) return this.commit(true);
+    if (!this.#journal.isComplete && !this.#journalNow()) return this.commit(true);
+    const written = syncs.append(this.#takeTails);
+    if (written === null) return this.commit(true);
+    if (!(written instanceof Promise)) {
+      this.#turns.noteSafe(changes);
+      return;
     }
-    await this.commit(true);
+    return written.then(
+      () => this.#turns.noteSafe(changes),
+      () => this.commit(true),
+    );
   }
 
   /** Whether changes may go into a journal now, instead of a batch. */
@@ -382,10 +382,10 @@ export class RecordStore {
     const journal = this.#syncs;
     if (sync) {
       journal?.note(tally.batch, batch.operations, tally.journal);
-      const journaled = journal?.append(this.#takeTails) ?? null;
+      const journaled = journal === null ? null : journal.append(this.#takeTails);
       if (journaled !== null) {
         // what the index says is synced must be so, wherever a power cut comes
-        await settledBoth(journaled, this.#barrierNow() ? Promise.resolve() : this.#barrier(false));
+        await settledBoth(Promise.resolve(journaled), this.#barrierNow() ? Promise.resolve() : this.#barrier(false));
         await this.#index.write(batch, tally, false);
         return;
       }

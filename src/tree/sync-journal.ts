@@ -8,7 +8,9 @@ import { dirname } from 'node:path';
 import { syncFolder } from '../lib/atomic-file.ts';
 import { systemDisk } from '../lib/disk.ts';
 import type { Disk, DiskFile } from '../lib/disk.ts';
-import { ERRNO, errnoOf } from '../lib/errors.ts';
+import { asError, ERRNO, errnoOf } from '../lib/errors.ts';
+import type { Now } from '../lib/now.ts';
+import { DiskPatience } from '../lib/resident-read.ts';
 import type { BatchOperation } from './index-database.ts';
 import { decodeSyncJournal, encodeRecord, PAGE_BYTES, sizeOfBatch } from './sync-journal-format.ts';
 import type { LeftSyncJournal, NumberedBatch, Tail } from './sync-journal-format.ts';
@@ -52,6 +54,8 @@ export class SyncJournal {
   #pendingBytes = 0;
   /** Records reach the disk in their order. */
   #writing: Promise<void> | null = null;
+  /** A thread costs about as much as a quick disk. */
+  readonly #patience = new DiskPatience(() => performance.now());
 
   constructor(path: string, disk: Disk = systemDisk) {
     this.#path = path;
@@ -88,8 +92,11 @@ export class SyncJournal {
     if (this.#pendingBytes > MAX_PENDING_BYTES) this.distrust();
   }
 
-  /** Brings all that was noted and the ends of segments to the disk; null where it cannot, and then all must be synced. */
-  append(takeTails: TakeTails): Promise<void> | null {
+  /**
+   * Brings all that was noted and the ends of segments to the disk, at once where the disk is quick; null where it cannot,
+   * and then all must be synced.
+   */
+  append(takeTails: TakeTails): Now<void> | null {
     if (!this.#usable || this.#file === null) return null;
     const tails = takeTails();
     if (tails === null) return null;
@@ -100,9 +107,28 @@ export class SyncJournal {
     this.#position += record.length;
     this.#sequence++;
     this.#forget();
-    const writing = this.#write(this.#file, record, position, this.#writing);
+    const file = this.#file;
+    const now = this.#writing === null ? this.#patience.wait(() => this.#writeNow(file, record, position)) : null;
+    if (now !== null) return now === 'written' ? undefined : null;
+    const writing = this.#write(file, record, position, this.#writing).finally(() => {
+      if (this.#writing === writing) this.#writing = null;
+    });
     this.#writing = writing;
     return writing;
+  }
+
+  #writeNow(file: DiskFile, record: Buffer, position: number): 'written' | 'failed' {
+    try {
+      for (let done = 0; done < record.length;) {
+        done += file.writeSync(record, done, record.length - done, position + done);
+      }
+    } catch (error) {
+      // the sync of all files that comes instead meets the same disk, and says it
+      asError(error);
+      this.distrust();
+      return 'failed';
+    }
+    return 'written';
   }
 
   async #write(file: DiskFile, record: Buffer, position: number, before: Promise<void> | null): Promise<void> {
@@ -121,7 +147,6 @@ export class SyncJournal {
   async idle(): Promise<void> {
     // whoever waits for it hears of its failure
     await this.#writing?.catch(() => undefined);
-    this.#writing = null;
   }
 
   #forget(): void {

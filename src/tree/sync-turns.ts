@@ -1,6 +1,8 @@
 // Which changes survive a power cut already, and whose turn it is to sync the others: one sync at a time, and whoever
 // asks meanwhile shares the next one. Knows how many changes there were, not what they are.
 
+import type { Now } from '../lib/now.ts';
+
 /** The syncs of one index. */
 export class SyncTurns {
   /** What an earlier start left may not be safe either. */
@@ -30,7 +32,7 @@ export class SyncTurns {
   }
 
   /** Syncs, or shares the sync that comes after the one under way. */
-  take(sync: () => Promise<void>): Promise<void> {
+  take(sync: () => Now<void>): Now<void> {
     if (this.#underWay === null) return this.#begin(sync);
     this.#next ??= this.#underWay
       .catch(() => undefined)
@@ -41,8 +43,10 @@ export class SyncTurns {
     return this.#next;
   }
 
-  #begin(sync: () => Promise<void>): Promise<void> {
-    const work = sync().finally(() => {
+  #begin(sync: () => Now<void>): Now<void> {
+    const begun = sync();
+    if (!(begun instanceof Promise)) return;
+    const work = begun.finally(() => {
       if (this.#underWay === work) this.#underWay = null;
     });
     this.#underWay = work;

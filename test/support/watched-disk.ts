@@ -94,9 +94,15 @@ export class WatchedDisk {
           : file.write(bytes, from, length, position);
       },
       writeSync: (bytes: Uint8Array, from: number, length: number, position: number) => {
-        this.#point('write', path);
+        this.#point(syncs ? 'write and sync' : 'write', path);
         if (isCache) this.onCacheWrite(shard, position, bytes.subarray(from, from + length));
-        return file.writeSync(bytes, from, length, position);
+        if (!syncs) return file.writeSync(bytes, from, length, position);
+        const half = length >> 1;
+        file.writeSync(bytes, from, half, position);
+        this.#point('half of a write and sync', path);
+        file.writeSync(bytes, from + half, length - half, position + half);
+        this.#noteSync(path);
+        return length;
       },
       writeFile: (bytes: string) => this.#do('write', path, () => file.writeFile(bytes)),
       truncate: (size: number) => this.#do('truncate', path, () => file.truncate(size)),
