@@ -15,19 +15,18 @@ import { fileSizeOf } from './shard-files.ts';
 import type { ShardFiles } from './shard-files.ts';
 import type { Segments } from './segments.ts';
 import type { ShardEntry, ShardTable } from './shard-table.ts';
+import { WantedShards } from './wanted-shards.ts';
 
 /** Decrypted leaves kept in memory. */
 const MEMORY_BYTES = 8 * 1024 * 1024;
 const KEYS = 1_024;
 /** A random read from the network fetches this many leaves. */
 const RANGE_LEAVES = 4;
-/** Shards of which a second random read fetches the whole. */
+/** Shards of which it is remembered how many leaves were fetched by themselves. */
 const REMEMBERED_RANGES = 1_024;
+/** After so many leaves, a quarter, the whole shard is fetched as well: what is asked for so often is better kept. */
+const WHOLE_AFTER_LEAVES = 32;
 const LEAVES_PER_SHARD = 128;
-/** Shards fetched ahead of readers at once. */
-const MAX_PREFETCHES = 4;
-/** Shards that readers come to soon and that wait to be fetched; the oldest wish goes beyond. */
-const MAX_WANTED = 16;
 /** Bytes of one read from which on its memory is worth giving back by hand. */
 const LARGE_READ_BYTES = 64 * 1024;
 /** Tries to read from the local cache, which may evict in between, before leaves are fetched by themselves. */
@@ -76,11 +75,13 @@ export class ShardReader {
   readonly #memory = new LeafCache(MEMORY_BYTES);
   readonly #local: LocalShards;
   readonly #keys = new LRUCache<number, Buffer>({ max: KEYS });
-  readonly #ranges = new LRUCache<number, true>({ max: REMEMBERED_RANGES });
+  readonly #ranges = new LRUCache<number, number>({ max: REMEMBERED_RANGES });
   readonly #fetches = new Map<number, Promise<void>>();
   readonly #arrived = new ArrivedShards();
-  /** In the order of asking. */
-  readonly #wanted = new Set<number>();
+  readonly #wanted = new WantedShards({
+    underWay: () => this.#fetches.size,
+    fetch: (shard) => this.prefetch(shard),
+  });
 
   constructor(components: ReaderComponents) {
     this.#c = components;
@@ -180,14 +181,21 @@ export class ShardReader {
       if (bytes !== null) return this.#decryptAll(shard, entry, { first, bytes, keep: whole }, offset, target);
       if (entry.id.length === 0) throw new XcoreError('EIO', `shard ${shard} was never completed`);
       if (this.#c.table.isLost(shard)) await this.#assertKnown(shard, entry);
-      if (!whole && !this.#ranges.has(shard) && !this.#fetches.has(shard)) break;
+      if (!whole && !this.#fetches.has(shard)) break;
       if (!(await abortable(this.#keep(shard), signal))) break;
     }
-    this.#ranges.set(shard, true);
     const from = first - (first % RANGE_LEAVES);
     const to = Math.min(leafCountOf(entry.sizeBytes), Math.max(last + 1, from + RANGE_LEAVES));
+    this.#noteRange(shard, to - from);
     const bytes = await this.#c.fetcher.fetchLeaves(entry.id, entry.sizeBytes, from, to - from, signal);
     return this.#decryptAll(shard, entry, { first: from, bytes, keep: true }, offset, target);
+  }
+
+  /** Leaves of a shard are fetched by themselves; this read does not wait for the whole. */
+  #noteRange(shard: number, leafCount: number): void {
+    const leaves = (this.#ranges.get(shard) ?? 0) + leafCount;
+    this.#ranges.set(shard, leaves < WHOLE_AFTER_LEAVES ? leaves : 0);
+    if (leaves >= WHOLE_AFTER_LEAVES) this.want(shard);
   }
 
   /** Decrypts what `target` wants of verified leaves, whose memory it then frees. */
@@ -250,27 +258,15 @@ export class ShardReader {
     if (this.#c.files.has(shard)) return Promise.resolve();
     const fetch = this.#fetch(shard).finally(() => {
       this.#fetches.delete(shard);
-      this.#fetchWanted();
+      this.#wanted.next();
     });
     this.#fetches.set(shard, fetch);
     return fetch;
   }
 
-  /** Has a shard fetched in its turn, a few at a time, unless it is here. Whoever reads it meets an error and tries again. */
+  /** Has a shard fetched in its turn, a few at a time, unless it is here. */
   want(shard: number): void {
-    if (this.#fetches.has(shard) || this.#c.files.has(shard)) return;
-    this.#wanted.add(shard);
-    const [oldest] = this.#wanted;
-    if (this.#wanted.size > MAX_WANTED && oldest !== undefined) this.#wanted.delete(oldest);
-    this.#fetchWanted();
-  }
-
-  #fetchWanted(): void {
-    for (const shard of this.#wanted) {
-      if (this.#fetches.size >= MAX_PREFETCHES) return;
-      this.#wanted.delete(shard);
-      this.prefetch(shard).catch(() => undefined);
-    }
+    if (!this.#fetches.has(shard) && !this.#c.files.has(shard)) this.#wanted.add(shard);
   }
 
   async #fetch(shard: number): Promise<void> {

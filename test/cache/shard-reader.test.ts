@@ -181,7 +181,13 @@ t.test('one fetch serves all who read a shard, a random read fetches leaves only
   const end = MAX_SHARD_SIZE_BYTES;
   await rangeOf(other, 1, end - 1, 1);
   await rangeOf(other, 1, 0, 1);
-  t.same([other.host.leafFetches, other.host.shardFetches], [1, 1], 'a second random read fetches the shard');
+  t.same([other.host.leafFetches, other.host.shardFetches], [2, 0], 'another random read fetches other leaves');
+  for (let leaf = 4; leaf < 32; leaf += 4) await rangeOf(other, 1, leaf * LEAF_SIZE_BYTES, 1);
+  await other.reader.prefetch(1);
+  t.equal(other.host.shardFetches, 1, 'after a quarter of them the shard is fetched');
+  const { leafFetches } = other.host;
+  await rangeOf(other, 1, 1_500_000, 1);
+  t.equal(other.host.leafFetches, leafFetches);
 });
 
 t.test('what has just come is read from memory, and what did not get there from its file', async (t) => {
