@@ -246,7 +246,7 @@ export const SEEK = { DATA: 3, HOLE: 4 } as const;
 
 /** struct fuse_open_out and its flags. */
 export const OPEN_OUT = { fh: 0, openFlags: 8, size: 16 } as const;
-export const FOPEN = { DIRECT_IO: 1 << 0, KEEP_CACHE: 1 << 1, CACHE_DIR: 1 << 3 } as const;
+export const FOPEN = { DIRECT_IO: 1 << 0, KEEP_CACHE: 1 << 1, CACHE_DIR: 1 << 3, NO_FLUSH: 1 << 5 } as const;
 
 /** struct fuse_write_out, fuse_lseek_out, fuse_copy_file_range_out, fuse_getxattr_out, fuse_statfs_out. */
 export const WRITE_OUT_BYTES = 8;

@@ -58,6 +58,8 @@ export interface OpenFile {
   readonly keepCache: boolean;
   /** This open moved atime, which the kernel does not know. */
   readonly accessed: boolean;
+  /** close(2) need not call flush(): nothing can be written through this handle. */
+  readonly readsOnly: boolean;
 }
 
 /** One directory entry. */

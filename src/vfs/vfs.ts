@@ -195,7 +195,13 @@ export class Vfs implements Filesystem {
     const handle = this.#state.newHandle();
     this.#state.files.set(handle, { ino, writes, flags, readAhead: new ReadAhead() });
     this.#state.noteOpen(ino);
-    return { handle, directIo: writes && this.#state.parts.files.isTight, keepCache: true, accessed };
+    return {
+      handle,
+      directIo: writes && this.#state.parts.files.isTight,
+      keepCache: true,
+      accessed,
+      readsOnly: !writes,
+    };
   }
 
   read(ino: number, handle: number, offset: number, sizeBytes: number, signal?: AbortSignal): Now<Buffer[]> {

@@ -14,6 +14,7 @@ import type {
 const S_IFMT = 0o170000;
 const S_IFDIR = 0o040000;
 const S_IFLNK = 0o120000;
+const O_ACCMODE = 3;
 const O_TRUNC = 0o1000;
 
 interface Node {
@@ -202,7 +203,8 @@ export class MemoryFilesystem implements Filesystem {
     const handle = this.#nextHandle++;
     this.#handles.set(handle, ino);
     const mischief = [...this.#node(1).entries].some(([name, entry]) => entry.ino === ino && name in MISCHIEF);
-    return { handle, directIo: mischief || this.directIo, keepCache: !mischief, accessed: false };
+    const readsOnly = (flags & O_ACCMODE) === 0;
+    return { handle, directIo: mischief || this.directIo, keepCache: !mischief, accessed: false, readsOnly };
   }
 
   tmpfile(): never {

@@ -45,7 +45,8 @@ function openFlags(flags: number, { writebackCache }: HandlerContext): number {
 }
 
 function encodeOpen(reply: ReplyWriter, file: OpenFile): void {
-  reply.putOpen(file.handle, (file.directIo ? FOPEN.DIRECT_IO : 0) | (file.keepCache ? FOPEN.KEEP_CACHE : 0));
+  const cache = (file.directIo ? FOPEN.DIRECT_IO : 0) | (file.keepCache ? FOPEN.KEEP_CACHE : 0);
+  reply.putOpen(file.handle, cache | (file.readsOnly ? FOPEN.NO_FLUSH : 0));
 }
 
 /**
