@@ -32,7 +32,7 @@ export interface BridgeOptions {
   readonly maxConnections: number;
   /** Whether to relay for hosts that nobody can dial. */
   readonly relays: boolean;
-  /** Requests a second that one stream may keep up; more are slowed down. */
+  /** Requests a second that one peer may keep up, over all its streams; more are slowed down. */
   readonly maxRequestsPerSecond: number;
   /** Between rounds of upkeep: expired leases and orders, figures of hosts, audits, repair. */
   readonly upkeepMs: number;

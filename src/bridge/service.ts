@@ -4,6 +4,7 @@
 import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import { PeerRates } from '../lib/peer-rates.ts';
 import { announceable } from '../net/address-scope.ts';
 import { networkPrefix } from '../net/network-prefix.ts';
 import type { PeerName } from '../net/network.ts';
@@ -17,7 +18,6 @@ import type { HostRegistry } from './host-registry.ts';
 import type { Leases, LeaseView } from './lease.ts';
 import type { Locator } from './locator.ts';
 import type { Placer } from './placer.ts';
-import { RateLimit } from '../lib/rate-limit.ts';
 import type { Reachability } from './reachability.ts';
 import type { Receipts } from './receipts.ts';
 import { toNumber } from './records.ts';
@@ -47,7 +47,7 @@ export interface ServiceParts {
   readonly metrics: Metrics;
 }
 
-/** Bounds of a stream. */
+/** Bounds of a peer. */
 export interface ServiceOptions {
   readonly heartbeatMs: number;
   readonly maxRequestsPerSecond: number;
@@ -55,27 +55,29 @@ export interface ServiceOptions {
 
 interface Session {
   owner: Owner | undefined;
-  readonly limit: RateLimit;
 }
 
 /** Answers all requests of all streams. */
 export class Service {
   readonly #parts: ServiceParts;
   readonly #options: ServiceOptions;
+  readonly #rates: PeerRates;
   readonly #sessions = new WeakMap<RpcSession, Session>();
   readonly #requests;
 
   constructor(parts: ServiceParts, options: ServiceOptions) {
     this.#parts = parts;
     this.#options = options;
+    this.#rates = new PeerRates(options.maxRequestsPerSecond);
     this.#requests = parts.metrics.counter('bridge_requests_total', 'Requests answered', ['request', 'outcome']);
   }
 
   /** Answers one request; `from` is the multiaddr that it came from, if that is known. */
   async handle(body: RequestBody, context: RpcContext, from = ''): Promise<ResponseInit> {
     const session = this.#sessionOf(context.session);
-    const waitMs = session.limit.take(this.#parts.clock.monotonicMs());
-    if (waitMs > 0) await this.#parts.clock.sleep(waitMs, context.signal);
+    const { clock } = this.#parts;
+    const waitMs = this.#rates.of(context.remotePeer, clock.monotonicMs()).take(clock.monotonicMs());
+    if (waitMs > 0) await clock.sleep(waitMs, context.signal);
     try {
       const answer = await this.#answer(body, context, session, from);
       this.#requests.inc({ request: body.case, outcome: 'ok' });
@@ -181,8 +183,7 @@ export class Service {
   #sessionOf(session: RpcSession): Session {
     let known = this.#sessions.get(session);
     if (!known) {
-      const limit = new RateLimit(this.#options.maxRequestsPerSecond, this.#parts.clock.monotonicMs());
-      known = { owner: undefined, limit };
+      known = { owner: undefined };
       this.#sessions.set(session, known);
     }
     return known;

@@ -19,6 +19,8 @@ export interface HostOptions {
   /** Streams that may be open at once, over all clients. */
   readonly maxStreams: number;
   readonly maxStreamsPerConnection: number;
+  /** Requests a second of one peer, over all its streams; more are told to come back later. Far above what a host can answer. */
+  readonly maxRequestsPerSecond: number;
   readonly maxConnections: number;
   /** Shards whose leaf hashes stay in memory, 4 KiB each. */
   readonly maxKnownLeaves: number;
@@ -49,6 +51,7 @@ export const HOST_DEFAULTS: HostOptions = {
   maxCopies: 8,
   maxStreams: 1_024,
   maxStreamsPerConnection: 32,
+  maxRequestsPerSecond: 5_000,
   maxConnections: 512,
   maxKnownLeaves: 4_096,
   upBytesPerSecond: 0,

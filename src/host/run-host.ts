@@ -14,6 +14,7 @@ import { addressesOf, peerNameIn } from '../net/node.ts';
 import type { ByteStream, NetworkNode, NodeConnection } from '../net/node.ts';
 import { SHARD_PROTOCOL } from '../net/protocols.ts';
 import { serveShardStream } from '../net/shard-protocol.ts';
+import type { ShardHandlers } from '../net/shard-protocol.ts';
 import type { Allowance } from './allowance.ts';
 import { BridgeAgent } from './bridge-agent.ts';
 import type { HostHandlers } from './control.ts';
@@ -24,6 +25,7 @@ import type { Intent } from './intent.ts';
 import type { HostOptions } from './options.ts';
 import { ShardStore } from './shard-store.ts';
 import { Tombstones } from './tombstones.ts';
+import { ratedHandlers } from './rated-handlers.ts';
 import { Transfers } from './transfers.ts';
 import { UsedSerials } from './used-serials.ts';
 
@@ -103,7 +105,8 @@ export async function runHost(
     settings.bridge,
   );
   const streams = new Set<Promise<void>>();
-  await serve(components, transfers, streams, options);
+  const { maxRequestsPerSecond } = options;
+  await serve(components, ratedHandlers(transfers, { clock, bridge, maxRequestsPerSecond }), streams, options);
   return {
     metrics,
     handlers: hostHandlers({
@@ -141,7 +144,7 @@ async function fetchShard(
 
 async function serve(
   { node, clock, log }: HostComponents,
-  transfers: Transfers,
+  handlers: ShardHandlers,
   streams: Set<Promise<void>>,
   options: HostOptions,
 ): Promise<void> {
@@ -154,7 +157,7 @@ async function serve(
     const served: Promise<void> = serveShardStream(
       stream,
       peer,
-      transfers,
+      handlers,
       (error, request) => log.error({ err: error, request }, 'a transfer failed'),
       clock,
     ).finally(() => streams.delete(served));

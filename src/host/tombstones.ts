@@ -3,6 +3,7 @@
 
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { Clock } from '../lib/clock.ts';
+import { KeptRecords } from '../lib/kept-records.ts';
 import type { Store, StoreWrite } from '../lib/store.ts';
 import { SignedSchema } from '../net/proto/wire_pb.ts';
 import type { Signed } from '../net/proto/wire_pb.ts';
@@ -11,8 +12,7 @@ import type { Signed } from '../net/proto/wire_pb.ts';
 const KEEP_MS = 30 * 24 * 60 * 60_000;
 /** Deletions beyond leave none. */
 const MAX_TOMBSTONES = 500_000;
-const SWEEP_INTERVAL_MS = 60 * 60_000;
-const MAX_SWEEP_DELETES = 50_000;
+const SWEEP_MS = 60 * 60_000;
 const TIME_BYTES = 8;
 
 const FIRST = Buffer.from('t');
@@ -22,32 +22,31 @@ const LAST = Buffer.from('u');
 export class Tombstones {
   readonly #store: Store;
   readonly #clock: Clock;
-  #count: number;
-  #nextSweepMs = 0;
+  readonly #kept: KeptRecords;
 
-  private constructor(store: Store, clock: Clock, count: number) {
+  private constructor(store: Store, clock: Clock, kept: KeptRecords) {
     this.#store = store;
     this.#clock = clock;
-    this.#count = count;
+    this.#kept = kept;
   }
 
   /** Reads what is in the store, which stays its owner's to close. */
   static async open({ store, clock }: { readonly store: Store; readonly clock: Clock }): Promise<Tombstones> {
-    let count = 0;
-    for await (const _pair of store.range({ from: FIRST, to: LAST })) count += 1;
-    return new Tombstones(store, clock, count);
+    const isOver = (value: Uint8Array, nowMs: number): boolean => nowMs - timeIn(value) >= KEEP_MS;
+    const range = { from: FIRST, to: LAST };
+    return new Tombstones(store, clock, await KeptRecords.open(store, clock, { range, sweepMs: SWEEP_MS, isOver }));
   }
 
   /** Keeps orders that were carried out, by shard; the newest of each. */
   async keep(orders: readonly { readonly shardId: Uint8Array; readonly signed: Signed }[]): Promise<void> {
-    await this.#sweep();
+    await this.#kept.sweep();
     const time = Buffer.alloc(TIME_BYTES);
     time.writeBigUInt64BE(BigInt(this.#clock.now()));
     const writes: StoreWrite[] = [];
-    for (const { shardId, signed } of orders.slice(0, Math.max(0, MAX_TOMBSTONES - this.#count))) {
+    for (const { shardId, signed } of orders.slice(0, Math.max(0, MAX_TOMBSTONES - this.#kept.count))) {
       writes.push({ key: keyOf(shardId), value: Buffer.concat([time, toBinary(SignedSchema, signed)]) });
     }
-    this.#count += writes.length;
+    this.#kept.added(writes.length);
     await this.#store.batch(writes);
   }
 
@@ -56,21 +55,10 @@ export class Tombstones {
     const value = await this.#store.get(keyOf(shardId));
     return value && fromBinary(SignedSchema, value.subarray(TIME_BYTES));
   }
+}
 
-  async #sweep(): Promise<void> {
-    const now = this.#clock.now();
-    if (now < this.#nextSweepMs) return;
-    this.#nextSweepMs = now + SWEEP_INTERVAL_MS;
-    const old: StoreWrite[] = [];
-    let count = 0;
-    for await (const [key, value] of this.#store.range({ from: FIRST, to: LAST })) {
-      count += 1;
-      const keptMs = Number(Buffer.from(value.buffer, value.byteOffset, TIME_BYTES).readBigUInt64BE());
-      if (now - keptMs >= KEEP_MS && old.length < MAX_SWEEP_DELETES) old.push({ key });
-    }
-    await this.#store.batch(old);
-    this.#count = count - old.length;
-  }
+function timeIn(value: Uint8Array): number {
+  return Number(Buffer.from(value.buffer, value.byteOffset, TIME_BYTES).readBigUInt64BE());
 }
 
 function keyOf(shardId: Uint8Array): Uint8Array {

@@ -8,7 +8,7 @@ import { hostRecord } from '../../src/bridge/records.ts';
 import { networkPrefix } from '../../src/net/network-prefix.ts';
 import { pickSeed, Random } from '../support/random.ts';
 import { Harness, Party, someShard } from './harness.ts';
-import type { Host } from './harness.ts';
+import type { Client, Host } from './harness.ts';
 
 const MIB = 1024 * 1024;
 
@@ -199,6 +199,29 @@ t.test('a stream that asks too much is slowed down to its rate', async (t) => {
   t.equal(limit.take(0), 100);
   t.equal(limit.take(0), 200);
   t.equal(limit.take(10_000), 0);
+  t.ok(limit.takeNow(10_000));
+  for (let request = 0; request < 8; request += 1) limit.takeNow(10_000);
+  t.notOk(limit.takeNow(10_000), 'or turned away');
+  t.ok(limit.takeNow(10_100), 'which does not count');
+});
+
+t.test('a peer has one rate over all its streams, others have theirs', async (t) => {
+  const bridge = await Harness.start(t, { maxRequestsPerSecond: 5 });
+  const [owner, device] = [new Party(), new Party()];
+  const clients = [await bridge.connect(owner, device), await bridge.connect(owner, device)] as const;
+  const announce = (client: Client): Promise<unknown> => client.call({ case: 'announce', value: {} }, 'policy');
+  await announce(clients[0]);
+  await announce(clients[1]);
+  await announce(clients[0]);
+  let done = 0;
+  const waiting = clients.map(async (client) => {
+    await announce(client);
+    done += 1;
+  });
+  await announce(await bridge.connect(owner));
+  t.equal(done, 0);
+  bridge.clock.advance(400);
+  await Promise.all(waiting);
 });
 
 t.test('where there are many hosts, placements are shared out over all of them by their merits', async (t) => {

@@ -6,6 +6,7 @@ import t from 'tap';
 import { LEAF_SIZE_BYTES, verifyRange } from '../../src/crypto/merkle.ts';
 import { MAX_CLOCK_SKEW_MS, verifyReceipt } from '../../src/net/orders.ts';
 import { peerNameOf } from '../../src/net/peer-name.ts';
+import { ratedHandlers } from '../../src/host/rated-handlers.ts';
 import { ShardFiles } from '../../src/host/shard-files.ts';
 import { silentLogger } from '../../src/lib/log.ts';
 import { filesBelow } from '../support/hosts.ts';
@@ -294,6 +295,41 @@ t.test('one client has only so many uploads under way, and others have theirs', 
   t.equal(host.transfers.active, 0);
   await begin(one);
 });
+
+t.test(
+  'one peer has only so many requests a second, refused ones count for more, and others have theirs',
+  async (t) => {
+    const host = await Harness.start(t);
+    const shard = randomShard(100);
+    await host.store1(shard);
+    const { clock, bridge } = host;
+    const handlers = ratedHandlers(host.transfers, { clock, bridge, maxRequestsPerSecond: 50 });
+    const [one, other] = [peerNameOf(randomBytes(32)), peerNameOf(randomBytes(32))];
+    const read = async (client: string): Promise<unknown> => {
+      const { signal } = new AbortController();
+      return handlers.retrieve(host.order(shard, { operation: 'retrieve', client }), 0, 0, {
+        remotePeer: client,
+        signal,
+      });
+    };
+    for (let request = 0; request < 50; request += 1) await read(one);
+    await t.rejects(read(one), { code: 'EAGAIN' });
+    await read(other);
+    for (let request = 0; request < 60; request += 1) await read(bridge);
+    clock.advance(20);
+    await read(one);
+    await t.rejects(read(one), { code: 'EAGAIN' }, 'those that were turned away did not count');
+
+    const { signal } = new AbortController();
+    const refused = (): Promise<unknown> => handlers.retrieve(undefined, 0, 0, { remotePeer: one, signal });
+    clock.advance(1_000);
+    await t.rejects(refused(), { code: 'REFUSED' });
+    await t.rejects(refused(), { code: 'REFUSED' });
+    await t.rejects(read(one), { code: 'EAGAIN' });
+    clock.advance(1_000);
+    await read(one);
+  },
+);
 
 t.test('a full disk is HOST_FULL, and the free space that is told is true', async (t) => {
   let diskFree = 1_000_000;
