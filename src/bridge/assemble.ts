@@ -75,7 +75,7 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
     },
     { ttlMs: options.leaseTtlMs },
   );
-  const keys = new HashedKeys({ store, directory, volumeQueue });
+  const keys = new HashedKeys({ store, directory, volumeQueue, registry });
   const policies = new Policies({ registry, volumes }, options);
   const shared = {
     store,

@@ -11,6 +11,7 @@ import { MAX_HAND_OVERS } from '../net/protocols.ts';
 import type { HandOver, KeyStock } from '../net/proto/wire_pb.ts';
 import type { ResponseInit } from '../net/rpc.ts';
 import type { Owner } from './authenticate.ts';
+import type { HostRegistry } from './host-registry.ts';
 import { stockKey } from './keys.ts';
 import type { ShardRecord, StockRecord } from './proto/records_pb.ts';
 import { hexOf, stockRecord } from './records.ts';
@@ -30,6 +31,7 @@ export interface HashedKeysComponents {
   readonly store: Store;
   readonly directory: ShardDirectory;
   readonly volumeQueue: KeyedQueue;
+  readonly registry: Pick<HostRegistry, 'placesOf'>;
 }
 
 /** The stocks of all shards. */
@@ -40,11 +42,11 @@ export class HashedKeys {
     this.#components = components;
   }
 
-  /** A key with which to examine a host, used up durably, or undefined. A host is never examined with what it minted itself. */
+  /** A key with which to examine a host, used up durably, or undefined. A host is never examined with what it minted itself, or another one at its place. */
   async take(shardId: Uint8Array, { volume }: ShardRecord, host: PeerName): Promise<HashedKey | undefined> {
     return this.#components.volumeQueue.run(hexOf(volume), async () => {
       const [stock] = await this.#load([shardId]);
-      if (!stock || stock.minter === host || stock.keys.length < KEY_BYTES) return undefined;
+      if (!stock || stock.keys.length < KEY_BYTES || this.#mayKnow(stock.minter, host)) return undefined;
       const taken = stock.keys.slice(0, KEY_BYTES);
       stock.keys = stock.keys.slice(KEY_BYTES);
       const value = stock.keys.length > 0 ? stockRecord.encode(stock) : undefined;
@@ -88,6 +90,14 @@ export class HashedKeys {
   /** Throws away the stock of a shard: one of its commitments has proved false. */
   async drop(shardId: Uint8Array): Promise<void> {
     await this.#components.store.batch([{ key: stockKey(shardId) }]);
+  }
+
+  // Whoever minted a key knows its answer, and may tell it to hosts of its own.
+  #mayKnow(minter: PeerName, host: PeerName): boolean {
+    const { registry } = this.#components;
+    const [[of], [asked]] = [registry.placesOf([minter]), registry.placesOf([host])];
+    const same = (a = '', b = ''): boolean => a !== '' && a === b;
+    return minter === host || same(of?.operator, asked?.operator) || same(of?.network, asked?.network);
   }
 
   async #load(shardIds: readonly Uint8Array[]): Promise<(StockRecord | undefined)[]> {

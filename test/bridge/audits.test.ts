@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { STOCK_KEYS } from '../../src/bridge/hashed-keys.ts';
 import { MAX_UNANSWERED } from '../../src/bridge/host-standing.ts';
+import type { HostPlace } from '../../src/bridge/host-view.ts';
 import { XcoreError } from '../../src/lib/errors.ts';
 import { MAX_STOCK_KEYS, mintStock } from '../../src/net/key-stock.ts';
 import type { Signed } from '../../src/net/proto/wire_pb.ts';
@@ -170,7 +171,7 @@ t.test('only an owner’s device may hand over keys of its shard, signed, and fr
 });
 
 t.test('a host that repairs a shard mints its next keys, and is never asked one of its own', async (t) => {
-  const { network, client, asked, keysWanted, audit } = await world(t, 4);
+  const { bridge, network, client, asked, keysWanted, audit } = await world(t, 4);
   const shard = await network.upload(client);
   const before = await network.intact(shard);
   before[0]!.away = true;
@@ -181,6 +182,14 @@ t.test('a host that repairs a shard mints its next keys, and is never asked one 
   t.equal(await keysWanted(shard), 0);
   t.equal(await audit(minter, shard), 'passed');
   t.equal(asked.proofs, 0);
+  const move = async ({ peer }: SimulatedHost, place: HostPlace): Promise<void> =>
+    bridge.registry.register(peer, [], { capacityBytes: 1e9, usedBytes: 0 }, place);
+  for (const place of [{ operator: 'one' }, { network: '192.0.2' }]) {
+    for (const host of [minter, before[1]!]) await move(host, place);
+    t.equal(await audit(before[1]!, shard), 'passed');
+    t.equal(asked.proofs, 0, 'nor is another host at its place');
+  }
+  await move(minter, { network: '198.51.100' });
   t.equal(await audit(before[1]!, shard), 'passed');
   t.same(asked, { proofs: 1, wholes: 0 });
 });
