@@ -1,8 +1,9 @@
 // The folder that a mount covers, named and judged without touching a mount that may be dead.
 
 import { lstat, mkdir, readdir, readlink, realpath, rmdir } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve, sep } from 'node:path';
 import { XcoreError } from '../lib/errors.ts';
+import type { Paths } from '../lib/paths.ts';
 
 const MAX_LINKS = 8;
 
@@ -19,6 +20,16 @@ export async function mountPointPath(dir: string): Promise<string> {
     if (target === null) return path;
     if (links >= MAX_LINKS) throw new XcoreError('USAGE', `${dir} is a link that leads in circles`);
     path = resolve(parent, target);
+  }
+}
+
+/** Throws USAGE for a mount point inside the folders where xcore keeps its own state: it would hide them from itself. */
+export async function refuseOwnFolders(path: string, paths: Paths): Promise<void> {
+  const { home, config, volume, run, log, localNetwork, bridge, host } = paths;
+  for (const own of home === null ? [config, volume, run, log, localNetwork, bridge, host] : [home]) {
+    const real = await realpath(own).catch(() => own);
+    if (path !== real && !path.startsWith(`${real}${sep}`)) continue;
+    throw new XcoreError('USAGE', `${path} is inside ${own}, where xcore keeps its own files; mount somewhere else`);
   }
 }
 

@@ -191,6 +191,7 @@ await t.test('unlink while open: the file lives until the last close', async (t)
   writeSync(fd, 'before');
   unlinkSync(path);
   t.notOk(existsSync(path));
+  t.strictSame(readdirSync(dir), [], 'no other name stands for it');
   t.equal(fstatSync(fd).nlink, 0);
   writeSync(fd, ' and after', 6);
   const data = Buffer.alloc(100);

@@ -15,7 +15,7 @@ import { receivePassphrase, startDaemonProcess, tellStarter } from '../daemon-pr
 import { requireFuse } from '../fuse-checks.ts';
 import { parseMountOptions, type ListedOptions } from '../mount-options.ts';
 import { checkMirrors } from '../mirrors.ts';
-import { mountPointPath, prepareMountPoint, removeMountPoint } from '../mount-point.ts';
+import { mountPointPath, prepareMountPoint, refuseOwnFolders, removeMountPoint } from '../mount-point.ts';
 import { note, print, printJson } from '../output.ts';
 import { askPassphrase } from '../prompt.ts';
 import { runUntilStopped } from '../signals.ts';
@@ -100,6 +100,7 @@ async function mount(args: MountArguments): Promise<void> {
   checkMirrors(args.mirrors);
   const paths = currentPaths();
   const dir = await mountPointPath(args.dir);
+  await refuseOwnFolders(dir, paths);
   ensureHome(paths);
   await refuseSecondMount(paths, dir);
   await requireUnmounted(dir);
