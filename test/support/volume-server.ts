@@ -6,7 +6,7 @@ import { createLogger } from '../../src/lib/log.ts';
 import { openVolume } from './volume.ts';
 
 const KERNEL_CACHE_MS = 3_600_000;
-/** Nothing is uploaded here, so all that a test ever wrote stays on the disk: 5 GB in the longest. */
+/** Nothing is uploaded here, so all that a test ever wrote stays on the disk: some GB in the longest. */
 const CAP_BYTES = 64 * 2 ** 30;
 
 const [dir = '', mountPoint = '', driver = '', allowOther = ''] = process.argv.slice(2);
