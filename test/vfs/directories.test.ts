@@ -6,7 +6,7 @@ import type { OpenVolume, Scope } from '../support/volume.ts';
 
 const IS_LONG = process.env['XCORE_TEST_LONG'] === '1';
 
-t.setTimeout(IS_LONG ? 900_000 : 120_000);
+t.setTimeout(IS_LONG ? 1_800_000 : 120_000);
 
 async function opened(t: Scope, dir = temporaryFolder(t)): Promise<OpenVolume> {
   const volume = await openVolume(dir);
