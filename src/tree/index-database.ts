@@ -2,9 +2,12 @@
 // bytes only.
 
 import { readdirSync, statfsSync } from 'node:fs';
+import { join } from 'node:path';
 import { Level } from 'level';
 import type { Iterator } from 'level';
-import { asError, XcoreError } from '../lib/errors.ts';
+import { systemDisk } from '../lib/disk.ts';
+import type { Disk } from '../lib/disk.ts';
+import { asError, ERRNO, errnoOf, XcoreError } from '../lib/errors.ts';
 
 type Database = Level<Buffer, Buffer>;
 
@@ -30,6 +33,8 @@ export interface IndexGuard {
 /** How a database is opened. */
 export interface DatabaseOptions {
   readonly guard?: IndexGuard;
+  /** Through which logs of LevelDB are synced that it does not sync itself; this machine's unless told. */
+  readonly disk?: Disk;
   /** REOPEN_DEADLINE_MS unless told. */
   readonly reopenDeadlineMs?: number;
 }
@@ -54,11 +59,16 @@ export class IndexDatabase {
   readonly #db: Database;
   readonly #dir: string;
   readonly #guard: IndexGuard | undefined;
+  readonly #disk: Disk;
   readonly #reopenDeadlineMs: number;
   #broken = false;
   #reopening: Reopening | null = null;
 
-  private constructor(dir: string, { guard, reopenDeadlineMs = REOPEN_DEADLINE_MS }: DatabaseOptions) {
+  private constructor(
+    dir: string,
+    { guard, disk = systemDisk, reopenDeadlineMs = REOPEN_DEADLINE_MS }: DatabaseOptions,
+  ) {
+    this.#disk = disk;
     this.#dir = dir;
     this.#guard = guard;
     this.#reopenDeadlineMs = reopenDeadlineMs;
@@ -134,11 +144,25 @@ export class IndexDatabase {
       await this.#guard?.before(sync);
       hasBegun = true;
       await this.#db.batch(operations, { sync });
+      if (sync) await this.#syncEarlierLogs();
       this.#guard?.after(sync);
     } catch (error) {
       // a write that LevelDB never saw leaves it as it was
       this.#broken ||= hasBegun;
       throw writeFailure('the index cannot be written', asError(error));
+    }
+  }
+
+  /** A sync of LevelDB is one of its newest log: what is in one before, and in no table yet, it leaves to chance. */
+  async #syncEarlierLogs(): Promise<void> {
+    const logs = readdirSync(this.#dir).filter((name) => name.endsWith('.log'));
+    for (const name of logs.sort().slice(0, -1)) {
+      const file = await this.#disk.open(join(this.#dir, name), 'r').catch((error: unknown) => {
+        // its table is written meanwhile, and synced
+        if (errnoOf(error) === ERRNO.ENOENT) return null;
+        throw error;
+      });
+      await file?.datasync().finally(() => file.close());
     }
   }
 

@@ -1,9 +1,18 @@
 // What a power cut may take: never what fsync acknowledged, and never half of an operation.
 
-import { cpSync, existsSync, mkdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import t from 'tap';
-import { decodeNumber, KIND } from '../../src/tree/keys.ts';
+import { decodeNumber, KIND, xattrsKey } from '../../src/tree/keys.ts';
 import { ChangeSetSchema } from '../../src/tree/proto/tree_pb.ts';
 import { RecordStore } from '../../src/tree/record-store.ts';
 import { decodeRecord, unpack } from '../../src/tree/record-codec.ts';
@@ -153,6 +162,36 @@ t.test('fsyncs that only the sync journal made safe outlive a power cut, whateve
     t.strictSame(await findingsIn(after), []);
     await after.close();
   }
+});
+
+t.test('a sync is one of all that was committed before, also of what LevelDB has begun a new log after', async (t) => {
+  const dir = temporaryFolder(t);
+  const watched = new WatchedDisk(dir);
+  const synced = new Set<string>();
+  watched.onPoint = ({ call, path }) => call === 'datasync' && synced.add(path);
+  const { disk, guard } = watched;
+  const index = join(dir, 'index');
+  let [earlier, missed] = [0, 0];
+  const after = (sync: boolean): void => {
+    guard.after(sync);
+    const logs = readdirSync(index).filter((name) => name.endsWith('.log'));
+    if (!sync) return;
+    for (const name of logs.sort().slice(0, -1)) {
+      earlier++;
+      if (!synced.has(join(index, name))) missed++;
+    }
+  };
+  const store = await RecordStore.open(index, indexSealer(), LINEAGE, { disk, guard: { ...guard, after } });
+  const random = new Random('logs');
+  for (let round = 0; round < 60 && earlier === 0; round++) {
+    for (let n = 0; n < 8; n++) store.put(xattrsKey(n), new Map([['n', random.bytes(60_000)]]));
+    await store.commit();
+    store.put(xattrsKey(9), new Map([['n', random.bytes(10)]]));
+    await store.commit(true);
+  }
+  await store.close();
+  t.comment(`${earlier} earlier logs`);
+  t.equal(missed, 0);
 });
 
 t.test('a sync journal ends where it is torn, and one of a newer version is refused', (t) => {
