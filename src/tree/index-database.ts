@@ -162,7 +162,12 @@ export class IndexDatabase {
         if (errnoOf(error) === ERRNO.ENOENT) return null;
         throw error;
       });
-      await file?.datasync().finally(() => file.close());
+      if (file === null) continue;
+      try {
+        await file.datasync();
+      } finally {
+        await file.close();
+      }
     }
   }
 

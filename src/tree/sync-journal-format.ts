@@ -34,7 +34,7 @@ export interface NumberedBatch {
 /** What a journal holds, in order. */
 export interface SyncJournalContent {
   readonly batches: readonly NumberedBatch[];
-  /** As the journal of the index has them. */
+  /** As the journal of the index has them; a start also finds those of records out of turn. */
   readonly entries: readonly Uint8Array[];
   readonly tails: readonly Tail[];
 }
@@ -143,21 +143,21 @@ export function decodeSyncJournal(file: Buffer): LeftSyncJournal {
     decodePayload(payload, content);
     start = end;
   }
-  const newest = Math.max(0, ...content.batches.map(({ number }) => number), newestFrom(file, start));
-  return { ...content, newest };
+  const { batches, entries } = contentFrom(file, start);
+  const newest = Math.max(0, ...[...content.batches, ...batches].map(({ number }) => number));
+  // the journal to which entries belong tells which of them follow, and misses those that should
+  return { ...content, entries: [...content.entries, ...entries], newest };
 }
 
-/** Number of the newest batch in whole records from `start` on, of whatever generation. */
-function newestFrom(file: Buffer, start: number): number {
-  let newest = 0;
+/** What whole records from `start` on hold, of whatever generation. */
+function contentFrom(file: Buffer, start: number): SyncJournalContent {
+  const content = { batches: [] as NumberedBatch[], entries: [] as Uint8Array[], tails: [] as Tail[] };
   for (let at = start; at < file.length;) {
     const record = recordAt(file, at);
-    const batches: NumberedBatch[] = [];
-    if (record !== null) decodePayload(record.payload, { batches, entries: [], tails: [] });
-    newest = Math.max(newest, ...batches.map(({ number }) => number));
+    if (record !== null) decodePayload(record.payload, content);
     at = record === null ? at + PAGE_BYTES : record.end;
   }
-  return newest;
+  return content;
 }
 
 /** Its checksum is right: what is malformed all the same was not written by this version. */

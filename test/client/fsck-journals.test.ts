@@ -21,6 +21,8 @@ const readOnly = true;
 interface Left {
   readonly volume: Volume;
   readonly dir: string;
+  /** The same after an fsync, without the journal of close(2), and without any of the bytes. */
+  readonly fsynced: string;
   readonly files: ReadonlyMap<string, Buffer>;
   /** Of LevelDB's log: its size when all was synced, and after each synced batch. */
   readonly logBytes: readonly number[];
@@ -84,17 +86,24 @@ async function cutOff(world: World): Promise<Left> {
   for (let n = 0; n < 3; n++) await write(`closed ${n}`);
   // in the same turn, before a batch
   const dir = device.copy();
+  await device.fs.fsync(1, 0, false);
+  const fsynced = device.copy();
   await device.off();
-  for (const name of readdirSync(join(before, 'current/index'))) {
-    if (name === 'journal') cpSync(join(dir, 'current/index/journal'), join(before, 'current/index/journal'));
+  // the power took what LevelDB did not sync, and the bytes
+  for (const copy of [dir, fsynced]) {
+    for (const name of readdirSync(join(copy, 'current/index'))) {
+      if (name !== 'journal') rmSync(join(copy, 'current/index', name));
+    }
+    for (const name of readdirSync(join(before, 'current/index'))) {
+      if (name !== 'journal') cpSync(join(before, 'current/index', name), join(copy, 'current/index', name));
+    }
+    const there = segment.replace(before, copy);
+    const lost = statSync(segment).size;
+    writeFileSync(there, readFileSync(there).fill(0, lost, copy === dir ? syncedBytes : undefined));
   }
-  rmSync(join(dir, 'current/index'), { recursive: true });
-  cpSync(join(before, 'current/index'), join(dir, 'current/index'), { recursive: true });
-  const there = segment.replace(before, dir);
-  const lost = statSync(segment).size;
-  writeFileSync(there, readFileSync(there).fill(0, lost, syncedBytes));
+  rmSync(join(fsynced, 'current/index/journal'));
   rmSync(before, { recursive: true });
-  return { volume, dir, files, logBytes };
+  return { volume, dir, fsynced, files, logBytes };
 }
 
 const world = await World.start(t, 2);
@@ -151,6 +160,14 @@ await t.test('a repair carries over what only the journals hold, however LevelDB
     t.strictSame(await found(device), NOTHING, what);
     if (what !== 'a table is damaged') t.strictSame([report.setAside, report.notCarried], [null, []], what);
   }
+});
+
+await t.test('a repair carries over what an fsync left in the sync journal alone', async (t) => {
+  const device = left.volume.device(t, { copyOf: left.fsynced });
+  withoutCurrent(join(device.dir, 'current'));
+  const report = await check(device, true);
+  t.strictSame([report.state, report.setAside, report.notCarried], ['repaired', null, []]);
+  t.strictSame(await found(device), NOTHING);
 });
 
 await t.test('what cannot be used is said and kept', async (t) => {
