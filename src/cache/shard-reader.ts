@@ -8,6 +8,7 @@ import { LEAF_SIZE_BYTES, leafCountOf } from '../crypto/merkle.ts';
 import { hasCode, XcoreError } from '../lib/errors.ts';
 import { freeBuffer, markToSend } from '../lib/free-buffer.ts';
 import type { Logger } from '../lib/log.ts';
+import { abortable } from './abortable.ts';
 import { ArrivedShards } from './arrived-shards.ts';
 import { LeafCache } from './leaf-cache.ts';
 import { LocalShards } from './local-shards.ts';
@@ -77,6 +78,7 @@ export class ShardReader {
   readonly #keys = new LRUCache<number, Buffer>({ max: KEYS });
   readonly #ranges = new LRUCache<number, number>({ max: REMEMBERED_RANGES });
   readonly #fetches = new Map<number, Promise<void>>();
+  #rangeFetches = 0;
   readonly #arrived = new ArrivedShards();
   readonly #wanted = new WantedShards({
     underWay: () => this.#fetches.size,
@@ -87,6 +89,11 @@ export class ShardReader {
     this.#c = components;
     this.#local = new LocalShards(components.files);
     components.files.setDropListener((shard) => this.#local.forget(shard));
+  }
+
+  /** Whether anything comes from the network for a reader. */
+  get isFetching(): boolean {
+    return this.#fetches.size + this.#rangeFetches > 0;
   }
 
   /** Fetches of whole shards that are under way. */
@@ -187,8 +194,13 @@ export class ShardReader {
     const from = first - (first % RANGE_LEAVES);
     const to = Math.min(leafCountOf(entry.sizeBytes), Math.max(last + 1, from + RANGE_LEAVES));
     this.#noteRange(shard, to - from);
-    const bytes = await this.#c.fetcher.fetchLeaves(entry.id, entry.sizeBytes, from, to - from, signal);
-    return this.#decryptAll(shard, entry, { first: from, bytes, keep: true }, offset, target);
+    this.#rangeFetches++;
+    try {
+      const bytes = await this.#c.fetcher.fetchLeaves(entry.id, entry.sizeBytes, from, to - from, signal);
+      return this.#decryptAll(shard, entry, { first: from, bytes, keep: true }, offset, target);
+    } finally {
+      this.#rangeFetches--;
+    }
   }
 
   /** Leaves of a shard are fetched by themselves; this read does not wait for the whole. */
@@ -331,15 +343,4 @@ function copyLeaf(leaf: number, bytes: Buffer, offset: number, target: Buffer): 
   const from = Math.max(offset, start);
   const to = Math.min(offset + target.length, start + bytes.length);
   if (to > from) bytes.copy(target, from - offset, from - start, to - start);
-}
-
-/** A promise that also ends when a signal aborts. */
-function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  return new Promise((resolve, reject) => {
-    const abort = (): void => reject(new XcoreError('EINTR', 'the read was interrupted'));
-    if (signal.aborted) abort();
-    signal.addEventListener('abort', abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-  });
 }

@@ -122,9 +122,9 @@ export class Uploader {
 
   /** How many uploads may run now. */
   #limit(): number {
-    const { files, segments } = this.#volume;
+    const { files, segments, reader } = this.#volume;
     const now = this.#c.clock.monotonicMs();
-    const isBusy = now - segments.lastAppendMs < QUIET_MS;
+    const isBusy = now - segments.lastAppendMs < QUIET_MS || reader.isFetching;
     const isFull = files.stagedBytes > files.capBytes * MAX_YIELD_SHARE;
     if (this.#urgent > 0 || isFull || !isBusy) {
       this.#yieldingSinceMs = 0;
