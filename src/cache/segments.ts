@@ -2,21 +2,16 @@
 // happens to those that a crash left behind. One is open at a time, whatever files are written.
 
 import { randomBytes } from 'node:crypto';
-import { constants } from 'node:fs';
-import { crc32 } from 'node:zlib';
 import { shardKey } from '../crypto/keys.ts';
-import { leafHashes, MAX_SHARD_SIZE_BYTES, shardIdOf } from '../crypto/merkle.ts';
+import { MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
 import type { Clock } from '../lib/clock.ts';
-import type { Disk } from '../lib/disk.ts';
 import { XcoreError } from '../lib/errors.ts';
-import type { Logger } from '../lib/log.ts';
 import type { Now } from '../lib/now.ts';
-import { checkShardFile } from './check-files.ts';
+import { recoverSegments, restoreSegments } from './segment-recovery.ts';
+import type { RecoveryComponents, SegmentTail } from './segment-recovery.ts';
 import { Segment } from './segment.ts';
 import type { Hasher } from './hasher.ts';
 import { FILE_SIZE_MAX_BYTES, fileSizeOf } from './shard-files.ts';
-import type { ShardFiles } from './shard-files.ts';
-import type { ShardEntry, ShardTable } from './shard-table.ts';
 
 /** Unsealed segments at once; each holds its bytes in memory. */
 const MAX_UNSEALED = 8;
@@ -40,15 +35,6 @@ export interface Piece {
   readonly lengthBytes: number;
 }
 
-/** The end of a segment's ciphertext. */
-export interface SegmentTail {
-  readonly shard: number;
-  readonly offset: number;
-  readonly bytes: Uint8Array;
-  /** CRC-32 of all ciphertext up to its end; null where nobody knows. */
-  readonly crc32: number | null;
-}
-
 /** When segments are sealed. */
 export interface SegmentOptions {
   /** Sealed this long after the last write. */
@@ -58,42 +44,12 @@ export interface SegmentOptions {
 }
 
 /** What segments are built from. */
-export interface SegmentComponents {
-  readonly table: ShardTable;
-  readonly files: ShardFiles;
+export interface SegmentComponents extends RecoveryComponents {
   readonly dataKey: Buffer;
   readonly hasher: Hasher;
   readonly clock: Clock;
-  readonly log: Logger;
-  /** Commits the table. */
-  readonly commit: () => Promise<void>;
   /** A shard was sealed and can be uploaded. */
   readonly onSealed: (shard: number) => void;
-  /** Bytes of a shard were lost with the power; said once for each. */
-  readonly onLost: (shard: number, keptBytes: number) => void;
-}
-
-/** Cuts off what was never committed and adds the leaf hashes; a reader computes them anew should this break off. */
-async function completeFile(disk: Disk, path: string, sizeBytes: number, leaves: Uint8Array): Promise<void> {
-  const file = await disk.open(path, 'r+');
-  try {
-    await file.truncate(sizeBytes);
-    await file.write(leaves, 0, leaves.length, sizeBytes);
-    await file.datasync();
-  } finally {
-    await file.close();
-  }
-}
-
-/** Writes a part of a file, which is made where it is absent, and lets it reach the disk. */
-async function restoreTail(disk: Disk, path: string, bytes: Uint8Array, offset: number): Promise<void> {
-  const file = await disk.open(path, constants.O_RDWR | constants.O_CREAT, 0o600);
-  try {
-    await file.write(bytes, 0, bytes.length, offset);
-    await file.datasync();
-  } finally {
-    await file.close();
-  }
 }
 
 /** Takes what is written, encrypts it at once and lets go of it only when it is a sealed shard on disk. */
@@ -341,22 +297,6 @@ export class Segments {
     return tails;
   }
 
-  /** Puts ends of segments that a journal kept back into their files, before recover(). */
-  async restore(tails: readonly SegmentTail[], isStaged: (shard: number) => boolean): Promise<void> {
-    for (const { shard, offset, bytes, crc32: sum } of tails) {
-      const entry = this.#c.table.shard(shard);
-      // what is behind the size was never committed, or is leaf hashes
-      const part = bytes.subarray(0, Math.max(0, (entry?.sizeBytes ?? 0) - offset));
-      if (entry === undefined || part.length === 0 || !isStaged(shard)) continue;
-      await restoreTail(this.#c.files.disk, await this.#c.files.prepare(shard), part, offset);
-      if (!this.#c.files.has(shard)) this.#c.files.add(shard, FILE_SIZE_MAX_BYTES, true);
-      const end = offset + bytes.length;
-      if (sum === null || part.length < bytes.length || entry.syncedBytes >= end) continue;
-      // the index may know of bytes behind them that the disk lost
-      this.#c.table.putShard(shard, { ...entry, syncedBytes: end, syncedCrc32: sum });
-    }
-  }
-
   /** As barrier() without a sync, at once; false where that would take longer. */
   barrierNow(): boolean {
     for (const segment of this.#unsealed.values()) {
@@ -401,60 +341,14 @@ export class Segments {
     return segment !== undefined;
   }
 
+  /** Puts ends of segments that a journal kept back into their files, before recover(). */
+  restore(tails: readonly SegmentTail[], isStaged: (shard: number) => boolean): Promise<void> {
+    return restoreSegments(this.#c, tails, isStaged);
+  }
+
   /** Seals what an earlier run left open; such a segment is never continued. */
-  async recover(staged: readonly number[]): Promise<void> {
-    for (const shard of staged) {
-      this.#c.files.setStaged(shard, true);
-      const entry = this.#c.table.shard(shard);
-      if (entry === undefined || entry.sizeBytes === 0) continue;
-      const isSafe =
-        entry.id.length > 0
-          ? await this.#isHere(shard, entry)
-          : await this.#finish(shard, entry, entry.sizeBytes, entry.crc32);
-      if (isSafe) continue;
-      // what an fsync acknowledged is there, whatever came after it
-      const { syncedBytes, syncedCrc32 } = entry;
-      const keptBytes = (await this.#finish(shard, entry, syncedBytes, syncedCrc32)) ? syncedBytes : 0;
-      this.#c.onLost(shard, keptBytes);
-    }
-    await this.#c.files.syncFolders();
-    await this.#c.commit();
-  }
-
-  /**
-   * Whether the file of a sealed shard is whole; lets it reach the disk, which may not have happened yet. A shard may
-   * be sealed in the index before its bytes were synced, so that they are looked at unless a sync was noted.
-   */
-  async #isHere(shard: number, entry: ShardEntry): Promise<boolean> {
-    const { sizeBytes, syncedBytes } = entry;
-    const path = this.#c.files.path(shard);
-    const file = await this.#c.files.disk.open(path, 'r').catch(() => null);
-    if (file === null) return false;
-    try {
-      await file.datasync();
-      if ((await file.stat()).size < sizeBytes) return false;
-    } finally {
-      await file.close();
-    }
-    if (syncedBytes >= sizeBytes) return true;
-    if ((await checkShardFile(this.#c.files.disk, path, entry)) !== 'whole') return false;
-    this.#c.table.putShard(shard, { ...entry, syncedBytes: sizeBytes, syncedCrc32: entry.crc32 });
-    return true;
-  }
-
-  /** Seals the first `sizeBytes` of a segment that was left open; false when they are not there or not right. */
-  async #finish(shard: number, entry: ShardEntry, sizeBytes: number, checksum: number): Promise<boolean> {
-    const path = this.#c.files.path(shard);
-    const bytes = await this.#c.files.disk.readFile(path).catch(() => Buffer.alloc(0));
-    const committed = bytes.subarray(0, sizeBytes);
-    if (sizeBytes === 0 || committed.length < sizeBytes || crc32(committed) !== checksum) return false;
-    const leaves = leafHashes(committed);
-    await completeFile(this.#c.files.disk, path, sizeBytes, leaves).catch((error: unknown) => {
-      this.#c.log.warn({ shard, error }, 'a recovered shard could not be completed on disk; its bytes are there');
-    });
-    this.#c.table.putShard(shard, { ...entry, sizeBytes, crc32: checksum, id: shardIdOf(leaves, sizeBytes) });
-    this.#c.files.add(shard, fileSizeOf(sizeBytes), true);
-    return true;
+  recover(staged: readonly number[]): Promise<void> {
+    return recoverSegments(this.#c, staged);
   }
 
   /** Seals what is open and closes all files; what cannot be sealed now is sealed at the next start. */
