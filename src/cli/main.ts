@@ -89,7 +89,7 @@ function parser(args: readonly string[], commands: CommandModule[]): Argv {
 function usageError(message: string, args: readonly string[]): XcoreError {
   const given = args.find((argument) => Object.hasOwn(COMMANDS, argument));
   const help = given === undefined ? 'xcore --help' : `xcore ${given} --help`;
-  const said = plain(message);
+  const said = plain(message, args);
   const what =
     given === undefined
       ? said.replace(/^Unknown argument/, 'unknown command').replace(/^Did/, 'unknown command; did')
@@ -98,11 +98,14 @@ function usageError(message: string, args: readonly string[]): XcoreError {
 }
 
 /** What yargs says of options as people write them: without second spellings of its own, choices in a sentence. */
-function plain(message: string): string {
+function plain(message: string, args: readonly string[]): string {
   const hungry = /^Not enough arguments following: (.+)$/.exec(message);
   if (hungry) return `${hungry[1]?.length === 1 ? '-' : '--'}${hungry[1]} needs a value`;
   const choice = /^Invalid values:\s+Argument: (\S+), Given: "(.*)", Choices: (.*)$/s.exec(message);
-  if (choice) return `--${choice[1]} is one of ${choice[3]?.replaceAll('"', '')}, not '${choice[2]}'`;
+  if (choice) {
+    const what = args.some((argument) => argument.startsWith(`--${choice[1]}`)) ? `--${choice[1]}` : `the ${choice[1]}`;
+    return `${what} is one of ${choice[3]?.replaceAll('"', '')}, not '${choice[2]}'`;
+  }
   const unknown = /^Unknown arguments: (.+)$/.exec(message);
   if (!unknown) return message;
   const names = unknown[1]?.split(', ') ?? [];

@@ -50,6 +50,7 @@ await t.test('wrong arguments are exit 2, one sentence, and change nothing', asy
     [['mount', dir, '-o', 'remount,ro'], /umount it and mount it again/],
     [['mount', dir, '--cache-size', 'many'], /'many' is not a size/],
     [['mount', join(client.home, 'inside')], /where xcore keeps its own files; mount somewhere else/],
+    [['host', 'set'], /the action is one of status, pause, resume, exit, verify, not 'set'/],
     [['umount'], /argument is missing/],
     [['umount', dir, '--now'], /now/],
     [['status', 'extra'], /extra/],

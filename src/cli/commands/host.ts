@@ -37,7 +37,10 @@ export const hostCommand: CommandModule<object, HostArguments> = {
       .option('no-wait', { type: 'boolean', default: false, describe: 'exit: do not wait until all is moved away' })
       .option('json', { type: 'boolean', default: false, describe: 'print JSON' })
       .example('$0 host status', 'space, traffic, audits, and what the bridge thinks of this host')
-      .example('$0 host exit', 'leave the network without harm to anybody'),
+      .example('$0 host exit', 'leave the network without harm to anybody')
+      .epilogue(
+        'Space, speed, hours and the like are options of xcore serve: stop it and start it again with others (or repeat xcore serve --install). Nothing is lost by it.',
+      ),
   handler: host,
 };
 
