@@ -89,12 +89,13 @@ export class Mirrors {
     });
   }
 
-  /** Has a host delete a shard that it is not to hold, unless it is by now. */
+  /** Has a host delete a shard that it is not to hold, unless it is by now, or the shard lacks mirrors and may come to need it. */
   async deleteStray(shardId: Uint8Array, host: PeerName): Promise<void> {
     const { directory, signer } = this.#components;
     const volume = (await this.get(shardId))?.volume ?? new Uint8Array(VOLUME_BYTES);
     await this.#change(shardId, volume, (record) => {
       if (record?.mirrors.some((mirror) => mirror.host === host)) return [];
+      if (record && !record.freed && this.counted(record).length < this.wanted(record.volume)) return [];
       const writes = [queueDelete(signer.newSerial(), host, shardId, record?.sizeBytes ?? 0, volume)];
       if (!record || record.deleting.includes(host)) return writes;
       record.deleting = [...record.deleting, host].slice(-MAX_DELETING);

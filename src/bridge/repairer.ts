@@ -16,6 +16,7 @@ import type { HashedKeys } from './hashed-keys.ts';
 import type { HostPool } from './host-pool.ts';
 import type { HostRegistry } from './host-registry.ts';
 import type { HostView } from './host-view.ts';
+import { strayKey } from './keys.ts';
 import type { Mirrors } from './mirrors.ts';
 import type { OrderBook } from './order-book.ts';
 import type { OrderSigner } from './order-signer.ts';
@@ -128,10 +129,36 @@ export class Repairer {
 
   /** Whether one more mirror was made. */
   async #copy(shardId: Uint8Array, record: ShardRecord, signal: AbortSignal): Promise<boolean> {
-    const { book, store, signer, calls, bridge, registry, mirrors, keys, clock, log } = this.#components;
+    if (this.#components.mirrors.counted(record).length === 0) {
+      const holder = await this.#strayHolder(shardId, record);
+      // It has the shard and fetches nothing: it gives its receipt, and is looked at as a whole.
+      if (holder && (await this.#copyTo(holder, holder, shardId, record, signal))) {
+        this.#components.auditor.recheck(holder.host, shardId);
+        return true;
+      }
+    }
     const source = this.#source(record);
     const target = this.#target(shardId, record);
-    if (!source || !target) return false;
+    return source !== undefined && target !== undefined && this.#copyTo(target, source, shardId, record, signal);
+  }
+
+  /** A host that holds a shard which this bridge does not know to be there: it was restored from a backup, and the mirrors have moved since. */
+  async #strayHolder(shardId: Uint8Array, record: ShardRecord): Promise<HostView | undefined> {
+    const { registry, store } = this.#components;
+    const known = new Set([...record.mirrors.map(({ host }) => host), ...record.deleting]);
+    const hosts = registry.all().filter(({ host, online }) => online && !known.has(host));
+    const notes = await store.getMany(hosts.map(({ host }) => strayKey(host, shardId)));
+    return hosts.find((_, index) => notes[index] !== undefined);
+  }
+
+  async #copyTo(
+    target: HostView,
+    source: HostView,
+    shardId: Uint8Array,
+    record: ShardRecord,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const { book, store, signer, calls, bridge, registry, mirrors, keys, clock, log } = this.#components;
     const { sizeBytes, volume, minReceipts } = record;
     await this.#waitForRate(sizeBytes, signal);
     const wish = { shardId, sizeBytes, volume };

@@ -1,8 +1,10 @@
+import { cp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { AuditSchedule } from '../../src/bridge/audit-schedule.ts';
 import { MIRROR_INDEX_KEY, mirrorKey } from '../../src/bridge/keys.ts';
 import { MirrorIndex } from '../../src/bridge/mirror-index.ts';
+import { readOrder } from '../../src/net/orders.ts';
 import { pickSeed, Random } from '../support/random.ts';
 import { Harness, Party, someShard } from './harness.ts';
 import type { Client, TestShard } from './harness.ts';
@@ -265,6 +267,51 @@ t.test('inventories find what is missing at once, and delete what nobody knows o
   t.notOk(await forgetful!.holds(stray));
   for (const shard of shards) t.equal((await network.intact(shard)).length, 3);
 });
+
+t.test(
+  'a bridge that was restored from a backup finds the mirrors that have moved since, and deletes none',
+  async (t) => {
+    const { bridge, network, client, shards } = await world(t, 24, 4, { ...RARE, inventoryMs: 2 * MINUTE_MS });
+    const backup = join(network.hosts[0]!.dir, '..', 'backup');
+    await bridge.reopen((dir) => cp(dir, backup, { recursive: true }));
+    const [shard] = shards;
+    const before = await network.intact(shard!);
+    for (const host of before) host.exiting = true;
+    for (const host of network.hosts) await host.register();
+    await network.pass(10, STEP_MS);
+    const after = await network.intact(shard!);
+    t.notOk(after.some((host) => before.includes(host)));
+
+    await bridge.reopen(async (dir) => {
+      await rm(dir, { recursive: true });
+      await cp(backup, dir, { recursive: true });
+    });
+    const asked: string[] = [];
+    const copy = network.copy.bind(network);
+    network.copy = (host, order, ...rest) => {
+      if (readOrder(order).shardId.every((byte, at) => byte === shard!.shardId[at])) asked.push(host);
+      return copy(host, order, ...rest);
+    };
+    for (const host of network.hosts) host.exiting = false;
+    for (const host of network.hosts) await host.register();
+    await network.pass(40, STEP_MS);
+    t.ok(
+      after.some(({ peer }) => peer === asked[0]),
+      'first it asks one that has the shard',
+    );
+    const again = await bridge.connect(client.owner, client.device);
+    for (const days of [0, 8, 1]) {
+      bridge.clock.advance(days * DAY_MS);
+      for (const host of network.hosts) await host.register();
+      await network.pass(40, STEP_MS);
+      for (const each of shards) {
+        const intact = (await network.intact(each)).map(({ peer }) => peer);
+        const told = await again.locate(each.shardId);
+        t.ok(told.length >= 3 && told.every((peer) => intact.includes(peer)));
+      }
+    }
+  },
+);
 
 t.test('a store without an index of mirrors gets one', async (t) => {
   const { bridge, network, shards } = await world(t, 4, 6);

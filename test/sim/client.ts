@@ -8,10 +8,10 @@ import { publicKeyOf, sign } from '../../src/crypto/sign.ts';
 import { asError, hasCode, XcoreError } from '../../src/lib/errors.ts';
 import { ClientNetwork } from '../../src/net/client-network.ts';
 import { entryHash } from '../../src/net/entry-hash.ts';
-import type { WireEntry } from '../../src/net/network.ts';
+import type { Head, WireEntry } from '../../src/net/network.ts';
 import { EntryHeaderSchema } from '../../src/net/proto/wire_pb.ts';
 import { Machine } from './machines.ts';
-import type { Ground } from './machines.ts';
+import type { BridgeMachine, Ground } from './machines.ts';
 import type { SimNode } from './network.ts';
 import type { SimProcess } from './process.ts';
 
@@ -28,7 +28,12 @@ export interface OwnedShard {
   promised: boolean;
   /** Whether the entry that frees it was answered. */
   gone: boolean;
+  /** The entries that added and freed it; 0 while there are none. */
+  addedSeq: bigint;
+  freedSeq: bigint;
 }
+
+const FRESH = { stage: 'staged', promised: false, gone: false, addedSeq: 0n, freedSeq: 0n } as const;
 
 /** An entry that was sent and not answered yet. */
 interface Pending {
@@ -50,16 +55,17 @@ export class ClientMachine extends Machine {
   readonly complaints: string[] = [];
   /** Whether it goes on storing and freeing. */
   busy = true;
-  readonly #bridge: Machine;
+  readonly #bridge: BridgeMachine;
   readonly #habits: Habits;
   readonly #ownerSeed: Buffer;
   #network: ClientNetwork | undefined;
   #seq = 0n;
-  #head: Uint8Array = new Uint8Array(32);
+  /** Of all entries that were answered, the first of them nothing. */
+  readonly #hashes: Uint8Array[] = [new Uint8Array(32)];
   #pending: Pending | undefined;
   reads = 0;
 
-  constructor(ground: Ground, number: number, bridge: Machine, habits: Habits) {
+  constructor(ground: Ground, number: number, bridge: BridgeMachine, habits: Habits) {
     super(ground, `client${number}`, `10.2.${number}.1`);
     this.#bridge = bridge;
     this.#habits = habits;
@@ -107,7 +113,7 @@ export class ClientMachine extends Machine {
     const sizeBytes = 1 + Math.floor(luck.chance(0.1) ? luck.between(100_000, 400_000) : luck.between(0, 40_000));
     const data = luck.content(sizeBytes);
     const id = shardIdOf(leafHashes(data), sizeBytes);
-    const shard: OwnedShard = { id, hex: id.toString('hex'), data, stage: 'staged', promised: false, gone: false };
+    const shard: OwnedShard = { id, hex: id.toString('hex'), data, ...FRESH };
     this.shards.push(shard);
     return shard;
   }
@@ -127,9 +133,18 @@ export class ClientMachine extends Machine {
   async #publish(process: SimProcess, network: ClientNetwork): Promise<void> {
     const { clock, luck } = process;
     let epoch = 0;
+    let mustLook = false;
+    network.on('connection', (connected) => {
+      mustLook ||= connected;
+    });
     while (process.alive) {
       await clock.sleep(luck.between(...this.#habits.pauseMs));
       try {
+        if (mustLook) {
+          const { head } = await network.readLog(1, 1, true);
+          mustLook = false;
+          if (BigInt(head.seq) < this.#seq) this.#rewind(head);
+        }
         if (epoch === 0) {
           const lease = await network.acquireLease(true);
           if (!lease.held) continue;
@@ -141,10 +156,10 @@ export class ClientMachine extends Machine {
         const head = await network.append(pending.entry);
         if (!Buffer.from(head.hash).equals(entryHash(pending.entry.header))) throw new Error('another head');
         this.#seq += 1n;
-        this.#head = head.hash;
+        this.#hashes.push(head.hash);
         this.#pending = undefined;
-        for (const shard of pending.added) shard.stage = 'published';
-        for (const shard of pending.freed) shard.gone = true;
+        for (const shard of pending.added) Object.assign(shard, { stage: 'published', addedSeq: this.#seq });
+        for (const shard of pending.freed) Object.assign(shard, { gone: true, freedSeq: this.#seq });
         this.ground.scheduler.trace(`${this.name} entry ${this.#seq}`);
       } catch (error) {
         if (hasCode(error, 'LEASE_LOST')) {
@@ -159,12 +174,34 @@ export class ClientMachine extends Machine {
             void this.#upload(network, shard);
           }
           this.#pending = undefined;
+        } else if (hasCode(error, 'STALE_HEAD') && this.#bridge.restored) {
+          mustLook = true;
         } else if (!hasCode(error, 'UNREACHABLE', 'TIMEOUT', 'EAGAIN', 'INTERNAL', 'ABORTED')) {
           this.complaints.push(`an entry was refused: ${asError(error).message}`);
           this.#pending = undefined;
           epoch = 0;
         }
       }
+    }
+  }
+
+  /**
+   * Goes back to where the bridge is, which was restored from a backup: what later entries said is said again, and what
+   * they named is stored again.
+   */
+  #rewind({ seq, hash }: Head): void {
+    if (!this.#bridge.restored || !Buffer.from(hash).equals(this.#hashes[seq]!)) {
+      this.complaints.push(`the bridge is at entry ${seq} of ${this.#seq}`);
+      return;
+    }
+    this.ground.scheduler.trace(`${this.name} goes back from ${this.#seq} to ${seq}`);
+    this.#seq = BigInt(seq);
+    this.#hashes.length = seq + 1;
+    this.#pending = undefined;
+    for (const shard of this.shards) {
+      if (shard.freedSeq > this.#seq) Object.assign(shard, { gone: false, freedSeq: 0n });
+      if (shard.addedSeq > this.#seq && shard.stage === 'published')
+        Object.assign(shard, { stage: 'durable', addedSeq: 0n });
     }
   }
 
@@ -182,7 +219,7 @@ export class ClientMachine extends Machine {
       create(EntryHeaderSchema, {
         version: 1,
         seq: this.#seq + 1n,
-        prevHash: this.#head,
+        prevHash: this.#hashes[Number(this.#seq)]!,
         volume: publicKeyOf(this.#ownerSeed),
         device: this.peer,
         epoch: BigInt(epoch),

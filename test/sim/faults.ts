@@ -16,8 +16,13 @@ const LEAF_BYTES = 16_384;
 /** Mirrors of one host that rot or are forgotten, in all: one with more of them is rightly disqualified. */
 const MAX_ROT_OF_A_HOST = 3;
 
+/** Earliest and latest time of the backup of a bridge that is restored. */
+const BACKUP_MS = [5_000, 45_000] as const;
+
 /** How much goes wrong. */
 export interface FaultOptions {
+  /** Whether the bridge is restored from a backup once. */
+  readonly restores: boolean;
   /** Mean time between two faults. */
   readonly everyMs: number;
   /** When the last one begins. */
@@ -44,10 +49,15 @@ export class Faults {
   }
 
   start(): void {
+    if (this.#options.restores) this.#restoreOnce();
+    this.#next();
+  }
+
+  #next(): void {
     this.#later(this.#luck.between(0, 2 * this.#options.everyMs), () => {
       if (this.#ended || this.#world.scheduler.nowMs > this.#options.untilMs) return;
       this.#one();
-      this.start();
+      this.#next();
     });
   }
 
@@ -115,6 +125,18 @@ export class Faults {
   #break(): void {
     const connection = this.#luck.pick(this.#world.network.connections);
     connection?.breakAt(connection.ends[this.#luck.below(2)]!, 'a fault');
+  }
+
+  #restoreOnce(): void {
+    const luck = this.#world.luck.fork('backup');
+    const { bridge, scheduler } = this.#world;
+    this.#later(luck.between(...BACKUP_MS), () => {
+      const copy = bridge.storage.copy();
+      this.#later(luck.between(1_000, this.#options.untilMs - scheduler.nowMs), () => {
+        bridge.restore(copy);
+        this.#until(luck.between(100, 10_000), () => bridge.start());
+      });
+    });
   }
 
   #failingDisk(machine: Machine): void {

@@ -111,10 +111,20 @@ export abstract class Machine {
 /** The bridge. */
 export class BridgeMachine extends Machine {
   readonly options: BridgeOptions;
+  /** Whether its store was ever replaced by an older copy. */
+  restored = false;
 
   constructor(ground: Ground, options: Partial<BridgeOptions>) {
     super(ground, 'bridge', '10.0.0.1');
     this.options = { ...BRIDGE_DEFAULTS, ...options };
+  }
+
+  /** Ends it as a loss of its disk does, with a copy of its store on the new one. */
+  restore(copy: SimStorage): void {
+    this.crash(false);
+    this.storage.restore(copy);
+    this.restored = true;
+    this.ground.scheduler.trace('bridge is restored');
   }
 
   protected async run(process: SimProcess, node: SimNode): Promise<void> {

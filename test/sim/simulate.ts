@@ -10,6 +10,8 @@ const FAULTS_MS = 60_000;
 const PATIENCE_MS = 60 * 60_000;
 const CHECK_EVERY_MS = 2_000;
 const READ_MS = 120_000;
+/** Of all worlds; they last longer, until what only hosts know of is gone. */
+const SHARE_RESTORED = 0.15;
 
 /** How a world ended. */
 export interface Outcome {
@@ -29,15 +31,17 @@ export interface Outcome {
 export async function simulate(seed: string, onTrace?: (line: string) => void): Promise<Outcome> {
   const luck = new Luck(seed).fork('shape');
   const liars = luck.below(3);
+  const restores = new Luck(seed).fork('restores').chance(SHARE_RESTORED);
   const world = new World(seed, {
     hosts: 3 + liars + luck.below(4),
     deceits: Array.from({ length: liars }, () => (luck.chance(0.6) ? 'lies' : 'bad disk')),
     clients: luck.chance(0.3) ? 2 : 1,
     habits: { maxShards: 15, pauseMs: [300, 5_000] },
+    restores,
   });
   const { scheduler } = world;
   scheduler.onTrace = onTrace;
-  const faults = new Faults(world, { everyMs: luck.between(1_500, 6_000), untilMs: FAULTS_MS });
+  const faults = new Faults(world, { restores, everyMs: luck.between(1_500, 6_000), untilMs: FAULTS_MS });
   world.start();
   faults.start();
   for (let atMs = 0; atMs < FAULTS_MS; atMs += CHECK_EVERY_MS) {

@@ -23,6 +23,22 @@ export class SimStorage {
     return new SimStore(this, process);
   }
 
+  /** A copy of all that is here, as a backup is. */
+  copy(): SimStorage {
+    const copy = new SimStorage();
+    copy.#keys = [...this.#keys];
+    for (const [key, value] of this.#values) copy.#values.set(key, value);
+    return copy;
+  }
+
+  /** Has nothing but what is in a copy from then on. */
+  restore(copy: SimStorage): void {
+    this.#keys = [...copy.#keys];
+    this.#values.clear();
+    for (const [key, value] of copy.#values) this.#values.set(key, value);
+    this.#unsynced = [];
+  }
+
   /** Loses some of the batches that were not synced, the newest ones. */
   losePower(luck: Luck): void {
     const kept = luck.below(this.#unsynced.length + 1);

@@ -30,6 +30,9 @@ const BRIDGE_OPTIONS: Partial<BridgeOptions> = {
   confirmGraceMs: 20_000,
 };
 
+/** Days of a real bridge: as long to the time of a backup as those are to hours. */
+const PATIENT_MS = 300_000;
+
 /** What a world is made of. */
 export interface WorldOptions {
   readonly hosts: number;
@@ -37,6 +40,8 @@ export interface WorldOptions {
   readonly deceits: readonly Deceit[];
   readonly clients: number;
   readonly habits: Habits;
+  /** Whether its bridge will be restored from a backup, and has to be patient with what it does not know. */
+  readonly restores: boolean;
 }
 
 /** One world. */
@@ -53,7 +58,10 @@ export class World {
     this.luck = new Luck(seed);
     this.network = new SimNetwork(this.scheduler, this.luck.fork('network'));
     const ground: Ground = { scheduler: this.scheduler, network: this.network, luck: this.luck };
-    this.bridge = new BridgeMachine(ground, BRIDGE_OPTIONS);
+    this.bridge = new BridgeMachine(ground, {
+      ...BRIDGE_OPTIONS,
+      ...(options.restores && { strayAfterMs: PATIENT_MS }),
+    });
     this.hosts = Array.from(
       { length: options.hosts },
       (_, number) => new HostMachine(ground, number, this.bridge, options.deceits[number]),
