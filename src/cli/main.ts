@@ -30,6 +30,8 @@ const EPILOGUE = [
   'XCORE_PASSPHRASE_FILE (file with the passphrase of a locked identity).',
 ].join('\n');
 
+const MISSING = 'an argument is missing';
+
 /** Runs one command with its arguments and ends the process with its exit code. */
 export async function main(args: readonly string[]): Promise<void> {
   // Whatever a command makes is its user's alone.
@@ -71,8 +73,8 @@ function parser(args: readonly string[], commands: CommandModule[]): Argv {
       .version(version())
       .updateStrings({
         'Not enough non-option arguments: got %s, need at least %s': {
-          one: 'an argument is missing (got %s of %s)',
-          other: 'an argument is missing (got %s of %s)',
+          one: MISSING,
+          other: MISSING,
         } as unknown as string,
       })
       .wrap(Math.min(100, process.stdout.columns ?? 100))
@@ -80,21 +82,27 @@ function parser(args: readonly string[], commands: CommandModule[]): Argv {
       .fail((message, error) => {
         // Errors of a command come as they are; the rest is yargs speaking of the arguments.
         if (error && error.name !== 'YError') throw error;
-        throw usageError(message || error.message, args);
+        throw usageError(message || error.message, args, commands);
       })
   );
 }
 
 /** What was wrong with the arguments, and where to read how it is done. */
-function usageError(message: string, args: readonly string[]): XcoreError {
+function usageError(message: string, args: readonly string[], commands: readonly CommandModule[]): XcoreError {
   const given = args.find((argument) => Object.hasOwn(COMMANDS, argument));
   const help = given === undefined ? 'xcore --help' : `xcore ${given} --help`;
-  const said = plain(message, args);
+  const said = message.startsWith(MISSING) ? `${MISSING}: xcore ${usageOf(args, commands)}` : plain(message, args);
   const what =
     given === undefined
       ? said.replace(/^Unknown argument/, 'unknown command').replace(/^Did/, 'unknown command; did')
       : said.replace(/^[A-Z]/, (letter) => letter.toLowerCase());
   return new XcoreError('USAGE', `${what}${/[.?]$/.test(what) ? '' : ';'} see ${help}`);
+}
+
+/** The command that was given with the names of its arguments, as in "mount <dir>". */
+function usageOf(args: readonly string[], commands: readonly CommandModule[]): string {
+  const usages = commands.flatMap(({ command }) => command ?? []);
+  return usages.find((usage) => args.includes(usage.split(' ')[0] ?? '')) ?? '<command>';
 }
 
 /** What yargs says of options as people write them: without second spellings of its own, choices in a sentence. */

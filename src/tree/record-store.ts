@@ -1,32 +1,28 @@
 // Records over LevelDB: sealed values, a cache of decoded records, and changes that are gathered in
 // memory and committed together. Knows keys and records, not what a filesystem means by them.
 
-import { LRUCache } from 'lru-cache';
 import type { Sealer } from '../crypto/sealer.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
 import type { Now } from '../lib/now.ts';
 import { ChangeJournal } from './change-journal.ts';
-import { ALL_KEYS, decodeNumber, keyBytes, keyRange, outboxKey, PUBLISHED_KINDS } from './keys.ts';
+import { Durability } from './durability.ts';
+import type { Barriers } from './durability.ts';
+import { keyBytes, outboxKey, PUBLISHED_KINDS } from './keys.ts';
 import type { StoreSnapshot } from './index-database.ts';
 import { changeSetBytes } from './record-bytes.ts';
 import type { KeyChange } from './record-bytes.ts';
-import { decodeRecord } from './record-codec.ts';
+import { newRecordCache } from './record-cache.ts';
+import { RecordRanges } from './record-ranges.ts';
+import type { RangeOptions, ScannedRecord } from './record-ranges.ts';
 import type { TreeRecord } from './records.ts';
 import { TalliedIndex } from './tallied-index.ts';
 import type { Tally } from './tally.ts';
-import type { Batch, IndexOptions, StoredRecord } from './tallied-index.ts';
+import type { Batch, IndexOptions } from './tallied-index.ts';
 import type { Tail } from './sync-journal-format.ts';
 import { NOTHING_LEFT, readSyncJournal, SyncJournal } from './sync-journal.ts';
-import type { TakeTails } from './sync-journal.ts';
-import { SyncTurns } from './sync-turns.ts';
 
 export type { StoreSnapshot };
 
-/** Waits until all bytes that commits may refer to are in their files; `sync`: also on the disk. */
-export type DataBarrier = (sync: boolean) => Promise<void>;
-
-/** Decoded records kept in memory, in units of one inode or dentry. */
-const CACHED_RECORDS = 60_000;
 /** Changed records after which callers of settle() wait for a commit. */
 const MAX_DIRTY_RECORDS = 20_000;
 /** A change that nobody waits for is committed after so long. */
@@ -51,16 +47,6 @@ export interface StoreOptions extends Omit<IndexOptions, 'left'> {
 
 const publishedKinds: ReadonlySet<string> = new Set(PUBLISHED_KINDS);
 
-function weigh(record: TreeRecord | null): number {
-  if (record === null) return 1;
-  if ('offsets' in record) return 1 + (record.offsets.length >> 3);
-  if ('symlinkTarget' in record) return 1 + (record.symlinkTarget.length >> 8);
-  if (!(record instanceof Map)) return 1;
-  let bytes = 0;
-  for (const [name, value] of record) bytes += name.length + value.length;
-  return 1 + (bytes >> 8);
-}
-
 /**
  * The index of one volume. get() never waits; put() and delete() take effect in memory at once and
  * on disk with the next commit, all changes between two turns of the event loop together. A record
@@ -68,22 +54,13 @@ function weigh(record: TreeRecord | null): number {
  */
 export class RecordStore {
   readonly #index: TalliedIndex;
-  readonly #sealer: Sealer;
+  readonly #ranges: RecordRanges;
   readonly #onHealth: (failure: Error | null) => void;
-  readonly #cache = new LRUCache<string, StoredRecord>({
-    maxSize: CACHED_RECORDS,
-    sizeCalculation: ({ record }) => weigh(record),
-  });
+  readonly #cache = newRecordCache();
   #dirty = new Map<string, TreeRecord | null>();
   #inFlight = new Map<string, TreeRecord | null>();
   readonly #alreadyPublished = new Set<string>();
-  readonly #journal: ChangeJournal;
-  readonly #syncs: SyncJournal | null;
-  readonly #turns = new SyncTurns();
-  #barrier: DataBarrier = () => Promise.resolve();
-  #barrierNow: () => boolean = () => false;
-  #beforeSync: () => void = () => undefined;
-  #takeTails: TakeTails = () => null;
+  readonly #durability: Durability;
   #next: Waiter | null = null;
   #current: Waiter | null = null;
   #running: Promise<void> = Promise.resolve();
@@ -95,8 +72,6 @@ export class RecordStore {
   #firstUnpublished = 1;
   #recordsChanges = false;
   readonly #lineage: Buffer;
-  /** Ends of segments that a crash left in the sync journal, and that are not in their files yet. */
-  #leftTails: readonly Tail[];
 
   private constructor(
     index: TalliedIndex,
@@ -107,10 +82,13 @@ export class RecordStore {
     options: StoreOptions,
   ) {
     this.#index = index;
-    this.#journal = journal;
-    this.#syncs = options.syncJournal === undefined ? null : new SyncJournal(options.syncJournal, options.disk);
-    this.#leftTails = leftTails;
-    this.#sealer = sealer;
+    const syncs = options.syncJournal === undefined ? null : new SyncJournal(options.syncJournal, options.disk);
+    this.#durability = new Durability(index, journal, syncs, leftTails, {
+      mayJournal: () => this.#mayJournal(),
+      changeOf: (key) => this.#changeOf(key),
+      commit: (sync) => this.commit(sync),
+    });
+    this.#ranges = new RecordRanges(index, sealer);
     this.#lineage = lineage;
     this.#onHealth = options.onHealth ?? (() => undefined);
     this.#lastCommit = index.tally.lastCommit;
@@ -177,26 +155,24 @@ export class RecordStore {
     return this.#recordsChanges;
   }
 
-  /**
-   * `beforeSync` may still change records of the commit that is about to be synced. `barrierNow` is a barrier without
-   * a sync that does not wait: false when it would have to. `takeTails` lets bytes go into the sync journal.
-   */
+  /** Says how the bytes that changes refer to get to their files, and to the disk. */
   setBarrier(
-    barrier: DataBarrier,
-    beforeSync: () => void = () => undefined,
-    barrierNow: () => boolean = () => false,
-    takeTails: TakeTails = () => null,
+    wait: Barriers['wait'],
+    beforeSync?: Barriers['beforeSync'],
+    now?: Barriers['now'],
+    takeTails?: Barriers['takeTails'],
   ): void {
-    this.#barrier = barrier;
-    this.#beforeSync = beforeSync;
-    this.#barrierNow = barrierNow;
-    this.#takeTails = takeTails;
+    this.#durability.setBarriers({
+      wait,
+      ...(beforeSync && { beforeSync }),
+      ...(now && { now }),
+      ...(takeTails && { takeTails }),
+    });
   }
 
   /** Lets ends of segments that a crash left in the sync journal be put into their files; until then the journal stays as it is. */
-  async restoreTails(restore: (tails: readonly Tail[]) => Promise<void>): Promise<void> {
-    await restore(this.#leftTails);
-    this.#leftTails = [];
+  restoreTails(restore: (tails: readonly Tail[]) => Promise<void>): Promise<void> {
+    return this.#durability.restoreTails(restore);
   }
 
   /** Resolves when an index that is being opened anew (REOPENING) can be read; EIO when it could not for too long. */
@@ -229,15 +205,13 @@ export class RecordStore {
   put(key: string, record: TreeRecord): void {
     this.#alreadyPublished.delete(key);
     this.#dirty.set(key, record);
-    this.#journal.note(key);
-    this.#turns.note();
+    this.#durability.note(key);
     this.#schedule(COMMIT_DELAY_MS);
   }
 
   delete(key: string): void {
     this.#dirty.set(key, null);
-    this.#journal.note(key);
-    this.#turns.note();
+    this.#durability.note(key);
     this.#schedule(COMMIT_DELAY_MS);
   }
 
@@ -286,51 +260,23 @@ export class RecordStore {
 
   /** Lets all changes made so far outlive this process: at once where the journal takes them, else with a commit. */
   persist(): Now<void> {
-    if (this.#failure === null && this.#journal.isComplete) return;
-    if (!this.#journalNow()) return this.commit();
+    return this.#durability.persist(this.#failure === null);
   }
 
-  /**
-   * Lets all changes made so far survive a power cut: through the sync journal where that has room, else with a commit.
-   * At once where no change needs it.
-   */
+  /** Lets all changes made so far survive a power cut; at once where no change needs it. */
   sync(): Now<void> {
-    if (this.#turns.isSafe && this.#failure === null) return;
-    return this.#turns.take(() => this.#syncNow());
+    return this.#durability.sync(this.#failure === null);
   }
 
-  #syncNow(): Now<void> {
-    const { changes } = this.#turns;
-    const syncs = this.#syncs;
-    if (syncs?.isUsable !== true || !this.#mayJournal()) return this.commit(true);
-    if (!this.#journal.isComplete && !this.#journalNow()) return this.commit(true);
-    const written = syncs.append(this.#takeTails);
-    if (written === null) return this.commit(true);
-    if (!(written instanceof Promise)) {
-      this.#turns.noteSafe(changes);
-      return;
-    }
-    return written.then(
-      () => this.#turns.noteSafe(changes),
-      () => this.commit(true),
-    );
-  }
-
-  /** Whether changes may go into a journal now, instead of a batch. */
   #mayJournal(): boolean {
     // a sync under way may have changed records to what is true only once it succeeds
     return this.#recordsChanges && this.#failure === null && !this.#closed && this.#current?.sync !== true;
   }
 
-  #journalNow(): boolean {
-    if (!this.#mayJournal() || !this.#barrierNow()) return false;
-    const entry = this.#journal.append((key) => {
-      if (this.#alreadyPublished.has(key)) return undefined;
-      const waiting = this.#dirty.get(key);
-      return waiting === undefined ? this.#inFlight.get(key) : waiting;
-    }, this.#index.tally.batch);
-    if (entry !== null) this.#syncs?.noteEntry(this.#journal.sequence, entry);
-    return entry !== null;
+  #changeOf(key: string): TreeRecord | null | undefined {
+    if (this.#alreadyPublished.has(key)) return undefined;
+    const waiting = this.#dirty.get(key);
+    return waiting === undefined ? this.#inFlight.get(key) : waiting;
   }
 
   async #run(): Promise<void> {
@@ -338,21 +284,19 @@ export class RecordStore {
       const waiter = this.#next;
       this.#next = null;
       this.#current = waiter;
-      if (waiter.sync) this.#beforeSync();
-      const { changes } = this.#turns;
+      const marks = this.#durability.beginBatch(waiter.sync);
       const dirty = this.#dirty;
       this.#dirty = new Map();
       this.#inFlight = dirty;
-      const marks = this.#journal.beginBatch();
       try {
         if (await this.#index.ready()) this.#cache.clear();
         const { batch, commit } = this.#encode(dirty);
         const outbox = { lastCommit: commit, firstUnpublished: this.#firstUnpublished };
-        await this.#write(batch, this.#index.complete(batch, { ...outbox, ...marks }), waiter.sync);
-        this.#journal.endBatch(marks, true);
+        const tally = this.#index.complete(batch, { ...outbox, ...marks.journal });
+        await this.#durability.write(batch, tally, waiter.sync);
+        this.#durability.endBatch(marks, waiter.sync);
         this.#lastCommit = Math.max(this.#lastCommit, commit);
         this.#unsynced = !waiter.sync;
-        if (waiter.sync) this.#turns.noteSafe(changes);
         if (this.#failure !== null) this.#onHealth(null);
         this.#failure = null;
         for (const [key, record] of dirty) {
@@ -362,39 +306,18 @@ export class RecordStore {
         this.#inFlight = new Map();
         waiter.resolve();
       } catch (error) {
-        this.#syncs?.distrust();
+        this.#durability.abandonBatch(marks);
         this.#failure = asError(error);
         this.#onHealth(this.#failure);
         for (const [key, record] of this.#dirty) dirty.set(key, record);
         this.#dirty = dirty;
         this.#inFlight = new Map();
-        this.#journal.endBatch(marks, false);
         if (!this.#closed) this.#schedule(RETRY_DELAY_MS);
         waiter.promise.catch(() => undefined);
         waiter.reject(this.#failure);
       }
     }
     this.#current = null;
-  }
-
-  /** Brings a batch to the index, after the bytes that it refers to; `sync`: to the disk, through the journal where that has room. */
-  async #write(batch: Batch, tally: Tally, sync: boolean): Promise<void> {
-    const journal = this.#syncs;
-    if (sync) {
-      journal?.note(tally.batch, batch.operations, tally.journal);
-      const journaled = journal === null ? null : journal.append(this.#takeTails);
-      if (journaled !== null) {
-        // what the index says is synced must be so, wherever a power cut comes
-        await settledBoth(Promise.resolve(journaled), this.#barrierNow() ? Promise.resolve() : this.#barrier(false));
-        await this.#index.write(batch, tally, false);
-        return;
-      }
-      await journal?.idle();
-    }
-    await this.#barrier(sync);
-    await this.#index.write(batch, tally, sync);
-    if (!sync) journal?.note(tally.batch, batch.operations, tally.journal);
-    else if (this.#leftTails.length === 0) journal?.reset();
   }
 
   /** Seals what changed: the only moment at which records are read for a commit. */
@@ -422,43 +345,19 @@ export class RecordStore {
     return [...found].map(([key, record]) => ({ key, record })).sort((a, b) => (a.key < b.key ? -1 : 1));
   }
 
-  /** Committed records whose keys begin with `prefix`, from key `from` on if given. */
-  async *range(
-    prefix: string,
-    options: { from?: Buffer; snapshot?: StoreSnapshot } = {},
-  ): AsyncGenerator<{ key: string; record: TreeRecord }> {
-    for await (const { key, value } of this.plaintexts(prefix, options)) {
-      yield { key, record: decodeRecord(key.charAt(0), value, key.length >= 9 ? decodeNumber(key, 1) : 0) };
-    }
+  /** Committed records whose keys begin with `prefix`. */
+  range(prefix: string, options: RangeOptions = {}): AsyncGenerator<{ key: string; record: TreeRecord }> {
+    return this.#ranges.range(prefix, options);
   }
 
   /** As range(), with the records' plaintext bytes. */
-  async *plaintexts(
-    prefix: string,
-    options: { from?: Buffer; snapshot?: StoreSnapshot } = {},
-  ): AsyncGenerator<{ key: string; value: Buffer }> {
-    const { gte, lt } = keyRange(prefix);
-    const range = { gte: options.from ?? gte, lt, ...(options.snapshot ? { snapshot: options.snapshot } : {}) };
-    for await (const entries of this.#index.lists(range)) {
-      for (const [key, value] of entries) yield { key: key.toString('latin1'), value: this.#sealer.open(value, key) };
-    }
+  plaintexts(prefix: string, options: RangeOptions = {}): AsyncGenerator<{ key: string; value: Buffer }> {
+    return this.#ranges.plaintexts(prefix, options);
   }
 
-  /** Every committed record, of any kind, with its stamp; those that cannot be opened with the reason and no value. */
-  async *scan(
-    snapshot: StoreSnapshot,
-  ): AsyncGenerator<{ key: string; value: Buffer | null; stamp: bigint; error?: unknown }> {
-    for await (const entries of this.#index.lists({ ...ALL_KEYS, snapshot })) {
-      for (const [bytes, sealed] of entries) {
-        const key = bytes.toString('latin1');
-        try {
-          const { bytes: value, stamp } = this.#sealer.openStamped(sealed, bytes);
-          yield { key, value, stamp };
-        } catch (error) {
-          yield { key, value: null, stamp: 0n, error };
-        }
-      }
-    }
+  /** Every committed record, of any kind, with its stamp. */
+  scan(snapshot: StoreSnapshot): AsyncGenerator<ScannedRecord> {
+    return this.#ranges.scan(snapshot);
   }
 
   /** What the index held after its last batch. */
@@ -483,8 +382,8 @@ export class RecordStore {
   async close(): Promise<void> {
     if (this.#closed) return;
     // nothing may be left to the sync journal
-    this.#unsynced ||= this.#syncs?.isInUse === true;
-    this.#syncs?.distrust();
+    this.#unsynced ||= this.#durability.isInUse;
+    this.#durability.distrust();
     try {
       await this.commit(true);
     } finally {
@@ -493,15 +392,8 @@ export class RecordStore {
       if (this.#timer !== null) clearTimeout(this.#timer);
       this.#timer = null;
       await this.#running;
-      await this.#syncs?.close(this.#failure === null);
-      await this.#journal.close();
+      await this.#durability.close(this.#failure === null);
       await this.#index.close(this.#failure === null);
     }
   }
-}
-
-/** Waits for both, also when one fails; the first failure is thrown. */
-async function settledBoth(first: Promise<void>, second: Promise<void>): Promise<void> {
-  const results = await Promise.allSettled([first, second]);
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
 }

@@ -72,6 +72,24 @@ export function tableOf({ machine, rounds, targets, rows }: Report): string {
   return lines.join('\n');
 }
 
+/** The same as a table for a document: medians, and how the last target compares with the best of those behind a daemon. */
+export function markdownOf({ machine, rounds, targets, rows }: Report): string {
+  const own = targets.at(-1) ?? '';
+  const lines = [`${machine}; medians of ${rounds} rounds.`, ''];
+  lines.push(`| | | ${targets.join(' | ')} | daemon’s processor s, peak MiB |`);
+  lines.push(`|---|---|${targets.map(() => '--:').join('|')}|--:|`);
+  for (const { workload, unit, cells } of rows) {
+    const texts = targets.map((name) => {
+      const cell = cells[name];
+      return cell === undefined ? '–' : name === own ? `**${format(cell.median)}**` : format(cell.median);
+    });
+    const { cpuSeconds = 0, serverCpuSeconds = 0, peakMib = 0 } = cells[own] ?? {};
+    const used = `${cpuSeconds.toFixed(1)}${serverCpuSeconds >= 0.05 ? ` + ${serverCpuSeconds.toFixed(1)}` : ''}, ${peakMib}`;
+    lines.push(`| ${workload} | ${unit} | ${texts.join(' | ')} | ${used} |`);
+  }
+  return lines.join('\n');
+}
+
 const BAR = 11;
 const LEFT = 330;
 const WIDE = 420;

@@ -11,7 +11,7 @@ import { withNetwork } from '../support/network.ts';
 import { ROOT } from '../support/run.ts';
 import type { Run, Scope } from '../support/run.ts';
 import { PEER_PACKAGES, Peers } from './peers.ts';
-import { drawingOf, median, tableOf } from './report.ts';
+import { drawingOf, markdownOf, median, tableOf } from './report.ts';
 import type { Cell, Report, Row } from './report.ts';
 import type { Target } from './target.ts';
 import { cpuSeconds, peakMib, resetPeak } from './usage.ts';
@@ -150,6 +150,8 @@ const args = yargs(hideBin(process.argv))
   })
   .option('only', { type: 'string', default: '', describe: 'only workloads whose names contain this text' })
   .option('json', { type: 'boolean', default: false, describe: 'print JSON with every round' })
+  .option('markdown', { type: 'string', describe: 'write the table for a document into this file' })
+  .option('save', { type: 'string', describe: 'write JSON with every round into this file' })
   .option('svg', { type: 'string', describe: 'draw the result into this file' })
   .strict()
   .parseSync();
@@ -167,6 +169,8 @@ try {
   const amounts = { sizeMib: args.size, files: args.files, mounted: args.mounted };
   const report = await bench({ rounds, hosts, mirrors, peers: peers ?? [], only, amounts }, machine);
   console.log(args.json ? JSON.stringify(report, null, 2) : tableOf(report));
+  if (args.save) writeFileSync(args.save, JSON.stringify(report, null, 2));
+  if (args.markdown) writeFileSync(args.markdown, `${markdownOf(report)}\n`);
   if (args.svg) writeFileSync(args.svg, drawingOf(report));
   finished = true;
 } catch (error) {

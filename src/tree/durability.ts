@@ -1,0 +1,191 @@
+// How changes of an index come to outlive the process and the power: by an entry of the journal, by a record of the
+// sync journal, or in a batch of LevelDB. Knows keys and batches, not when commits are made.
+
+import type { Now } from '../lib/now.ts';
+import type { ChangeJournal, JournalMarks } from './change-journal.ts';
+import type { TreeRecord } from './records.ts';
+import type { Tail } from './sync-journal-format.ts';
+import type { SyncJournal, TakeTails } from './sync-journal.ts';
+import { SyncTurns } from './sync-turns.ts';
+import type { Batch, TalliedIndex } from './tallied-index.ts';
+import type { Tally } from './tally.ts';
+
+/** Waits until all bytes that commits may refer to are in their files; `sync`: also on the disk. */
+export type DataBarrier = (sync: boolean) => Promise<void>;
+
+/** How the bytes get there that changes refer to. */
+export interface Barriers {
+  readonly wait: DataBarrier;
+  /** May still change records of the commit that is about to be synced. */
+  readonly beforeSync: () => void;
+  /** A barrier without a sync that does not wait: false when it would have to. */
+  readonly now: () => boolean;
+  /** Lets bytes go into the sync journal. */
+  readonly takeTails: TakeTails;
+}
+
+/** What this needs of the store whose changes it keeps. */
+export interface ChangeSource {
+  /** Whether changes may go into a journal now, instead of a batch. */
+  mayJournal(): boolean;
+  /** What a key was changed to; undefined for a change that is not for the journal. */
+  changeOf(key: string): TreeRecord | null | undefined;
+  /** Commits all changes made so far; `sync`: so that they survive a power cut. */
+  commit(sync: boolean): Promise<void>;
+}
+
+/** What a batch is begun with, and ended. */
+export interface BatchMarks {
+  readonly journal: JournalMarks;
+  /** Changes so far, which it holds. */
+  readonly changes: number;
+}
+
+const NO_BARRIERS: Barriers = {
+  wait: () => Promise.resolve(),
+  beforeSync: () => undefined,
+  now: () => false,
+  takeTails: () => null,
+};
+
+/** The journals of one index, and what is in them. */
+export class Durability {
+  readonly #index: TalliedIndex;
+  readonly #journal: ChangeJournal;
+  readonly #syncs: SyncJournal | null;
+  readonly #source: ChangeSource;
+  readonly #turns = new SyncTurns();
+  #barriers = NO_BARRIERS;
+  /** Ends of segments that a crash left in the sync journal, and that are not in their files yet. */
+  #leftTails: readonly Tail[];
+
+  constructor(
+    index: TalliedIndex,
+    journal: ChangeJournal,
+    syncs: SyncJournal | null,
+    leftTails: readonly Tail[],
+    source: ChangeSource,
+  ) {
+    this.#index = index;
+    this.#journal = journal;
+    this.#syncs = syncs;
+    this.#leftTails = leftTails;
+    this.#source = source;
+  }
+
+  setBarriers(barriers: Partial<Barriers>): void {
+    this.#barriers = { ...NO_BARRIERS, ...barriers };
+  }
+
+  /** Lets ends of segments that a crash left in the sync journal be put into their files; until then the journal stays as it is. */
+  async restoreTails(restore: (tails: readonly Tail[]) => Promise<void>): Promise<void> {
+    await restore(this.#leftTails);
+    this.#leftTails = [];
+  }
+
+  /** Whether only the sync journal makes something safe. */
+  get isInUse(): boolean {
+    return this.#syncs?.isInUse === true;
+  }
+
+  /** A record was changed. */
+  note(key: string): void {
+    this.#journal.note(key);
+    this.#turns.note();
+  }
+
+  /** Lets all changes made so far outlive this process: at once where the journal takes them, else with a commit. */
+  persist(isHealthy: boolean): Now<void> {
+    if (isHealthy && this.#journal.isComplete) return;
+    if (!this.#journalNow()) return this.#source.commit(false);
+  }
+
+  /**
+   * Lets all changes made so far survive a power cut: through the sync journal where that has room, else with a commit.
+   * At once where no change needs it.
+   */
+  sync(isHealthy: boolean): Now<void> {
+    if (this.#turns.isSafe && isHealthy) return;
+    return this.#turns.take(() => this.#syncNow());
+  }
+
+  #syncNow(): Now<void> {
+    const { changes } = this.#turns;
+    const syncs = this.#syncs;
+    if (syncs?.isUsable !== true || !this.#source.mayJournal()) return this.#source.commit(true);
+    if (!this.#journal.isComplete && !this.#journalNow()) return this.#source.commit(true);
+    const written = syncs.append(this.#barriers.takeTails);
+    if (written === null) return this.#source.commit(true);
+    if (!(written instanceof Promise)) {
+      this.#turns.noteSafe(changes);
+      return;
+    }
+    return written.then(
+      () => this.#turns.noteSafe(changes),
+      () => this.#source.commit(true),
+    );
+  }
+
+  #journalNow(): boolean {
+    if (!this.#source.mayJournal() || !this.#barriers.now()) return false;
+    const entry = this.#journal.append((key) => this.#source.changeOf(key), this.#index.tally.batch);
+    if (entry !== null) this.#syncs?.noteEntry(this.#journal.sequence, entry);
+    return entry !== null;
+  }
+
+  /** To be called when the changes that wait are taken for a batch. */
+  beginBatch(sync: boolean): BatchMarks {
+    if (sync) this.#barriers.beforeSync();
+    return { journal: this.#journal.beginBatch(), changes: this.#turns.changes };
+  }
+
+  /** Brings a batch to the index, after the bytes that it refers to; `sync`: to the disk, through the journal where that has room. */
+  async write(batch: Batch, tally: Tally, sync: boolean): Promise<void> {
+    const syncs = this.#syncs;
+    const { wait, now, takeTails } = this.#barriers;
+    if (sync) {
+      syncs?.note(tally.batch, batch.operations, tally.journal);
+      const journaled = syncs === null ? null : syncs.append(takeTails);
+      if (journaled !== null) {
+        // what the index says is synced must be so, wherever a power cut comes
+        await settledBoth(Promise.resolve(journaled), now() ? Promise.resolve() : wait(false));
+        await this.#index.write(batch, tally, false);
+        return;
+      }
+      await syncs?.idle();
+    }
+    await wait(sync);
+    await this.#index.write(batch, tally, sync);
+    if (!sync) syncs?.note(tally.batch, batch.operations, tally.journal);
+    else if (this.#leftTails.length === 0) syncs?.reset();
+  }
+
+  /** The batch is written and, if `sync`, on the disk. */
+  endBatch({ journal, changes }: BatchMarks, sync: boolean): void {
+    this.#journal.endBatch(journal, true);
+    if (sync) this.#turns.noteSafe(changes);
+  }
+
+  /** The batch failed: its changes wait again, and the sync journal takes nothing before a full sync. */
+  abandonBatch({ journal }: BatchMarks): void {
+    this.distrust();
+    this.#journal.endBatch(journal, false);
+  }
+
+  /** The sync journal takes nothing before the next full sync. */
+  distrust(): void {
+    this.#syncs?.distrust();
+  }
+
+  /** Closes the journals; `clean`: everything is synced. */
+  async close(clean: boolean): Promise<void> {
+    await this.#syncs?.close(clean);
+    await this.#journal.close();
+  }
+}
+
+/** Waits for both, also when one fails; the first failure is thrown. */
+async function settledBoth(first: Promise<void>, second: Promise<void>): Promise<void> {
+  const results = await Promise.allSettled([first, second]);
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
