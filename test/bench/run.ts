@@ -110,7 +110,8 @@ async function measureRow(
   return { workload: workload.name, unit: workload.unit, cells };
 }
 
-async function bench(options: Options, machine: string): Promise<Report> {
+/** Measures row by row; `report` has those that are done, also while it goes on. */
+async function bench(options: Options, report: Report & { rows: Row[]; targets: string[] }): Promise<void> {
   const net = await withNetwork(scope, { hosts: options.hosts, bridge: ['--mirrors', String(options.mirrors)] });
   const { run } = net;
   for (const tool of ['fio', 'git', 'sqlite3', 'tar']) {
@@ -122,12 +123,11 @@ async function bench(options: Options, machine: string): Promise<Report> {
   const args = ['-cf', archive, '--exclude=node_modules', '-C', join(ROOT, 'node_modules'), ...ARCHIVED];
   await run.must('tar', args, { timeoutMs: 120_000 });
   const targets = await startTargets(run, async () => await startXcore(net), options.peers);
-  const rows: Row[] = [];
+  report.targets.push(...targets.map(({ name }) => name));
   for (const workload of [...WORKLOADS, ...mountWorkloads(options.amounts)]) {
     if (!workload.name.includes(options.only)) continue;
-    rows.push(await measureRow(run, workload, targets, archive, options));
+    report.rows.push(await measureRow(run, workload, targets, archive, options));
   }
-  return { machine, rounds: options.rounds, targets: targets.map(({ name }) => name), rows };
 }
 
 const args = yargs(hideBin(process.argv))
@@ -156,22 +156,33 @@ const args = yargs(hideBin(process.argv))
   .strict()
   .parseSync();
 
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.once(signal, () => void tearDown().finally(() => process.exit(130)));
-}
+const processor = `${cpus().length} × ${cpus()[0]?.model.trim() ?? 'unknown processor'}`;
+const memory = `${Math.round(totalmem() / 2 ** 30)} GiB`;
+const filesystem = `filesystem type 0x${statfsSync(process.env['XCORE_TEST_TMP'] ?? tmpdir()).type.toString(16)}`;
+const machine = `${processor}, ${memory}, Linux ${release()}, Node ${process.version}, ${filesystem}`;
+const report = { machine, rounds: args.rounds, targets: [] as string[], rows: [] as Row[] };
 
-try {
-  const processor = `${cpus().length} × ${cpus()[0]?.model.trim() ?? 'unknown processor'}`;
-  const memory = `${Math.round(totalmem() / 2 ** 30)} GiB`;
-  const filesystem = `filesystem type 0x${statfsSync(process.env['XCORE_TEST_TMP'] ?? tmpdir()).type.toString(16)}`;
-  const machine = `${processor}, ${memory}, Linux ${release()}, Node ${process.version}, ${filesystem}`;
-  const { rounds, hosts, mirrors, peers, only } = args;
-  const amounts = { sizeMib: args.size, files: args.files, mounted: args.mounted };
-  const report = await bench({ rounds, hosts, mirrors, peers: peers ?? [], only, amounts }, machine);
+function show(): void {
+  if (report.rows.length === 0) return;
   console.log(args.json ? JSON.stringify(report, null, 2) : tableOf(report));
   if (args.save) writeFileSync(args.save, JSON.stringify(report, null, 2));
   if (args.markdown) writeFileSync(args.markdown, `${markdownOf(report)}\n`);
   if (args.svg) writeFileSync(args.svg, drawingOf(report));
+}
+
+// who interrupts it sees the rows that are done
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    show();
+    void tearDown().finally(() => process.exit(130));
+  });
+}
+
+try {
+  const { rounds, hosts, mirrors, peers, only } = args;
+  const amounts = { sizeMib: args.size, files: args.files, mounted: args.mounted };
+  await bench({ rounds, hosts, mirrors, peers: peers ?? [], only, amounts }, report);
+  show();
   finished = true;
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);
