@@ -125,7 +125,7 @@ async function bench(options: Options, report: Report & { rows: Row[]; targets: 
   const targets = await startTargets(run, async () => await startXcore(net), options.peers);
   report.targets.push(...targets.map(({ name }) => name));
   for (const workload of [...WORKLOADS, ...mountWorkloads(options.amounts)]) {
-    if (!workload.name.includes(options.only)) continue;
+    if (!options.only.split(',').some((text) => workload.name.includes(text))) continue;
     report.rows.push(await measureRow(run, workload, targets, archive, options));
   }
 }
@@ -148,7 +148,11 @@ const args = yargs(hideBin(process.argv))
     coerce: (names?: string) => (names === '' ? Object.keys(PEER_PACKAGES) : (names?.split(',') ?? [])),
     describe: `compare with ${Object.keys(PEER_PACKAGES).join(', ')}; some of them after a =`,
   })
-  .option('only', { type: 'string', default: '', describe: 'only workloads whose names contain this text' })
+  .option('only', {
+    type: 'string',
+    default: '',
+    describe: 'only workloads whose names contain one of these texts, after commas',
+  })
   .option('json', { type: 'boolean', default: false, describe: 'print JSON with every round' })
   .option('markdown', { type: 'string', describe: 'write the table for a document into this file' })
   .option('save', { type: 'string', describe: 'write JSON with every round into this file' })

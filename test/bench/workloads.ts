@@ -266,7 +266,9 @@ export const WORKLOADS: readonly Workload[] = [
     return [
       row('create', 'create 4 KiB files', async ({ target }) => await target.settle()),
       row('stat', 'list and stat, cold caches', settleAndDropCaches),
-      row('stat', 'list and stat again'),
+      row('stat', 'list and stat again', async (occasion) => {
+        await manyFiles('stat', folders)(occasion);
+      }),
       { name: `ls -l, cold caches, ${where}`, unit: 'op/s', prepare: settleAndDropCaches, measure: listLong(folders) },
       row('rename', 'rename'),
       row('unlink', 'unlink'),
