@@ -156,7 +156,8 @@ export class IndexDatabase {
   /** A sync of LevelDB is one of its newest log: what is in one before, and in no table yet, it leaves to chance. */
   async #syncEarlierLogs(): Promise<void> {
     const logs = readdirSync(this.#dir).filter((name) => name.endsWith('.log'));
-    for (const name of logs.sort().slice(0, -1)) {
+    // their names are numbers, of six digits or more
+    for (const name of logs.sort((a, b) => Number.parseInt(a) - Number.parseInt(b)).slice(0, -1)) {
       const file = await this.#disk.open(join(this.#dir, name), 'r').catch((error: unknown) => {
         // its table is written meanwhile, and synced
         if (errnoOf(error) === ERRNO.ENOENT) return null;

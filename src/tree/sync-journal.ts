@@ -94,7 +94,7 @@ export class SyncJournal {
 
   /**
    * Brings all that was noted and the ends of segments to the disk, at once where the disk is quick; null where it cannot,
-   * and then all must be synced.
+   * and then all must be synced: once it has the ends, it takes nothing before that.
    */
   append(takeTails: TakeTails): Now<void> | null {
     if (!this.#usable || this.#file === null) return null;
@@ -102,7 +102,11 @@ export class SyncJournal {
     if (tails === null) return null;
     const content = { batches: this.#batches, entries: this.#entries.map(({ bytes }) => bytes), tails };
     const record = encodeRecord(this.#generation, this.#sequence, content);
-    if (this.#position + record.length > JOURNAL_BYTES) return null;
+    if (this.#position + record.length > JOURNAL_BYTES) {
+      // the ends of segments count as safe already: without them, no shorter record may take the place of a full sync
+      this.distrust();
+      return null;
+    }
     const position = this.#position;
     this.#position += record.length;
     this.#sequence++;

@@ -164,6 +164,50 @@ t.test('fsyncs that only the sync journal made safe outlive a power cut, whateve
   }
 });
 
+t.test('the fsync for which the sync journal has no room left outlives a power cut, too', async (t) => {
+  const seed = pickSeed();
+  t.comment(`XCORE_TEST_SEED=${seed}`);
+  const random = new Random(seed);
+  const dir = join(temporaryFolder(t), 'work');
+  mkdirSync(dir);
+  const watched = new WatchedDisk(dir);
+  const calls: string[] = [];
+  watched.onPoint = ({ call }) => calls.push(call);
+  const before = await openVolume(dir, { disk: watched.disk, guard: watched.guard });
+  await before.vfs.fsync();
+  while (!calls.includes('half of a write and sync')) await new Promise((resolve) => setImmediate(resolve));
+  await before.vfs.fsync();
+  const contents: Buffer[] = [];
+  const copies: { to: string; count: number }[] = [];
+  let fullSyncs = 0;
+  // some twenty fill it
+  for (let n = 0; n < 30; n++) {
+    const content = random.bytes(100_000);
+    await writeFileAt(before.vfs, 1, `f${n}`, content);
+    const synced = calls.length;
+    await before.vfs.fsync();
+    contents.push(content);
+    if (n > 0 && calls.slice(synced).includes('batch and sync')) fullSyncs++;
+    if (n < 12) continue;
+    const to = join(dirname(dir), `cut-${n}`);
+    watched.cutTo(to, random);
+    copies.push({ to, count: contents.length });
+  }
+  t.ok(fullSyncs > 0, 'it was full');
+  await abandon(before);
+  for (const { to, count } of copies) {
+    const after = await openVolume(to);
+    const wrong: number[] = [];
+    for (const [n, content] of contents.slice(0, count).entries()) {
+      const entry = await after.vfs.lookup(1, `f${n}`);
+      const found = entry === null ? null : await readAll(after.vfs, entry.ino).catch(() => null);
+      if (found?.equals(content) !== true) wrong.push(n);
+    }
+    t.strictSame(wrong, [], `${count} files are there`);
+    await after.close();
+  }
+});
+
 t.test('a sync is one of all that was committed before, also of what LevelDB has begun a new log after', async (t) => {
   const dir = temporaryFolder(t);
   const watched = new WatchedDisk(dir);
