@@ -46,7 +46,7 @@ export class LocalShards {
     dispose: ({ opened }) => void opened.then(({ file }) => file.close()).catch(() => undefined),
   });
   readonly #bytes = new ReadBuffer(LEAVES_AT_ONCE * LEAF_SIZE_BYTES);
-  readonly #patience = new DiskPatience(() => performance.now());
+  readonly #patience = new DiskPatience();
   /** Reads by other threads under way. */
   #waiting = 0;
 

@@ -209,7 +209,7 @@ export class Segment {
   }
 
   /** Completes the file with its leaf hashes and computes the shard id; nothing may be appended any more. */
-  async seal(hasher: Hasher): Promise<SealedSegment> {
+  async seal(hasher: Pick<Hasher, 'hash'>): Promise<SealedSegment> {
     this.#isEnding = true;
     const [{ leaves, id }] = await Promise.all([hasher.hash(this.memory, this.#length), this.flush(false)]);
     if (this.#grown > this.#length) await this.#file?.truncate(this.#length);

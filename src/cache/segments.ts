@@ -4,9 +4,10 @@
 import { randomBytes } from 'node:crypto';
 import { shardKey } from '../crypto/keys.ts';
 import { MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
-import type { Clock } from '../lib/clock.ts';
+import type { Clock, Timer } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Now } from '../lib/now.ts';
+import type { RandomBytes } from '../lib/random-bytes.ts';
 import { recoverSegments, restoreSegments } from './segment-recovery.ts';
 import type { RecoveryComponents, SegmentTail } from './segment-recovery.ts';
 import { Segment } from './segment.ts';
@@ -46,8 +47,10 @@ export interface SegmentOptions {
 /** What segments are built from. */
 export interface SegmentComponents extends RecoveryComponents {
   readonly dataKey: Buffer;
-  readonly hasher: Hasher;
+  readonly hasher: Pick<Hasher, 'hash'>;
   readonly clock: Clock;
+  /** Salts of keys; the system's unless told. */
+  readonly randomBytes?: RandomBytes;
   /** A shard was sealed and can be uploaded. */
   readonly onSealed: (shard: number) => void;
 }
@@ -71,7 +74,7 @@ export class Segments {
   #admission: Promise<void> | null = null;
   /** What sealing failed with, until some segment is sealed again. */
   #failure: unknown = null;
-  #timer: NodeJS.Timeout | null = null;
+  #timer: Timer | null = null;
 
   constructor(components: SegmentComponents, options: SegmentOptions) {
     this.#c = components;
@@ -79,7 +82,11 @@ export class Segments {
   }
 
   start(): void {
-    this.#timer = setInterval(() => this.#check(), CHECK_INTERVAL_MS);
+    const timer = this.#c.clock.after(CHECK_INTERVAL_MS, () => {
+      this.#check();
+      if (this.#timer === timer) timer.restart();
+    });
+    this.#timer = timer;
   }
 
   /** Size at which the next segments are sealed, as the bridge decided. */
@@ -194,7 +201,7 @@ export class Segments {
   }
 
   #begin(nowMs: number): Segment {
-    const salt = randomBytes(32);
+    const salt = (this.#c.randomBytes ?? randomBytes)(32);
     const shard = this.#c.table.createShard(salt);
     const memory = this.#spare.pop() ?? new SharedArrayBuffer(MAX_SHARD_SIZE_BYTES);
     const key = shardKey(this.#c.dataKey, salt);
@@ -353,7 +360,7 @@ export class Segments {
 
   /** Seals what is open and closes all files; what cannot be sealed now is sealed at the next start. */
   async stop(): Promise<void> {
-    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#timer?.cancel();
     this.#timer = null;
     await this.seal();
     try {

@@ -1,9 +1,10 @@
 // Ciphertext on the local disk, a file for each shard number, with a hard cap. A file is the
 // shard's bytes, followed once it is sealed by its leaf hashes. What is staged is never evicted.
 
-import { readdirSync, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { HASH_SIZE_BYTES, leafCountOf, MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
+import { systemClock } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import { systemDisk } from '../lib/disk.ts';
 import type { Disk } from '../lib/disk.ts';
 import { XcoreError } from '../lib/errors.ts';
@@ -35,6 +36,7 @@ export class ShardFiles {
   readonly #log: Logger;
   /** Where the files are. */
   readonly disk: Disk;
+  readonly #clock: Clock;
   /** By time of last use, oldest first. */
   readonly #files = new Map<number, CachedFile>();
   readonly #folders = new Set<number>();
@@ -45,25 +47,32 @@ export class ShardFiles {
   #dropListener: (shard: number) => void = () => undefined;
   readonly #roomWaiters = new Set<() => void>();
 
-  private constructor(dir: string, capBytes: number, log: Logger, disk: Disk) {
+  private constructor(dir: string, capBytes: number, log: Logger, disk: Disk, clock: Clock) {
     this.#dir = dir;
     this.#capBytes = capBytes;
     this.#log = log;
     this.disk = disk;
+    this.#clock = clock;
   }
 
   /** Opens the folder and takes inventory; leftovers of broken transfers are removed. */
-  static async open(dir: string, capBytes: number, log: Logger, disk: Disk = systemDisk): Promise<ShardFiles> {
+  static async open(
+    dir: string,
+    capBytes: number,
+    log: Logger,
+    disk: Disk = systemDisk,
+    clock: Clock = systemClock,
+  ): Promise<ShardFiles> {
     await disk.mkdir(dir, { recursive: true, mode: 0o700 });
-    const files = new ShardFiles(dir, capBytes, log, disk);
+    const files = new ShardFiles(dir, capBytes, log, disk, clock);
     const found: { shard: number; sizeBytes: number; usedMs: number }[] = [];
-    for (const folder of readdirSync(dir)) {
+    for (const folder of disk.readdirSync(dir)) {
       if (!/^[0-9a-f]+$/.test(folder)) continue;
       files.#folders.add(Number.parseInt(folder, 16));
-      for (const name of readdirSync(join(dir, folder))) {
+      for (const name of disk.readdirSync(join(dir, folder))) {
         const path = join(dir, folder, name);
         if (/^[0-9a-f]+$/.test(name)) {
-          const stat = statSync(path);
+          const stat = disk.statSync(path);
           found.push({ shard: Number.parseInt(name, 16), sizeBytes: stat.size, usedMs: stat.mtimeMs });
         } else {
           await disk.rm(path, { force: true });
@@ -200,7 +209,7 @@ export class ShardFiles {
   }
 
   #diskFree(): number {
-    const { bavail, bsize } = statfsSync(this.#dir);
+    const { bavail, bsize } = this.disk.statfsSync(this.#dir);
     return bavail * bsize;
   }
 
@@ -248,11 +257,11 @@ export class ShardFiles {
   waitForRoom(timeoutMs: number): Promise<void> {
     return new Promise((resolve) => {
       const done = (): void => {
-        clearTimeout(timer);
+        timer.cancel();
         this.#roomWaiters.delete(done);
         resolve();
       };
-      const timer = setTimeout(done, timeoutMs);
+      const timer = this.#clock.after(timeoutMs, done);
       this.#roomWaiters.add(done);
     });
   }

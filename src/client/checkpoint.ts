@@ -2,14 +2,16 @@
 // the log from its beginning.
 
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { sizeDelimitedDecodeStream, sizeDelimitedEncode } from '@bufbuild/protobuf/wire';
 import { CtrStream, ctrAt } from '../crypto/ctr.ts';
 import { shardKey } from '../crypto/keys.ts';
 import { leafHashes, MAX_SHARD_SIZE_BYTES, shardIdOf } from '../crypto/merkle.ts';
+import { systemDisk } from '../lib/disk.ts';
+import type { Disk } from '../lib/disk.ts';
 import { XcoreError } from '../lib/errors.ts';
+import type { RandomBytes } from '../lib/random-bytes.ts';
 import type { Network } from '../net/network.ts';
 import { decodeNumber, KIND, keyBytes, PUBLISHED_KINDS } from '../tree/keys.ts';
 import { ChangeSchema, CheckpointSchema } from '../tree/proto/tree_pb.ts';
@@ -25,6 +27,10 @@ export interface CheckpointComponents {
   readonly dataKey: Buffer;
   /** Folder for the shard that is under way. */
   readonly dir: string;
+  /** This machine's unless told. */
+  readonly disk?: Disk;
+  /** Salts of keys; the system's unless told. */
+  readonly randomBytes?: RandomBytes;
 }
 
 /** The published records of a snapshot, each as a length-delimited Change. */
@@ -66,15 +72,24 @@ async function* intoShards(parts: AsyncIterable<Uint8Array>): AsyncGenerator<Buf
   if (length > 0) yield block.subarray(0, length);
 }
 
+async function writeWhole(disk: Disk, path: string, bytes: Uint8Array): Promise<void> {
+  const file = await disk.open(path, 'w', 0o600);
+  try {
+    await file.writeFile(bytes);
+  } finally {
+    await file.close();
+  }
+}
+
 /** Stores the tree of a snapshot, which is as after entry `seq`; resolves when all its shards are durable. */
 export async function writeCheckpoint(
-  { network, dataKey, dir }: CheckpointComponents,
+  { network, dataKey, dir, disk = systemDisk, randomBytes: random = randomBytes }: CheckpointComponents,
   tree: Tree,
   snapshot: StoreSnapshot,
   seq: number,
   signal: AbortSignal,
 ): Promise<Checkpoint> {
-  await mkdir(dir, { recursive: true, mode: 0o700 });
+  await disk.mkdir(dir, { recursive: true, mode: 0o700 });
   const path = join(dir, 'shard');
   const hash = createHash('sha256');
   let records = 0n;
@@ -85,34 +100,34 @@ export async function writeCheckpoint(
       yield bytes;
     }
   }
-  const shards: { salt: Buffer; sizeBytes: number; id: Buffer }[] = [];
+  const shards: { salt: Uint8Array; sizeBytes: number; id: Buffer }[] = [];
   try {
     for await (const block of intoShards(counted())) {
-      const salt = randomBytes(32);
+      const salt = random(32);
       const ciphertext = new CtrStream(shardKey(dataKey, salt)).encrypt(block);
       const id = shardIdOf(leafHashes(ciphertext), ciphertext.length);
-      await writeFile(path, ciphertext, { mode: 0o600 });
+      await writeWhole(disk, path, ciphertext);
       await network.upload({ id, sizeBytes: ciphertext.length, path }, signal);
       shards.push({ salt, sizeBytes: ciphertext.length, id });
     }
   } finally {
-    await rm(path, { force: true });
+    await disk.rm(path, { force: true });
   }
   return create(CheckpointSchema, { seq: BigInt(seq), shards, records, hash: hash.digest() });
 }
 
 /** The records of a checkpoint, in order; CORRUPT_RECORD after the last one if any is missing or wrong. */
 export async function* readCheckpoint(
-  { network, dataKey, dir }: CheckpointComponents,
+  { network, dataKey, dir, disk = systemDisk }: CheckpointComponents,
   checkpoint: Checkpoint,
 ): AsyncGenerator<Change> {
-  await mkdir(dir, { recursive: true, mode: 0o700 });
+  await disk.mkdir(dir, { recursive: true, mode: 0o700 });
   const path = join(dir, 'shard');
   const hash = createHash('sha256');
   async function* plaintext(): AsyncGenerator<Uint8Array> {
     for (const { id, salt, sizeBytes } of checkpoint.shards) {
       await network.fetchShard(id, sizeBytes, path);
-      const ciphertext = (await readFile(path)).subarray(0, sizeBytes);
+      const ciphertext = (await disk.readFile(path)).subarray(0, sizeBytes);
       const bytes = ctrAt(shardKey(dataKey, salt), 0, ciphertext);
       hash.update(bytes);
       yield bytes;
@@ -125,7 +140,7 @@ export async function* readCheckpoint(
       yield change;
     }
   } finally {
-    await rm(path, { force: true });
+    await disk.rm(path, { force: true });
   }
   if (records !== checkpoint.records || !hash.digest().equals(checkpoint.hash)) {
     throw new XcoreError('CORRUPT_RECORD', 'the checkpoint of the volume is incomplete');

@@ -6,6 +6,7 @@ import { chooseDriver } from '../fuse/choose-driver.ts';
 import type { DriverName } from '../fuse/choose-driver.ts';
 import type { Session } from '../fuse/driver.ts';
 import { systemClock } from '../lib/clock.ts';
+import type { Timer } from '../lib/clock.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Paths } from '../lib/paths.ts';
@@ -90,13 +91,13 @@ class MountDaemon implements Daemon {
   readonly #device: string;
   readonly #log: Logger;
   readonly #problems = new Problems(systemClock);
-  readonly #startedMs = Date.now();
+  readonly #startedMs = systemClock.now();
   #localNetwork: LocalNetwork | null = null;
   #network!: Network;
   #mounted!: MountedVolume;
   #session: Session | null = null;
   #control: ControlServer | null = null;
-  #spaceTimer: NodeJS.Timeout | null = null;
+  #spaceTimer: Timer | null = null;
   #stopping: Promise<void> | null = null;
   /** Settles, and never rejects, when the unmount under way is done. */
   #unmounting: Promise<unknown> | null = null;
@@ -143,7 +144,11 @@ class MountDaemon implements Daemon {
     await this.#openVolume();
     await this.#join();
     await this.#mount();
-    this.#spaceTimer = setInterval(() => void this.#mounted.refresh(), SPACE_INTERVAL_MS);
+    const timer = systemClock.after(SPACE_INTERVAL_MS, () => {
+      void this.#mounted.refresh();
+      timer.restart();
+    });
+    this.#spaceTimer = timer;
     void this.#mounted.refresh();
   }
 
@@ -230,7 +235,7 @@ class MountDaemon implements Daemon {
     void this.#session.ended.then(async () => {
       // who asked for the unmount is still to be answered, after the last flush
       await this.#unmounting;
-      setImmediate(() => this.#end.resolve());
+      systemClock.soon(() => this.#end.resolve());
     });
     await this.#mounted.start();
   }
@@ -291,7 +296,7 @@ class MountDaemon implements Daemon {
       () => this.#network?.stop(),
       () => this.#localNetwork?.stop(),
     ];
-    if (this.#spaceTimer !== null) clearInterval(this.#spaceTimer);
+    this.#spaceTimer?.cancel();
     for (const step of steps) {
       try {
         await step();

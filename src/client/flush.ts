@@ -1,5 +1,6 @@
 // Waits until everything written so far is durable and published.
 
+import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { FlushProgress } from './control-api.ts';
 import type { LocalVolume } from './local-volume.ts';
@@ -24,11 +25,12 @@ export async function flushVolume(
   sources: () => FlushSources,
   progress: (progress: FlushProgress) => void,
   signal: AbortSignal,
+  clock: Clock,
 ): Promise<void> {
   const { volume, uploader } = sources();
   const relax = uploader.hurry();
   try {
-    await waitUntilPublished(sources, volume, progress, signal);
+    await waitUntilPublished(sources, volume, progress, signal, clock);
   } finally {
     relax();
   }
@@ -39,6 +41,7 @@ async function waitUntilPublished(
   volume: LocalVolume,
   progress: (progress: FlushProgress) => void,
   signal: AbortSignal,
+  clock: Clock,
 ): Promise<void> {
   await volume.segments.seal();
   await volume.store.commit(true);
@@ -62,21 +65,21 @@ async function waitUntilPublished(
     }
     // a step that is asked for after each step would leave no time for anything else
     if (isDue) sync.nudge();
-    isDue = await pause(sync.nextStep(), PROGRESS_INTERVAL_MS, signal);
+    isDue = await pause(sync.nextStep(), PROGRESS_INTERVAL_MS, signal, clock);
     if (signal.aborted) throw new XcoreError('ABORTED', 'stopped waiting; uploads go on');
   }
 }
 
 /** Waits for a step, or until time is up, or for the signal; tells whether time was up. */
-function pause(step: Promise<void>, ms: number, signal: AbortSignal): Promise<boolean> {
+function pause(step: Promise<void>, ms: number, signal: AbortSignal, clock: Clock): Promise<boolean> {
   return new Promise((resolve) => {
     const end = (isTimeUp: boolean): void => {
-      clearTimeout(timer);
+      timer.cancel();
       signal.removeEventListener('abort', aborted);
       resolve(isTimeUp);
     };
     const aborted = (): void => end(false);
-    const timer = setTimeout(end, ms, true);
+    const timer = clock.after(ms, () => end(true));
     signal.addEventListener('abort', aborted, { once: true });
     void step.then(aborted);
   });

@@ -1,7 +1,6 @@
 // One volume on this device's disk: opens index, segments and cache together, closes them together.
 
 import { randomBytes } from 'node:crypto';
-import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Hasher } from '../cache/hasher.ts';
 import { Segments } from '../cache/segments.ts';
@@ -13,10 +12,13 @@ import type { VolumeKeys } from '../crypto/keys.ts';
 import { Sealer } from '../crypto/sealer.ts';
 import { writeFileAtomic } from '../lib/atomic-file.ts';
 import type { Clock } from '../lib/clock.ts';
+import { systemDisk } from '../lib/disk.ts';
 import type { Disk } from '../lib/disk.ts';
 import { asError, hasCode, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
+import type { RandomBytes } from '../lib/random-bytes.ts';
 import type { IndexGuard } from '../tree/index-database.ts';
+import type { OpenDatabase } from '../tree/open-database.ts';
 import { RecordStore } from '../tree/record-store.ts';
 import type { StoreOptions } from '../tree/record-store.ts';
 import { Tree } from '../tree/tree.ts';
@@ -29,8 +31,17 @@ const UNJOURNALED_VERSION = 2;
 const UNCOUNTED_VERSION = 1;
 const SEAL: SegmentOptions = { idleMs: 2_000, maxAgeMs: 15_000 };
 
+/** The machine on which a volume lies; the one that this runs on unless told. */
+export interface Surroundings {
+  readonly disk?: Disk;
+  readonly guard?: IndexGuard;
+  readonly openDatabase?: OpenDatabase;
+  readonly randomBytes?: RandomBytes;
+  readonly hasher?: Pick<Hasher, 'hash' | 'stop'>;
+}
+
 /** What a local volume is built from. */
-export interface LocalVolumeComponents {
+export interface LocalVolumeComponents extends Surroundings {
   readonly keys: VolumeKeys;
   readonly fetcher: ShardFetcher;
   readonly clock: Clock;
@@ -42,9 +53,6 @@ export interface LocalVolumeComponents {
   readonly onLost: (shard: number) => void;
   /** A local file does not match its shard id; `lost` when there is no other copy. */
   readonly onDamaged: (shard: number, lost: boolean) => void;
-  /** This machine's unless told. */
-  readonly disk?: Disk;
-  readonly guard?: IndexGuard;
   /** The tables of the index are checked before they are used. */
   readonly verifyIndex?: boolean;
   /** Changes cannot be committed to this disk; null when they can again. */
@@ -74,24 +82,25 @@ interface VolumeFile {
   readonly lineage: string;
 }
 
-function writeVolumeFile(path: string, content: VolumeFile): Promise<void> {
-  return writeFileAtomic(path, `${JSON.stringify(content, null, 2)}\n`, { mode: 0o600 });
+function writeVolumeFile(path: string, content: VolumeFile, disk: Disk): Promise<void> {
+  return writeFileAtomic(path, `${JSON.stringify(content, null, 2)}\n`, { mode: 0o600, disk });
 }
 
 /** What `volume.json` of a folder says; made with the folder. FOREIGN_HOME for another owner's. */
-async function readVolumeFile(dir: string, keys: VolumeKeys): Promise<VolumeFile> {
+async function readVolumeFile(dir: string, components: LocalVolumeComponents): Promise<VolumeFile> {
+  const { keys, disk = systemDisk, randomBytes: random = randomBytes } = components;
   const path = join(dir, 'volume.json');
   const owner = keys.ownerPublicKey.toString('hex');
-  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+  const bytes = await disk.readFile(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return null;
     throw error;
   });
-  if (text === null) {
-    const made = { version: VERSION, volume: owner, lineage: randomBytes(16).toString('hex') };
-    await writeVolumeFile(path, made);
+  if (bytes === null) {
+    const made = { version: VERSION, volume: owner, lineage: Buffer.from(random(16)).toString('hex') };
+    await writeVolumeFile(path, made, disk);
     return made;
   }
-  const content = parse(path, text);
+  const content = parse(path, bytes.toString());
   if (![VERSION, UNJOURNALED_VERSION, UNCOUNTED_VERSION].includes(content.version)) {
     throw new XcoreError('BAD_FORMAT', `${path} has version ${content.version}, this program reads ${VERSION}`);
   }
@@ -108,7 +117,7 @@ async function readVolumeFile(dir: string, keys: VolumeKeys): Promise<VolumeFile
 export async function lineageOf(dir: string): Promise<string | null> {
   const path = join(dir, 'volume.json');
   try {
-    return parse(path, await readFile(path, 'utf8')).lineage;
+    return parse(path, (await systemDisk.readFile(path)).toString()).lineage;
   } catch {
     return null;
   }
@@ -136,26 +145,32 @@ async function endAll(steps: readonly (() => Promise<void>)[]): Promise<void> {
 
 /** Opens the index of a volume; counts one that has no tallies yet. */
 async function openStore(dir: string, components: LocalVolumeComponents): Promise<RecordStore> {
-  const { keys, disk, guard, verifyIndex = false, onHealth, onIndexDamaged } = components;
-  const file = await readVolumeFile(dir, keys);
+  const { keys, clock, disk, guard, openDatabase, randomBytes: random } = components;
+  const { verifyIndex = false, onHealth, onIndexDamaged } = components;
+  const file = await readVolumeFile(dir, components);
   const adopt = file.version === UNCOUNTED_VERSION;
   const lineage = Buffer.from(file.lineage, 'hex');
   const options: StoreOptions = {
     adopt,
+    clock,
     verify: verifyIndex,
     syncJournal: join(dir, 'sync-journal'),
     ...(guard && { guard }),
     ...(disk && { disk }),
+    ...(openDatabase && { openDatabase }),
+    ...(random && { randomBytes: random }),
     ...(onHealth && { onHealth }),
     ...(onIndexDamaged && { onDamaged: onIndexDamaged }),
   };
-  const store = await RecordStore.open(join(dir, 'index'), new Sealer(keys.indexKey), lineage, options).catch(
+  const store = await RecordStore.open(join(dir, 'index'), new Sealer(keys.indexKey, random), lineage, options).catch(
     (error: unknown) => {
       if (!hasCode(error, 'HOME_LOCKED')) throw error;
       throw new XcoreError('HOME_LOCKED', 'another xcore process uses this home; see xcore status', { cause: error });
     },
   );
-  if (file.version !== VERSION) await writeVolumeFile(join(dir, 'volume.json'), { ...file, version: VERSION });
+  if (file.version !== VERSION) {
+    await writeVolumeFile(join(dir, 'volume.json'), { ...file, version: VERSION }, disk ?? systemDisk);
+  }
   return store;
 }
 
@@ -168,13 +183,12 @@ export async function openLocalVolume(
   components: LocalVolumeComponents,
   seal: SegmentOptions = SEAL,
 ): Promise<LocalVolume> {
-  const { keys, clock, log } = components;
-  await mkdir(dir, { recursive: true, mode: 0o700 });
+  const { keys, clock, log, disk = systemDisk, randomBytes: random, hasher = new Hasher() } = components;
+  await disk.mkdir(dir, { recursive: true, mode: 0o700 });
   const store = await openStore(dir, components);
-  const hasher = new Hasher();
   try {
     const tree = new Tree(store, keys.nameKey);
-    const files = await ShardFiles.open(join(dir, 'cache'), components.cacheBytes, log, components.disk);
+    const files = await ShardFiles.open(join(dir, 'cache'), components.cacheBytes, log, disk, clock);
     const { dataKey } = keys;
     const segments = new Segments(
       {
@@ -183,6 +197,7 @@ export async function openLocalVolume(
         dataKey,
         hasher,
         clock,
+        ...(random && { randomBytes: random }),
         log,
         commit: () => store.commit(),
         onSealed: components.onSealed,

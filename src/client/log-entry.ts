@@ -6,6 +6,7 @@ import type { VolumeKeys } from '../crypto/keys.ts';
 import { Sealer } from '../crypto/sealer.ts';
 import { sign, verify } from '../crypto/sign.ts';
 import { XcoreError } from '../lib/errors.ts';
+import type { RandomBytes } from '../lib/random-bytes.ts';
 import { ENTRY_LABEL, ENTRY_VERSION, entryHash } from '../net/entry-hash.ts';
 import type { WireEntry } from '../net/network.ts';
 import { EntryHeaderSchema } from '../net/proto/wire_pb.ts';
@@ -43,9 +44,10 @@ export class EntryCodec {
   readonly #keys: VolumeKeys;
   readonly #sealer: Sealer;
 
-  constructor(keys: VolumeKeys) {
+  /** `random`: as a Sealer's. */
+  constructor(keys: VolumeKeys, random?: RandomBytes) {
     this.#keys = keys;
-    this.#sealer = new Sealer(keys.logKey);
+    this.#sealer = new Sealer(keys.logKey, random);
   }
 
   /** Seals and signs an entry. */

@@ -4,11 +4,9 @@
 import type { SegmentOptions } from '../cache/segments.ts';
 import type { VolumeKeys } from '../crypto/keys.ts';
 import type { Clock } from '../lib/clock.ts';
-import type { Disk } from '../lib/disk.ts';
 import { asError, hasCode, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Network, NetworkSpace } from '../net/network.ts';
-import type { IndexGuard } from '../tree/index-database.ts';
 import type { Filesystem } from '../vfs/filesystem.ts';
 import { Vfs } from '../vfs/vfs.ts';
 import type { Room } from '../vfs/volume.ts';
@@ -16,9 +14,10 @@ import type { FlushProgress, SetAside } from './control-api.ts';
 import { DeadSegments } from './dead-segments.ts';
 import type { DeadSegmentsOptions } from './dead-segments.ts';
 import { flushVolume } from './flush.ts';
+import type { FlushSources } from './flush.ts';
 import { Gate } from './gate.ts';
 import { hasState, openLocalVolume } from './local-volume.ts';
-import type { LocalVolume } from './local-volume.ts';
+import type { LocalVolume, Surroundings } from './local-volume.ts';
 import { EntryCodec } from './log-entry.ts';
 import type { Problems } from './problems.ts';
 import { Publisher } from './publisher.ts';
@@ -33,7 +32,7 @@ import { VolumeSync } from './volume-sync.ts';
 import type { SyncOptions } from './volume-sync.ts';
 
 /** What a mounted volume is built from. */
-export interface MountedVolumeComponents {
+export interface MountedVolumeComponents extends Surroundings {
   readonly network: Network;
   readonly keys: VolumeKeys;
   /** Peer name of this device. */
@@ -41,9 +40,6 @@ export interface MountedVolumeComponents {
   readonly clock: Clock;
   readonly log: Logger;
   readonly problems: Problems;
-  /** This machine's unless told. */
-  readonly disk?: Disk;
-  readonly guard?: IndexGuard;
   /** Records changed under the filesystem, by another device's hand. */
   readonly onChanged: (invalidations: Invalidations) => void;
 }
@@ -122,14 +118,18 @@ export class MountedVolume {
   }
 
   #newSync(): VolumeSync {
-    const { network, keys, device, clock, log, problems } = this.#c;
-    const codec = new EntryCodec(keys);
+    const { network, keys, device, clock, log, problems, disk, randomBytes } = this.#c;
+    const codec = new EntryCodec(keys, randomBytes);
     const onNeeded = (shards: readonly number[]): void => this.#uploader.need(shards);
     const publisher = new Publisher({ network, codec, clock, log, device, onNeeded }, this.#options);
     return new VolumeSync(
       {
         ...{ network, codec, publisher, keys, device, clock, log, problems },
-        checkpoints: { network, dataKey: keys.dataKey, dir: this.#folders.checkpoint },
+        checkpoints: {
+          ...{ network, dataKey: keys.dataKey, dir: this.#folders.checkpoint },
+          ...(disk && { disk }),
+          ...(randomBytes && { randomBytes }),
+        },
         volume: () => this.#volume,
         rebuild: (keep, fill) => this.#rebuild(keep, fill),
         onApplied: (invalidations) => this.#c.onChanged(invalidations),
@@ -141,7 +141,7 @@ export class MountedVolume {
   }
 
   #open(dir: string): Promise<LocalVolume> {
-    const { keys, network, clock, log, disk, guard } = this.#c;
+    const { keys, network, clock, log, disk, guard, openDatabase, randomBytes, hasher } = this.#c;
     const { cacheBytes, seal } = this.#options;
     return openLocalVolume(
       dir,
@@ -149,6 +149,9 @@ export class MountedVolume {
         ...{ keys, clock, log, cacheBytes },
         ...(disk && { disk }),
         ...(guard && { guard }),
+        ...(openDatabase && { openDatabase }),
+        ...(randomBytes && { randomBytes }),
+        ...(hasher && { hasher }),
         fetcher: {
           fetchShard: (...args) => network.fetchShard(...args),
           fetchLeaves: (...args) => network.fetchLeaves(...args),
@@ -247,7 +250,8 @@ export class MountedVolume {
 
   /** Resolves when all that was written before the call is durable and in the log; errors as those of flushVolume(). */
   flush(progress: (progress: FlushProgress) => void, signal: AbortSignal): Promise<void> {
-    return flushVolume(() => ({ volume: this.#volume, uploader: this.#uploader, sync: this.sync }), progress, signal);
+    const sources = (): FlushSources => ({ volume: this.#volume, uploader: this.#uploader, sync: this.sync });
+    return flushVolume(sources, progress, signal, this.#c.clock);
   }
 
   #roleChanged(writer: boolean): void {

@@ -1,7 +1,6 @@
 // Work that lost its place in the log, because another device wrote the volume: kept whole on this
 // disk, listed in status, never published and never removed by us.
 
-import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemDisk } from '../lib/disk.ts';
 import type { Disk } from '../lib/disk.ts';
@@ -22,10 +21,21 @@ export class SetAsideFolder {
   async open(): Promise<void> {
     await this.#disk.mkdir(this.#dir, { recursive: true, mode: 0o700 });
     this.#list = [];
-    for (const name of (await readdir(this.#dir)).sort()) {
+    for (const name of (await this.#disk.readdir(this.#dir)).sort()) {
       const path = join(this.#dir, name);
-      this.#list.push({ path, sizeBytes: await sizeOf(path), timeMs: (await stat(path)).mtimeMs });
+      this.#list.push({ path, sizeBytes: await this.#sizeOf(path), timeMs: (await this.#disk.stat(path)).mtimeMs });
     }
+  }
+
+  /** Of the files below a folder. */
+  async #sizeOf(dir: string): Promise<number> {
+    let sum = 0;
+    for (const name of await this.#disk.readdir(dir)) {
+      const path = join(dir, name);
+      const facts = await this.#disk.stat(path);
+      sum += facts.isDirectory() ? await this.#sizeOf(path) : facts.size;
+    }
+    return sum;
   }
 
   /** Moves a closed local volume here. */
@@ -39,12 +49,4 @@ export class SetAsideFolder {
   list(): readonly SetAside[] {
     return this.#list;
   }
-}
-
-async function sizeOf(dir: string): Promise<number> {
-  let sum = 0;
-  for (const entry of await readdir(dir, { withFileTypes: true, recursive: true })) {
-    if (entry.isFile()) sum += (await stat(join(entry.parentPath, entry.name))).size;
-  }
-  return sum;
 }

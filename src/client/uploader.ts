@@ -1,7 +1,7 @@
 // Brings sealed shards to hosts, in the background, several at once, for as long as it takes.
 
 import { asError, hasCode } from '../lib/errors.ts';
-import type { Clock } from '../lib/clock.ts';
+import type { Clock, Timer } from '../lib/clock.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Network } from '../net/network.ts';
 import type { LocalVolume } from './local-volume.ts';
@@ -43,7 +43,7 @@ export class Uploader {
   #started = false;
   #urgent = 0;
   #yieldingSinceMs = 0;
-  #timer: NodeJS.Timeout | null = null;
+  #timer: Timer | null = null;
 
   constructor(volume: LocalVolume, components: UploaderComponents) {
     this.#volume = volume;
@@ -131,10 +131,10 @@ export class Uploader {
       return PARALLEL_UPLOADS;
     }
     if (this.#yieldingSinceMs === 0) this.#yieldingSinceMs = now;
-    this.#timer ??= setTimeout(() => {
+    this.#timer ??= this.#c.clock.after(YIELD_CHECK_MS, () => {
       this.#timer = null;
       this.#next();
-    }, YIELD_CHECK_MS);
+    });
     return now - this.#yieldingSinceMs > MAX_YIELD_MS ? 1 : 0;
   }
 
@@ -193,7 +193,7 @@ export class Uploader {
   /** Ends transfers; what was not durable is taken up at the next start. */
   async stop(): Promise<void> {
     this.#stopping.abort();
-    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer?.cancel();
     await Promise.all(this.#active.values());
   }
 }

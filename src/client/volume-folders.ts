@@ -1,7 +1,6 @@
 // Where a volume lies on this disk: the folder in use, the one being built to replace it, and those
 // that were set aside. A crash at any point leaves one whole folder in use.
 
-import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { syncFolder } from '../lib/atomic-file.ts';
 import { systemDisk } from '../lib/disk.ts';
@@ -36,8 +35,16 @@ export class VolumeFolders {
     await this.setAside.open();
     await this.#disk.rm(this.#old, { recursive: true, force: true });
     // the one in use is only moved away once its replacement is complete
-    if (!(await exists(this.current)) && (await exists(this.next))) await this.#disk.rename(this.next, this.current);
+    if (!(await this.#has(this.current)) && (await this.#has(this.next)))
+      await this.#disk.rename(this.next, this.current);
     await this.clearNext();
+  }
+
+  #has(path: string): Promise<boolean> {
+    return this.#disk.stat(path).then(
+      () => true,
+      () => false,
+    );
   }
 
   /** Removes what an earlier try of a replacement left. */
@@ -63,11 +70,4 @@ export class VolumeFolders {
     await this.#disk.rm(this.#old, { recursive: true, force: true });
     return kept;
   }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }

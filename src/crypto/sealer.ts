@@ -47,7 +47,7 @@ export class Sealer {
   readonly #nonce = Buffer.alloc(NONCE_SIZE_BYTES);
 
   /** key: 32 bytes, else RangeError; random: source of nonces, the system's unless told. */
-  constructor(key: Uint8Array, random?: (sizeBytes: number) => Buffer) {
+  constructor(key: Uint8Array, random?: (sizeBytes: number) => Uint8Array) {
     if (key.length !== KEY_SIZE_BYTES) throw new RangeError(`sealing key of ${key.length} bytes, 32 needed`);
     this.#encryptionKey = subkey(key, 'xcore/seal/encrypt/1');
     this.#macKey = subkey(key, 'xcore/seal/authenticate/1');

@@ -1,8 +1,8 @@
 // The files of the local disk as the client's stores use them, so that a test can count what is done
 // to them, let it fail, and see what is left when it stops anywhere.
 
-import { writeSync } from 'node:fs';
-import { link, mkdir, open, readFile, rename, rm, unlink } from 'node:fs/promises';
+import { readdirSync, statfsSync, statSync, writeSync } from 'node:fs';
+import { link, mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 
 /** An open file. */
@@ -16,7 +16,14 @@ export type DiskFile = Pick<
   readonly fd?: number;
 };
 
-/** What is done to files by name; everything as in node:fs/promises. */
+/** What is asked about a file. */
+export interface FileFacts {
+  readonly size: number;
+  readonly mtimeMs: number;
+  isDirectory(): boolean;
+}
+
+/** What is done to files by name; everything as in node:fs/promises, or node:fs where it is done at once. */
 export interface Disk {
   readonly open: (path: string, flags: string | number, mode?: number) => Promise<DiskFile>;
   readonly mkdir: (path: string, options: { recursive: true; mode: number }) => Promise<unknown>;
@@ -25,6 +32,11 @@ export interface Disk {
   readonly rename: (from: string, to: string) => Promise<void>;
   readonly rm: (path: string, options: { force?: boolean; recursive?: boolean }) => Promise<void>;
   readonly unlink: (path: string) => Promise<void>;
+  readonly readdir: (path: string) => Promise<string[]>;
+  readonly stat: (path: string) => Promise<FileFacts>;
+  readonly readdirSync: (path: string) => string[];
+  readonly statSync: (path: string) => FileFacts;
+  readonly statfsSync: (path: string) => { readonly bavail: number; readonly bsize: number };
 }
 
 async function openFile(path: string, flags: string | number, mode?: number): Promise<DiskFile> {
@@ -35,4 +47,8 @@ async function openFile(path: string, flags: string | number, mode?: number): Pr
 }
 
 /** The disk of this machine. */
-export const systemDisk: Disk = { open: openFile, mkdir, link, readFile, rename, rm, unlink };
+export const systemDisk: Disk = {
+  ...{ open: openFile, mkdir, link, readFile, rename, rm, unlink, stat },
+  readdir: (path) => readdir(path),
+  ...{ readdirSync: (path) => readdirSync(path), statSync, statfsSync },
+};

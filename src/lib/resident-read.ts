@@ -2,6 +2,8 @@
 // answers faster than another thread would. Knows no shards.
 
 import koffi from 'koffi';
+import { systemClock } from './clock.ts';
+import type { Clock } from './clock.ts';
 
 /** linux/fs.h: fail rather than wait for the disk. */
 const RWF_NOWAIT = 8;
@@ -57,23 +59,26 @@ export class ReadBuffer {
 
 /** Says when to wait for the disk is better than to have a thread wait: for one call at a time, while the disk is fast. */
 export class DiskPatience {
-  readonly #nowMs: () => number;
+  readonly #clock: Pick<Clock, 'monotonicMs' | 'soon'>;
   #averageMs = 0;
   #retryMs = 0;
   #hasWaited = false;
+  readonly #turn = (): void => {
+    this.#hasWaited = false;
+  };
 
-  constructor(nowMs: () => number) {
-    this.#nowMs = nowMs;
+  constructor(clock: Pick<Clock, 'monotonicMs' | 'soon'> = systemClock) {
+    this.#clock = clock;
   }
 
   /** Runs a call that may wait, if it is the first in this turn of the event loop; else null. */
   wait<T>(call: () => T | null): T | null {
-    const startMs = this.#nowMs();
+    const startMs = this.#clock.monotonicMs();
     if (this.#hasWaited || startMs < this.#retryMs) return null;
     this.#hasWaited = true;
-    setImmediate(() => (this.#hasWaited = false));
+    this.#clock.soon(this.#turn);
     const seen = call();
-    const endMs = this.#nowMs();
+    const endMs = this.#clock.monotonicMs();
     this.#averageMs += (endMs - startMs - this.#averageMs) * WEIGHT;
     if (this.#averageMs > MAX_WAIT_MS) {
       this.#averageMs = 0;

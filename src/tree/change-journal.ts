@@ -3,6 +3,7 @@
 
 import type { Sealer } from '../crypto/sealer.ts';
 import type { Disk } from '../lib/disk.ts';
+import type { RandomBytes } from '../lib/random-bytes.ts';
 import { Journal } from './journal.ts';
 import { decodeNumber, keyBytes, KIND, PUBLISHED_KINDS } from './keys.ts';
 import { ChangeSetSchema } from './proto/tree_pb.ts';
@@ -50,8 +51,9 @@ export class ChangeJournal {
     tally: Tally,
     synced: readonly Uint8Array[],
     disk?: Disk,
+    random?: RandomBytes,
   ): Promise<{ journal: ChangeJournal; changes: Map<string, TreeRecord | null> }> {
-    const { journal, payloads } = await Journal.open(dir, sealer, tally, synced, disk);
+    const { journal, payloads } = await Journal.open(dir, sealer, tally, synced, disk, random);
     return { journal: new ChangeJournal(journal), changes: changesIn(payloads) };
   }
 

@@ -1,9 +1,9 @@
 // A file in the folder of an index that says how far it was when it was last closed: what LevelDB loses from
 // its end without a word is missed at the next start.
 
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFileAtomic } from '../lib/atomic-file.ts';
+import { systemDisk } from '../lib/disk.ts';
 import type { Disk } from '../lib/disk.ts';
 
 const VERSION = 1;
@@ -13,9 +13,10 @@ function pathOf(indexDir: string): string {
 }
 
 /** Number of the last batch when the index was last closed; 0 where nothing tells. */
-export function readClosedBatch(indexDir: string): number {
+export async function readClosedBatch(indexDir: string, disk: Disk = systemDisk): Promise<number> {
   try {
-    const content = JSON.parse(readFileSync(pathOf(indexDir), 'utf8')) as { version?: unknown; batch?: unknown };
+    const text = (await disk.readFile(pathOf(indexDir))).toString();
+    const content = JSON.parse(text) as { version?: unknown; batch?: unknown };
     return content.version === VERSION && typeof content.batch === 'number' ? content.batch : 0;
   } catch {
     return 0;

@@ -10,12 +10,18 @@ import type { Disk } from '../lib/disk.ts';
 import { asError, ERRNO, errnoOf, XcoreError } from '../lib/errors.ts';
 
 type Database = Level<Buffer, Buffer>;
+type Snapshot = ReturnType<Database['snapshot']>;
 
 /** One change of a batch. */
 export type BatchOperation = { type: 'put'; key: Buffer; value: Buffer } | { type: 'del'; key: Buffer };
 
 /** A consistent view of the committed state. */
-export type StoreSnapshot = ReturnType<Database['snapshot']>;
+export interface StoreSnapshot {
+  close(): Promise<void>;
+}
+
+/** What an index asks of the database beneath it; IndexDatabase, unless a test hands in another one. */
+export type IndexBase = Pick<IndexDatabase, 'get' | 'readable' | 'ready' | 'write' | 'lists' | 'snapshot' | 'close'>;
 
 /** What opening the database again may need: its log becomes a table, and new files begin. */
 const REOPEN_BYTES = 32 * 1024 * 1024;
@@ -226,7 +232,7 @@ export class IndexDatabase {
 
   #iterator(range: { gte: Buffer; lt: Buffer; snapshot?: StoreSnapshot }): Iterator<Database, Buffer, Buffer> {
     try {
-      return this.#db.iterator(range);
+      return this.#db.iterator(range as typeof range & { snapshot?: Snapshot });
     } catch (error) {
       throw this.#readFailure(error);
     }

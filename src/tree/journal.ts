@@ -7,6 +7,7 @@ import type { Sealer } from '../crypto/sealer.ts';
 import type { Disk, DiskFile } from '../lib/disk.ts';
 import { systemDisk } from '../lib/disk.ts';
 import { asError } from '../lib/errors.ts';
+import type { RandomBytes } from '../lib/random-bytes.ts';
 import { damagedIndex } from './index-database.ts';
 import { encodeNumber, keyBytes } from './keys.ts';
 import type { Tally } from './tally.ts';
@@ -36,12 +37,13 @@ function associatedOf(id: bigint, sequence: number, batch: number): Buffer {
 export class Journal {
   readonly #file: DiskFile;
   readonly #sealer: Sealer;
-  readonly id: bigint = randomBytes(8).readBigUInt64BE();
+  readonly id: bigint;
   #sequence = 0;
   /** The index does not know this journal yet. */
   #position = MAX_JOURNAL_BYTES;
 
-  private constructor(file: DiskFile, sealer: Sealer) {
+  private constructor(file: DiskFile, sealer: Sealer, id: Uint8Array) {
+    this.id = Buffer.from(id).readBigUInt64BE();
     this.#file = file;
     this.#sealer = sealer;
   }
@@ -57,6 +59,7 @@ export class Journal {
     tally: Tally,
     synced: readonly Uint8Array[],
     disk: Disk = systemDisk,
+    random: RandomBytes = randomBytes,
   ): Promise<{ journal: Journal; payloads: Buffer[] }> {
     const path = join(dir, 'journal');
     const found = await disk.readFile(path).catch((error: NodeJS.ErrnoException) => {
@@ -66,7 +69,7 @@ export class Journal {
     const { payloads, lost } = readEntries(found ?? Buffer.alloc(0), sealer, tally, synced);
     if (lost > 0) throw damagedIndex('changes that were synced are gone');
     const file = await disk.open(path, found === null ? 'w+' : 'r+', 0o600);
-    return { journal: new Journal(file, sealer), payloads };
+    return { journal: new Journal(file, sealer, random(8)), payloads };
   }
 
   /** Number of the newest entry. */

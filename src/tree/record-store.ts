@@ -2,8 +2,11 @@
 // memory and committed together. Knows keys and records, not what a filesystem means by them.
 
 import type { Sealer } from '../crypto/sealer.ts';
+import { systemClock } from '../lib/clock.ts';
+import type { Clock, Timer } from '../lib/clock.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
 import type { Now } from '../lib/now.ts';
+import type { RandomBytes } from '../lib/random-bytes.ts';
 import { ChangeJournal } from './change-journal.ts';
 import { Durability } from './durability.ts';
 import type { Barriers } from './durability.ts';
@@ -41,6 +44,10 @@ interface Waiter {
 export interface StoreOptions extends Omit<IndexOptions, 'left'> {
   /** File of its sync journal; without one, every sync is one of all files. */
   readonly syncJournal?: string;
+  /** The machine's own unless told. */
+  readonly clock?: Clock;
+  /** Numbers of journals; the system's unless told. */
+  readonly randomBytes?: RandomBytes;
   /** Changes cannot be committed; null when they can again. */
   readonly onHealth?: (failure: Error | null) => void;
 }
@@ -54,6 +61,7 @@ const publishedKinds: ReadonlySet<string> = new Set(PUBLISHED_KINDS);
  */
 export class RecordStore {
   readonly #index: TalliedIndex;
+  readonly #clock: Clock;
   readonly #ranges: RecordRanges;
   readonly #onHealth: (failure: Error | null) => void;
   readonly #cache = newRecordCache();
@@ -64,7 +72,7 @@ export class RecordStore {
   #next: Waiter | null = null;
   #current: Waiter | null = null;
   #running: Promise<void> = Promise.resolve();
-  #timer: NodeJS.Timeout | null = null;
+  #timer: Timer | null = null;
   #failure: Error | null = null;
   #unsynced = false;
   #closed = false;
@@ -82,7 +90,8 @@ export class RecordStore {
     options: StoreOptions,
   ) {
     this.#index = index;
-    const syncs = options.syncJournal === undefined ? null : new SyncJournal(options.syncJournal, options.disk);
+    this.#clock = options.clock ?? systemClock;
+    const syncs = options.syncJournal === undefined ? null : new SyncJournal(options.syncJournal, options);
     this.#durability = new Durability(index, journal, syncs, leftTails, {
       mayJournal: () => this.#mayJournal(),
       changeOf: (key) => this.#changeOf(key),
@@ -104,7 +113,14 @@ export class RecordStore {
     const left = path === undefined ? NOTHING_LEFT : await readSyncJournal(path, options.disk);
     const index = await TalliedIndex.open(dir, sealer, { ...rest, left });
     try {
-      const { journal, changes } = await ChangeJournal.open(dir, sealer, index.tally, left.entries, options.disk);
+      const { journal, changes } = await ChangeJournal.open(
+        dir,
+        sealer,
+        index.tally,
+        left.entries,
+        options.disk,
+        options.randomBytes,
+      );
       const store = new RecordStore(index, journal, sealer, lineage, left.tails, options);
       if (changes.size > 0) await store.#replay(changes);
       return store;
@@ -223,10 +239,10 @@ export class RecordStore {
 
   #schedule(delayMs: number): void {
     if (this.#timer !== null || this.#closed) return;
-    this.#timer = setTimeout(() => {
+    this.#timer = this.#clock.after(delayMs, () => {
       this.#timer = null;
       this.commit().catch(() => undefined); // kept in #failure and tried again
-    }, delayMs);
+    });
   }
 
   /** Whether the last commit succeeded. */
@@ -389,7 +405,7 @@ export class RecordStore {
     } finally {
       this.#closed = true;
       // also the next try of what failed just now, which would open the database again
-      if (this.#timer !== null) clearTimeout(this.#timer);
+      this.#timer?.cancel();
       this.#timer = null;
       await this.#running;
       await this.#durability.close(this.#failure === null);

@@ -150,7 +150,7 @@ async function understand(
   if (damaged.size > 0) missing.push(`${damaged.size} records of the index are damaged`);
   // a ring without a gap that goes as far as the commits do: nothing is gone
   if (!isRing || newest.lastCommit !== lastCommit) missing.push('some of the last changes of the index are gone');
-  if (newest.batch < Math.max(readClosedBatch(index), newestSynced)) {
+  if (newest.batch < Math.max(await readClosedBatch(index), newestSynced)) {
     missing.push('the last changes of the index are gone, or damaged in its sync journal');
   }
   return {

@@ -6,10 +6,13 @@ import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
 import { dirname } from 'node:path';
 import { syncFolder } from '../lib/atomic-file.ts';
+import { systemClock } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import { systemDisk } from '../lib/disk.ts';
 import type { Disk, DiskFile } from '../lib/disk.ts';
 import { asError, ERRNO, errnoOf } from '../lib/errors.ts';
 import type { Now } from '../lib/now.ts';
+import type { RandomBytes } from '../lib/random-bytes.ts';
 import { DiskPatience } from '../lib/resident-read.ts';
 import type { BatchOperation } from './index-database.ts';
 import { decodeSyncJournal, encodeRecord, PAGE_BYTES, sizeOfBatch } from './sync-journal-format.ts';
@@ -38,14 +41,22 @@ export async function readSyncJournal(path: string, disk: Disk = systemDisk): Pr
   return decodeSyncJournal(file);
 }
 
+/** What a journal works with; the system's unless told. */
+export interface SyncJournalSurroundings {
+  readonly disk?: Disk;
+  readonly clock?: Clock;
+  readonly randomBytes?: RandomBytes;
+}
+
 /** The journal of one index. It takes nothing until everything was synced once, which is what makes its content void. */
 export class SyncJournal {
   readonly #path: string;
   readonly #disk: Disk;
+  readonly #random: RandomBytes;
   #file: DiskFile | null = null;
   #making: Promise<void> | null = null;
   #usable = false;
-  #generation: Buffer = randomBytes(8);
+  #generation: Uint8Array;
   #sequence = 0;
   #position = 0;
   #batches: NumberedBatch[] = [];
@@ -55,11 +66,15 @@ export class SyncJournal {
   /** Records reach the disk in their order. */
   #writing: Promise<void> | null = null;
   /** A thread costs about as much as a quick disk. */
-  readonly #patience = new DiskPatience(() => performance.now());
+  readonly #patience: DiskPatience;
 
-  constructor(path: string, disk: Disk = systemDisk) {
+  constructor(path: string, surroundings: SyncJournalSurroundings = {}) {
+    const { disk = systemDisk, clock = systemClock, randomBytes: random = randomBytes } = surroundings;
     this.#path = path;
     this.#disk = disk;
+    this.#random = random;
+    this.#generation = random(8);
+    this.#patience = new DiskPatience(clock);
   }
 
   /** Whether it holds what nothing else has made safe. */
@@ -167,7 +182,7 @@ export class SyncJournal {
 
   /** Everything is synced, and nothing is being written: what it holds is void, and it begins anew. */
   reset(): void {
-    this.#generation = randomBytes(8);
+    this.#generation = this.#random(8);
     this.#sequence = 0;
     this.#position = 0;
     this.#forget();

@@ -2,25 +2,20 @@
 // tally of what is there. Knows keys and records, not what is cached or waits to be committed.
 
 import type { Sealer } from '../crypto/sealer.ts';
-import type { Disk } from '../lib/disk.ts';
-import { asError, hasCode, XcoreError } from '../lib/errors.ts';
-import { findDamagedTable, tablesIn } from './check-tables.ts';
+import { asError, hasCode } from '../lib/errors.ts';
 import { readClosedBatch, writeClosedBatch } from './closed-batch.ts';
-import { damagedIndex, IndexDatabase } from './index-database.ts';
-import type { BatchOperation, IndexGuard, StoreSnapshot } from './index-database.ts';
-import { readInProcess } from './index-process.ts';
-import { noteClosed, noteInUse, readInUse } from './in-use.ts';
+import { damagedIndex } from './index-database.ts';
+import type { BatchOperation, IndexBase, StoreSnapshot } from './index-database.ts';
+import { openDatabase } from './open-database.ts';
+import type { OpenDatabase, OpenedDatabase, OpenDatabaseOptions } from './open-database.ts';
 import type { LeftSyncJournal } from './sync-journal-format.ts';
 import { ALL_KEYS, decodeNumber, KIND, keyBytes, keyRange, outboxKey } from './keys.ts';
 import { decodeRecord, encodeRecord } from './record-codec.ts';
 import type { TreeRecord } from './records.ts';
-import { damagedTable, TableCheck } from './table-check.ts';
 import { EMPTY_TALLY, isTallied, newestTally, openTally, sealTally, TallyCount } from './tally.ts';
 import type { Tally } from './tally.ts';
 
 const ITERATOR_BATCH = 512;
-/** Tables that are checked before the index is opened, within some hundredths of a second. */
-const CHECKED_AT_OPEN_BYTES = 16 * 1024 * 1024;
 
 /** A record as it lies on disk: its stamp is 0n, and the record null, where there is none. */
 export interface StoredRecord {
@@ -29,22 +24,13 @@ export interface StoredRecord {
 }
 
 /** How an index is opened. */
-export interface IndexOptions {
-  readonly guard?: IndexGuard;
-  /** How long readers wait while it is opened anew. */
-  readonly reopenDeadlineMs?: number;
-  /** Of the files beside those of LevelDB; this machine's unless told. */
-  readonly disk?: Disk;
+export interface IndexOptions extends OpenDatabaseOptions {
+  /** What opens the database beneath it; LevelDB unless told. */
+  readonly openDatabase?: OpenDatabase;
   /** It was written before there were tallies: all records are counted once. */
   readonly adopt?: boolean;
-  /** Its tables are checked first, also when it was closed as it should be. */
-  readonly verify?: boolean;
-  /** Tables up to so many bytes are checked before it is opened; CHECKED_AT_OPEN_BYTES unless told. */
-  readonly checkedAtOpenBytes?: number;
   /** What a crash left in its sync journal. */
   readonly left?: LeftSyncJournal;
-  /** Told when a record or a table is damaged or cannot be read. */
-  readonly onDamaged?: (error: Error) => void;
 }
 
 /** One batch of changes while it is put together. */
@@ -55,48 +41,21 @@ export interface Batch {
   readonly count: TallyCount;
 }
 
-/**
- * Opens the LevelDB of an index. Its tables are looked at before it does, since it ends the process over some that are
- * damaged: all of them where the last process did not close it, else as many as take no time, and the others meanwhile.
- */
-async function openDatabase(dir: string, options: IndexOptions): Promise<{ db: IndexDatabase; check: TableCheck }> {
-  const use = readInUse(dir);
-  if (use === 'held') throw new XcoreError('HOME_LOCKED', `another xcore process uses ${dir}`);
-  const isThorough = use === 'left' || options.verify === true;
-  const { checkedAtOpenBytes = CHECKED_AT_OPEN_BYTES } = options;
-  const { now, later } = tablesIn(dir, isThorough ? Infinity : checkedAtOpenBytes);
-  let damaged = await findDamagedTable(dir, now);
-  if (damaged !== null && use === 'left') {
-    // it may be one that was being written when the process ended: LevelDB removes these when it opens
-    await readInProcess(dir, '');
-    damaged = await findDamagedTable(dir, tablesIn(dir).now);
-  }
-  if (damaged !== null) throw damagedTable(damaged);
-  noteInUse(dir);
-  try {
-    const db = await IndexDatabase.open(dir, options);
-    return { db, check: new TableCheck(dir, later, (error) => options.onDamaged?.(error)) };
-  } catch (error) {
-    noteClosed(dir);
-    throw error;
-  }
-}
-
 /** Sealed records by key, changed in counted batches. */
 export class TalliedIndex {
   readonly #dir: string;
-  readonly #db: IndexDatabase;
-  readonly #check: TableCheck;
+  readonly #opened: OpenedDatabase;
+  readonly #db: IndexBase;
   readonly #sealer: Sealer;
   readonly #options: IndexOptions;
   /** As of the last batch that is on disk. */
   #tally = EMPTY_TALLY;
   #failed = false;
 
-  private constructor(dir: string, db: IndexDatabase, check: TableCheck, sealer: Sealer, options: IndexOptions) {
+  private constructor(dir: string, opened: OpenedDatabase, sealer: Sealer, options: IndexOptions) {
     this.#dir = dir;
-    this.#db = db;
-    this.#check = check;
+    this.#opened = opened;
+    this.#db = opened.db;
     this.#sealer = sealer;
     this.#options = options;
   }
@@ -106,18 +65,17 @@ export class TalliedIndex {
    * is damaged, or lacks batches that it had, as far as that shows without reading all of it.
    */
   static async open(dir: string, sealer: Sealer, options: IndexOptions = {}): Promise<TalliedIndex> {
-    const { db, check } = await openDatabase(dir, options);
-    const index = new TalliedIndex(dir, db, check, sealer, options);
+    const opened = await (options.openDatabase ?? openDatabase)(dir, options);
+    const index = new TalliedIndex(dir, opened, sealer, options);
     try {
       index.#tally = await index.#readTally();
       await index.#replay();
       if (index.#tally.batch === 0) await index.#countAll();
-      if (index.#tally.batch < readClosedBatch(dir)) throw damagedIndex('its last changes are gone');
+      if (index.#tally.batch < (await readClosedBatch(dir, options.disk)))
+        throw damagedIndex('its last changes are gone');
       index.#checkOutbox();
     } catch (error) {
-      await check.stop();
-      await db.close();
-      noteClosed(dir);
+      await opened.close();
       throw error;
     }
     return index;
@@ -209,7 +167,7 @@ export class TalliedIndex {
 
   /** Null once its tables are known to be whole, so that what is not there never was; else resolves then, or CORRUPT_RECORD. */
   whole(): Promise<void> | null {
-    return this.#check.whole();
+    return this.#opened.whole();
   }
 
   #stampOnDisk(key: Buffer): bigint {
@@ -303,9 +261,7 @@ export class TalliedIndex {
 
   /** Closes the database; `clean`: nothing that was acknowledged is missing in it. */
   async close(clean: boolean): Promise<void> {
-    await this.#check.stop();
-    await this.#db.close();
-    noteClosed(this.#dir);
+    await this.#opened.close();
     if (clean) await writeClosedBatch(this.#dir, this.#tally.batch, this.#options.disk);
   }
 }

@@ -49,10 +49,10 @@ export class WatchedDisk {
   constructor(dir: string) {
     this.dir = dir;
     this.disk = {
+      ...systemDisk,
       open: (path, flags, mode) => this.#open(path, flags, mode),
       mkdir: (path, options) => this.#do('mkdir', path, () => systemDisk.mkdir(path, options)),
       link: (from, to) => this.#do('link', to, () => systemDisk.link(from, to)),
-      readFile: (path) => systemDisk.readFile(path),
       rename: (from, to) => this.#do('rename', to, () => systemDisk.rename(from, to)),
       rm: (path, options) => this.#do('rm', path, () => systemDisk.rm(path, options)),
       unlink: (path) => this.#do('unlink', path, () => systemDisk.unlink(path)),
