@@ -62,7 +62,8 @@ export async function assembleCare(components: CareComponents, options: BridgeOp
   const repairer = new Repairer({ ...components, auditor }, options);
   const verifySome = async (host: string, after: Uint8Array, signal: AbortSignal): Promise<JobProgress> => {
     const view = components.registry.get(host);
-    if (!view?.online || view.standing.state === 'disqualified') return { after };
+    if (!view) return { after: undefined };
+    if (!view.online || view.standing.state === 'disqualified') return { after };
     const shardIds = await index.list(host, after, options.verifiedPerRound);
     await Promise.all(shardIds.map((shardId) => auditor.audit(host, shardId, 'leaf', signal)));
     return { after: shardIds.length < options.verifiedPerRound ? undefined : shardIds.at(-1) };

@@ -47,7 +47,7 @@ export interface AssembledBridge {
 export async function assembleBridge(ground: BridgeGround, options: BridgeOptions): Promise<AssembledBridge> {
   const { store, seed, clock, random, randomBytes, metrics, bridge, log } = ground;
   const volumeQueue = new KeyedQueue(options.maxWaitingPerVolume);
-  const volumes = new Volumes(store, options);
+  const volumes = new Volumes({ store, clock, volumeQueue }, options);
   const reachability = new Reachability({ clock, bridge, outside: ground.outside });
   const registry = new HostRegistry({ store, clock, reachability }, options);
   const book = new OrderBook({ store, clock }, { ...options, graceMs: options.confirmGraceMs });

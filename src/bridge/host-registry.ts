@@ -5,6 +5,7 @@ import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { PeerName } from '../net/network.ts';
 import type { Standing } from '../net/proto/wire_pb.ts';
+import { forgottenHosts } from './forgetting.ts';
 import { creditFor, noteRest } from './host-rest.ts';
 import { auditScore, noteAudit, standingOf, uptimeOf } from './host-standing.ts';
 import { viewOf } from './host-view.ts';
@@ -40,6 +41,8 @@ export interface HostRegistryOptions {
   /** A host counts for the policy for so long after it was last seen. */
   readonly existsForMs: number;
   readonly maxHosts: number;
+  /** A host that holds nothing and is silent for so long gives way to a new one. */
+  readonly forgetAfterMs: number;
 }
 
 interface Entry {
@@ -57,14 +60,14 @@ export class HostRegistry {
   #counted: { readonly atMs: number; readonly hosts: number } | undefined;
   readonly #store: Store;
   readonly #clock: Clock;
-  readonly #reachability: Pick<Reachability, 'addressesOf'> | undefined;
+  readonly #reachability: Pick<Reachability, 'addressesOf' | 'forget'> | undefined;
   readonly #options: HostRegistryOptions;
 
   constructor(
     components: {
       readonly store: Store;
       readonly clock: Clock;
-      readonly reachability?: Pick<Reachability, 'addressesOf'>;
+      readonly reachability?: Pick<Reachability, 'addressesOf' | 'forget'>;
     },
     options: HostRegistryOptions,
   ) {
@@ -107,9 +110,7 @@ export class HostRegistry {
     }
     let entry = this.#hosts.get(host);
     if (!entry) {
-      if (this.#hosts.size >= this.#options.maxHosts) {
-        throw new XcoreError('REFUSED', 'this bridge takes no further hosts');
-      }
+      if (this.#hosts.size >= this.#options.maxHosts) await this.#makeRoom();
       const firstSeenMs = BigInt(this.#clock.now());
       entry = { host, record: hostRecord.make({ reliability: FIRST_RELIABILITY, firstSeenMs }) };
       this.#take(entry);
@@ -276,6 +277,23 @@ export class HostRegistry {
     if (entry.record.number > 0) this.#numbered[entry.record.number] = entry.host;
     this.#dirty.add(entry);
     this.#counted = undefined;
+  }
+
+  /** Forgets hosts that hold nothing and were not heard of for long; REFUSED when there are none. */
+  async #makeRoom(): Promise<void> {
+    const sinceMs = this.#clock.now() - this.#options.forgetAfterMs;
+    const { hosts, writes } = await forgottenHosts(this.#store, this.#hosts.values(), sinceMs);
+    if (hosts.length === 0) throw new XcoreError('REFUSED', 'this bridge takes no further hosts');
+    await this.#store.batch(writes);
+    for (const host of hosts) {
+      const entry = this.#hosts.get(host);
+      // it may have come back meanwhile
+      if (!entry || Number(entry.record.lastSeenMs) >= sinceMs) continue;
+      this.#hosts.delete(host);
+      this.#dirty.delete(entry);
+      delete this.#numbered[entry.record.number];
+      this.#reachability?.forget(host);
+    }
   }
 
   #number(entry: Entry): void {

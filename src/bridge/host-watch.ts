@@ -58,11 +58,21 @@ export class HostWatch {
     const { registry, queue, jobs } = this.#components;
     const hosts = registry.all();
     for (const host of hosts) await this.#look(host);
+    this.#forget();
     const takers = hosts.filter(({ online, takesShards }) => online && takesShards).length;
     if (takers > this.#takers) queue.wake();
     this.#takers = takers;
     await jobs.round('lost', (host, after) => this.#repairSome(host, after), signal);
     await jobs.round('back', (host, after) => this.#trimSome(host, after), signal);
+  }
+
+  /** What was noted of hosts that the registry has forgotten. */
+  #forget(): void {
+    const { registry } = this.#components;
+    for (const notes of [this.#silentSince, this.#evacuated]) {
+      if (notes.size <= registry.size) continue;
+      for (const host of notes.keys()) if (!registry.get(host)) notes.delete(host);
+    }
   }
 
   async #look(view: HostView): Promise<void> {

@@ -56,7 +56,9 @@ export class Inventory {
   /** One page of a host; a step of a job. */
   async step(host: PeerName, after: Uint8Array, stopping: AbortSignal): Promise<JobProgress> {
     const { registry, calls, auditor, clock } = this.#components;
-    if (!registry.get(host)?.online || auditor.recheckRoom < KNOWN_IDS) return { after };
+    const view = registry.get(host);
+    if (!view) return { after: undefined };
+    if (!view.online || auditor.recheckRoom < KNOWN_IDS) return { after };
     if (after.length === 0) this.#counts.set(host, 0);
     const signal = deadline(clock, LIST_TIMEOUT_MS, stopping);
     const page = await calls.list(host, after, PAGE_IDS, signal);

@@ -57,6 +57,7 @@ export class Leases {
       if (running && record.leaseHolder === owner.peer) return 'renewed';
       record.leaseEpoch += 1n;
       record.leaseHolder = owner.peer;
+      record.touchedMs = BigInt(this.#components.clock.now());
       return 'granted';
     });
   }

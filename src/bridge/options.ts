@@ -21,6 +21,8 @@ export interface BridgeOptions {
   readonly mirrors: number;
   readonly maxVolumes: number;
   readonly maxHosts: number;
+  /** Hosts that hold nothing, and volumes in which nothing is, give way to new ones so long after they were last there. */
+  readonly forgetAfterMs: number;
   /** Store orders that are out, over all volumes; a few hundred bytes of memory each. */
   readonly maxOrders: number;
   readonly maxOrdersPerVolume: number;
@@ -76,6 +78,7 @@ export const BRIDGE_DEFAULTS: BridgeOptions = {
   mirrors: 0,
   maxVolumes: 100_000,
   maxHosts: 10_000,
+  forgetAfterMs: 7 * 24 * HOUR_MS,
   maxOrders: 200_000,
   maxOrdersPerVolume: 4_096,
   maxWatchersPerVolume: 64,

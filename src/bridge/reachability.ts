@@ -73,6 +73,11 @@ export class Reachability {
     this.#hosts.set(host, { ...fresh, reason: candidates.length > 0 ? '' : 'it listens on no TCP port' });
   }
 
+  /** The host is not one of the bridge's any more. */
+  forget(host: PeerName): void {
+    this.#hosts.delete(host);
+  }
+
   /** How a host can be reached. */
   of(host: PeerName): ReachabilityView {
     const known = this.#hosts.get(host);

@@ -10,6 +10,8 @@ import { mirrorRecord, shardRecord, stockRecord, volumeRecord } from '../../src/
 import { packShard } from '../../src/bridge/shard-packing.ts';
 import { Volumes } from '../../src/bridge/volumes.ts';
 import { publicKeyOf } from '../../src/crypto/sign.ts';
+import { systemClock } from '../../src/lib/clock.ts';
+import { KeyedQueue } from '../../src/lib/keyed-queue.ts';
 import type { Store, StoreWrite } from '../../src/lib/store.ts';
 import { Party } from '../bridge/harness.ts';
 
@@ -233,7 +235,10 @@ function shardForm(filled: Filled, volume: Uint8Array, device: string): Form & {
 /** What the bridge counts for each host and volume. */
 async function writeTotals(filled: Filled, shards: Shards): Promise<void> {
   const { store, registry, hosts } = filled;
-  const volumes = new Volumes(store, { maxVolumes: 1, quotaBytes: 1 });
+  const volumes = new Volumes(
+    { store, clock: systemClock, volumeQueue: new KeyedQueue(1) },
+    { maxVolumes: 1, quotaBytes: 1, forgetAfterMs: Infinity },
+  );
   const perHost = new Uint32Array(hosts.length);
   for (let n = 0; n < shards.count; n += 1)
     for (let at = 0; at < mirrorsOf(filled); at += 1) perHost[holderOf(filled, shards, n, at)]! += 1;

@@ -4,6 +4,8 @@ import type { ResponseValue } from '../../src/net/rpc.ts';
 import { Harness, MIB, Party, signedEntry, someShard } from './harness.ts';
 import type { Client } from './harness.ts';
 
+const DAY_MS = 24 * 60 * 60 * 1_000;
+
 const read = (
   client: Client,
   fromSeq: bigint,
@@ -274,4 +276,35 @@ t.test('a folder that is not ours, or of an unknown version, is refused', async 
   const store = await openLevelStore(`${dir}/ours`);
   t.teardown(() => store.close());
   await t.rejects(openLevelStore(`${dir}/ours`), { code: 'HOME_LOCKED' });
+});
+
+t.test('a bridge that is full of volumes forgets those in which nothing is and nobody is', async (t) => {
+  const bridge = await Harness.start(t, { maxVolumes: 4 });
+  const hosts = await bridge.join(3);
+  const [written, stored, empty] = [
+    await bridge.connect(new Party()),
+    await bridge.connect(new Party()),
+    await bridge.connect(new Party()),
+  ];
+  await written.lease();
+  await written.append({ seq: 1n, epoch: 1n });
+  await stored.store(hosts);
+  await empty.lease();
+  bridge.clock.advance(8 * DAY_MS);
+  const young = await bridge.connect(new Party());
+  await young.lease();
+  for (const host of hosts) await host.beat(1_000 * MIB);
+  const late = await bridge.connect(new Party());
+  t.match(await late.lease(), { held: true, epoch: 1n }, 'the empty one gave way');
+  const later = await bridge.connect(new Party());
+  await t.rejects(later.lease(), { code: 'REFUSED' });
+  t.match(await (await bridge.connect(written.owner, written.device)).lease(), { epoch: 2n }, 'what has a log stays');
+  t.match(await (await bridge.connect(stored.owner)).space(), { usedBytes: BigInt(MIB) });
+  bridge.clock.advance(8 * DAY_MS);
+  t.match(await (await bridge.connect(later.owner)).lease(), { held: true }, 'others give way in time');
+  t.match(
+    await (await bridge.connect(empty.owner)).lease(),
+    { held: true, epoch: 1n },
+    'the forgotten owner begins anew',
+  );
 });

@@ -11,6 +11,7 @@ import { Harness, Party, someShard } from './harness.ts';
 import type { Client, Host } from './harness.ts';
 
 const MIB = 1024 * 1024;
+const DAY_MS = 24 * 60 * 60 * 1_000;
 
 t.test('the policy asks for a mirror on each host up to three, and four from ten hosts on', async (t) => {
   const decided = [0, 1, 2, 3, 4, 9, 10, 100].map((hosts) => {
@@ -264,4 +265,32 @@ t.test('where there are many hosts, placements are shared out over all of them b
     (await place()).every((host) => names.has(host)),
     'the few that are there are all found, whatever the table said',
   );
+});
+
+t.test('a bridge that is full of hosts forgets those that hold nothing and are long gone', async (t) => {
+  const bridge = await Harness.start(t, { maxHosts: 5 });
+  const holders = await bridge.join(3);
+  const client = await bridge.connect(new Party());
+  const shard = await client.store(holders);
+  const [gone] = await bridge.join(1);
+  bridge.clock.advance(6 * DAY_MS);
+  const [young] = await bridge.join(1);
+  await t.rejects(bridge.join(1), { code: 'REFUSED' }, 'nobody is gone for long');
+  bridge.clock.advance(2 * DAY_MS);
+  const [fresh] = await bridge.join(1);
+  await t.rejects(gone!.beat(MIB), { code: 'NOT_FOUND' });
+  await young!.beat(MIB);
+  await t.rejects(bridge.join(1), { code: 'REFUSED' }, 'those that hold a mirror stay');
+  await bridge.reopen();
+  t.same(
+    bridge.registry
+      .all()
+      .map(({ host }) => host)
+      .sort(),
+    [...holders, young!, fresh!].map(({ peer }) => peer).sort(),
+  );
+  for (const host of holders) await host.beat(MIB);
+  const again = await bridge.connect(client.owner);
+  t.same((await again.locate(shard.shardId)).sort(), holders.map(({ peer }) => peer).sort());
+  t.not(bridge.registry.numberOf(fresh!.peer), bridge.registry.numberOf(young!.peer));
 });
