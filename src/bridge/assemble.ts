@@ -7,6 +7,9 @@ import { DeleteQueue } from './delete-queue.ts';
 import { EntryEffects } from './entry-effects.ts';
 import { HashedKeys } from './hashed-keys.ts';
 import { HostPool } from './host-pool.ts';
+import { bridgeHandlers } from './control.ts';
+import type { BridgeHandlers } from './control.ts';
+import { watchBridge } from './figures.ts';
 import { HostRegistry } from './host-registry.ts';
 import { Leases } from './lease.ts';
 import { Locator } from './locator.ts';
@@ -31,9 +34,6 @@ import { VolumeLog } from './volume-log.ts';
 import { Volumes } from './volumes.ts';
 import { Watchers } from './watchers.ts';
 
-/** Up to which the shards to be repaired are counted for a figure. */
-const MAX_SHARDS_COUNTED = 1_000;
-
 /** A bridge whose upkeep does not run yet. */
 export interface AssembledBridge {
   readonly service: Service;
@@ -41,6 +41,7 @@ export interface AssembledBridge {
   readonly upkeep: readonly Upkeep[];
   readonly care: Care;
   readonly registry: HostRegistry;
+  readonly control: BridgeHandlers;
 }
 
 /** Builds the parts of a bridge and reads what is stored; nothing runs yet. */
@@ -123,13 +124,8 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
     },
     options,
   );
-  const hostsOnline = metrics.gauge('bridge_hosts_online', 'Hosts heard of lately');
-  const ordersOut = metrics.gauge('bridge_orders_out', 'Store orders without a receipt');
-  const volumesKnown = metrics.gauge('bridge_volumes', 'Volumes known');
-  const shardsToRepair = metrics.gauge(
-    'bridge_shards_to_repair',
-    'Shards below their number of mirrors, up to a bound',
-  );
+  const control = bridgeHandlers({ registry, reachability, volumes, book, queue, clock, bridge });
+  watchBridge(metrics, control);
   const loop = (tasks: Readonly<Record<string, UpkeepTask>>): Upkeep =>
     new Upkeep({ tasks, clock, log }, { intervalMs: options.upkeepMs });
   const upkeep = [
@@ -138,12 +134,6 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
       orders: () => book.sweep(),
       hosts: () => registry.flush(),
       watch: care.watch,
-      figures: async () => {
-        hostsOnline.set(registry.all().filter((host) => host.online).length);
-        ordersOut.set(book.size);
-        volumesKnown.set(volumes.count);
-        shardsToRepair.set(await queue.size(MAX_SHARDS_COUNTED));
-      },
     }),
     // Loops of their own: hosts may take long to answer.
     loop({ reachability: (signal) => reachability.round((host) => registry.get(host)?.online === true, signal) }),
@@ -151,5 +141,5 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
     loop({ repair: care.repair }),
     loop({ inventory: care.inventory }),
   ];
-  return { service, upkeep, care, registry };
+  return { service, upkeep, care, registry, control };
 }

@@ -11,6 +11,7 @@ import { auditScore, noteAudit, standingOf, uptimeOf } from './host-standing.ts'
 import { viewOf } from './host-view.ts';
 import type { HostPlace, HostSpace, HostView } from './host-view.ts';
 import { hostKey, ofKind } from './keys.ts';
+import { NumberedHosts } from './numbered-hosts.ts';
 import type { Place } from './placement.ts';
 import type { HostRecord } from './proto/records_pb.ts';
 import type { Reachability } from './reachability.ts';
@@ -53,8 +54,7 @@ interface Entry {
 /** All hosts of a bridge, in memory; changes reach the store by flush(). */
 export class HostRegistry {
   readonly #hosts = new Map<PeerName, Entry>();
-  /** Names by number; a host that has one keeps it. */
-  readonly #numbered: PeerName[] = [];
+  readonly #numbered = new NumberedHosts();
   readonly #dirty = new Set<Entry>();
   /** Hosts that count for the policy, and when they were counted; absent when there may be more by now. */
   #counted: { readonly atMs: number; readonly hosts: number } | undefined;
@@ -224,7 +224,7 @@ export class HostRegistry {
 
   /** The host of a number, or undefined. */
   hostNumbered(number: number): PeerName | undefined {
-    return this.#numbered[number];
+    return this.#numbered.get(number);
   }
 
   /** All hosts. */
@@ -274,7 +274,7 @@ export class HostRegistry {
 
   #take(entry: Entry): void {
     this.#hosts.set(entry.host, entry);
-    if (entry.record.number > 0) this.#numbered[entry.record.number] = entry.host;
+    if (entry.record.number > 0) this.#numbered.set(entry.record.number, entry.host);
     this.#dirty.add(entry);
     this.#counted = undefined;
   }
@@ -291,14 +291,14 @@ export class HostRegistry {
       if (!entry || Number(entry.record.lastSeenMs) >= sinceMs) continue;
       this.#hosts.delete(host);
       this.#dirty.delete(entry);
-      delete this.#numbered[entry.record.number];
+      this.#numbered.delete(entry.record.number);
       this.#reachability?.forget(host);
     }
   }
 
   #number(entry: Entry): void {
-    entry.record.number = Math.max(1, this.#numbered.length);
-    this.#numbered[entry.record.number] = entry.host;
+    entry.record.number = this.#numbered.next();
+    this.#numbered.set(entry.record.number, entry.host);
     this.#dirty.add(entry);
   }
 

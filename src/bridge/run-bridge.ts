@@ -8,6 +8,7 @@ import type { ByteStream, NetworkNode, NodeConnection } from '../net/node.ts';
 import { BRIDGE_PROTOCOL, FRAME_TIMEOUT_MS, GREETING_FRAME_BYTES } from '../net/protocols.ts';
 import { serveRpc } from '../net/rpc.ts';
 import { assembleBridge } from './assemble.ts';
+import type { BridgeHandlers } from './control.ts';
 import type { BridgeGround } from './ground.ts';
 import type { BridgeOptions } from './options.ts';
 
@@ -22,6 +23,8 @@ export interface BridgeComponents extends Omit<BridgeGround, 'metrics' | 'bridge
 /** A bridge that serves. */
 export interface ServingBridge {
   readonly metrics: Metrics;
+  /** What its operator may ask. */
+  readonly control: BridgeHandlers;
   /** Ends what it does; store and node are closed as well. */
   stop(): Promise<void>;
 }
@@ -31,7 +34,7 @@ export async function runBridge(components: BridgeComponents, options: BridgeOpt
   const { node, store, clock, log } = components;
   const metrics = createMetrics();
   const hosts = new ConnectedHosts(node, clock);
-  const { service, upkeep, registry } = await assembleBridge(
+  const { service, upkeep, registry, control } = await assembleBridge(
     { ...components, metrics, bridge: node.peerId.toString(), calls: hosts },
     options,
   );
@@ -51,6 +54,7 @@ export async function runBridge(components: BridgeComponents, options: BridgeOpt
   for (const loop of upkeep) loop.start();
   return {
     metrics,
+    control,
     async stop() {
       await Promise.all(upkeep.map((loop) => loop.stop()));
       await hosts.stop();

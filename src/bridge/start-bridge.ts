@@ -5,10 +5,12 @@ import { join } from 'node:path';
 import { systemClock } from '../lib/clock.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/log.ts';
+import { serveCallsIfShort } from '../lib/control-socket.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { dialBack, DialGate } from '../net/dial-gate.ts';
 import { addressesOf, createNode, loadOrCreateSeed } from '../net/node.ts';
 import { relaysFor } from '../net/relay.ts';
+import { BRIDGE_NAME, bridgeSocket } from './control.ts';
 import { openLevelStore } from './level-store.ts';
 import { BRIDGE_DEFAULTS } from './options.ts';
 import type { BridgeOptions } from './options.ts';
@@ -69,13 +71,17 @@ async function startOn(
   };
   try {
     const serving = await runBridge({ store, node, outside, seed, clock, random, randomBytes, log }, options);
+    const hangUp = await serveCallsIfShort(bridgeSocket(settings.dir), serving.control, BRIDGE_NAME, log);
     const addresses = addressesOf(node);
     log.info({ addresses }, 'the bridge listens');
     return {
       address: addresses.find((address) => !/^\/(ip4\/127\.|ip6\/::1\/)/.test(address)) ?? addresses[0] ?? '',
       addresses,
       metrics: serving.metrics,
-      stop: () => serving.stop(),
+      async stop() {
+        await hangUp();
+        await serving.stop();
+      },
     };
   } catch (error) {
     await node.stop();

@@ -6,6 +6,7 @@ import type { HostOptions } from '../host/options.ts';
 import { parseSchedule } from '../host/schedule.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { parseBytes, parseRate } from '../lib/units.ts';
+import { METRICS_OPTION } from './metrics.ts';
 import { checkListenAddress } from './multiaddr.ts';
 
 /** Options as they are given. */
@@ -21,6 +22,7 @@ export interface ServeOptions {
   operator?: string;
   region?: string;
   'no-upnp': boolean;
+  metrics?: string;
 }
 
 /** What they mean. */
@@ -51,6 +53,7 @@ export function serveOptions(yargs: Argv): Argv<ServeOptions> {
     .option('days', text('on which days, as in mon-fri'))
     .option('no-upnp', { type: 'boolean', default: false, describe: 'do not ask the router to open the port' })
     .option('operator', text('who runs it; give the same name to all your hosts, so that mirrors go to others too'))
+    .option('metrics', METRICS_OPTION)
     .option('region', text('where it is, as in eu-west; mirrors go to different regions'));
 }
 
@@ -74,7 +77,19 @@ export function serveSettings(args: ServeOptions): ServeSettings {
 
 /** The options as arguments again, all that were given and those with defaults. */
 export function serveArguments(args: ServeOptions): string[] {
-  const names = ['space', 'floor', 'listen', 'up', 'down', 'monthly', 'hours', 'days', 'operator', 'region'] as const;
+  const names = [
+    'space',
+    'floor',
+    'listen',
+    'up',
+    'down',
+    'monthly',
+    'hours',
+    'days',
+    'operator',
+    'region',
+    'metrics',
+  ] as const;
   const given = names.flatMap((name) => {
     const value = args[name];
     return value === undefined ? [] : [`--${name}`, value];

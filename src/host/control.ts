@@ -1,8 +1,9 @@
 // A host's control socket: its calls, and how it is reached. Knows no network and no files.
 
 import { join } from 'node:path';
-import { callSocket, serveCalls } from '../lib/control-socket.ts';
-import type { CallOptions, ControlServer, Handlers, ServerName } from '../lib/control-socket.ts';
+import { callSocket, serveCallsIfShort } from '../lib/control-socket.ts';
+import type { CallOptions, Handlers, ServerName } from '../lib/control-socket.ts';
+import type { Logger } from '../lib/log.ts';
 import type { HostCalls, HostProgress } from './control-api.ts';
 
 /** One function a call. */
@@ -20,9 +21,9 @@ export function hostSocket(dir: string): string {
   return join(dir, 'control.sock');
 }
 
-/** Listens for calls, as serveCalls() does. */
-export function serveHostControl(dir: string, handlers: HostHandlers): Promise<ControlServer> {
-  return serveCalls<HostCalls, HostProgress>(hostSocket(dir), handlers, HOST);
+/** Listens for calls, as serveCallsIfShort() does. */
+export function serveHostControl(dir: string, handlers: HostHandlers, log: Logger): Promise<() => Promise<void>> {
+  return serveCallsIfShort<HostCalls, HostProgress>(hostSocket(dir), handlers, HOST, log);
 }
 
 /** Makes one call to the host in a folder, as callSocket() does; UNREACHABLE when none runs. */

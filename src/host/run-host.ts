@@ -19,6 +19,7 @@ import type { Allowance } from './allowance.ts';
 import { BridgeAgent } from './bridge-agent.ts';
 import type { HostHandlers } from './control.ts';
 import { Deletions } from './deletions.ts';
+import { watchHost } from './figures.ts';
 import { hostHandlers, reachabilityAdvice } from './host-control.ts';
 import type { HostFs } from './host-fs.ts';
 import type { Intent } from './intent.ts';
@@ -107,13 +108,15 @@ export async function runHost(
   const streams = new Set<Promise<void>>();
   const { maxRequestsPerSecond } = options;
   await serve(components, ratedHandlers(transfers, { clock, bridge, maxRequestsPerSecond }), streams, options);
+  const handlers = hostHandlers({
+    ...{ store, transfers, agent, intent, allowance, clock, host },
+    bridge: settings.bridge,
+    addresses: () => addressesOf(node),
+  });
+  watchHost(metrics, handlers);
   return {
     metrics,
-    handlers: hostHandlers({
-      ...{ store, transfers, agent, intent, allowance, clock, host },
-      bridge: settings.bridge,
-      addresses: () => addressesOf(node),
-    }),
+    handlers,
     reachabilityAdvice: async (signal) => {
       while (agent.reachability === undefined || agent.reachability.state === '') {
         await clock.sleep(REACHABILITY_POLL_MS, signal).catch(() => {});

@@ -4,13 +4,11 @@ import * as promises from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemClock } from '../lib/clock.ts';
 import type { Clock } from '../lib/clock.ts';
-import { hasCode } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { addressesOf, createNode, loadOrCreateSeed, peerNameIn } from '../net/node.ts';
 import { Allowance } from './allowance.ts';
 import { serveHostControl } from './control.ts';
-import type { HostHandlers } from './control.ts';
 import type { HostFs } from './host-fs.ts';
 import { Intent } from './intent.ts';
 import { HOST_DEFAULTS } from './options.ts';
@@ -83,7 +81,7 @@ export async function startHost(settings: HostSettings, surroundings: HostSurrou
     const parts = { fs, serials, intent, allowance, reserve, node, seed, clock, log, random: Math.random };
     const host = await runHost(parts, settings, options);
     cleanups.push(() => host.stop());
-    cleanups.push(await controlled(dir, host.handlers, log));
+    cleanups.push(await serveHostControl(dir, host.handlers, log));
     const registered = await host.start();
     const addresses = addressesOf(node);
     return {
@@ -103,16 +101,4 @@ export async function startHost(settings: HostSettings, surroundings: HostSurrou
 
 function isLoopback(address: string): boolean {
   return /^\/(ip4\/127\.|ip6\/::1\/)/.test(address);
-}
-
-/** Listens for calls of the owner; what ends it. A folder whose path is too long for a socket does without. */
-async function controlled(dir: string, handlers: HostHandlers, log: Logger): Promise<() => Promise<void>> {
-  try {
-    const control = await serveHostControl(dir, handlers);
-    return () => control.close();
-  } catch (error) {
-    if (!hasCode(error, 'USAGE')) throw error;
-    log.warn({ err: error }, 'xcore host cannot reach this host');
-    return () => Promise.resolve();
-  }
 }

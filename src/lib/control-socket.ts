@@ -3,7 +3,8 @@
 
 import { chmod, rm } from 'node:fs/promises';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
-import { asError, ERRNO, XcoreError, type ErrorCode } from './errors.ts';
+import { asError, ERRNO, hasCode, XcoreError, type ErrorCode } from './errors.ts';
+import type { Logger } from './log.ts';
 import { readLines } from './lines.ts';
 import { SOCKET_PATH_MAX_BYTES } from './paths.ts';
 
@@ -96,6 +97,23 @@ export async function serveCalls<C extends Calls<C>, P = unknown>(
       await rm(path, { force: true });
     },
   };
+}
+
+/** As serveCalls(), and gives what ends it; where the path is too long for a socket nobody can call, which `log` is told. */
+export async function serveCallsIfShort<C extends Calls<C>, P = unknown>(
+  path: string,
+  handlers: Handlers<C, P>,
+  who: ServerName,
+  log: Logger,
+): Promise<() => Promise<void>> {
+  try {
+    const server = await serveCalls(path, handlers, who);
+    return () => server.close();
+  } catch (error) {
+    if (!hasCode(error, 'USAGE')) throw error;
+    log.warn({ err: error }, `${who.name} cannot be asked on this machine`);
+    return () => Promise.resolve();
+  }
 }
 
 /**

@@ -1,6 +1,6 @@
-// One registry of Prometheus metrics a process, handed to whoever counts. No default metrics, no globals.
+// One registry of Prometheus metrics a process, handed to whoever counts. No globals.
 
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 
 /** Makes and prints metrics; each name is made once and shared from then on. */
 export interface Metrics {
@@ -8,6 +8,10 @@ export interface Metrics {
   gauge(name: string, help: string, labels?: readonly string[]): Gauge;
   /** `buckets` are upper bounds, ascending, in the unit that the name ends with. */
   histogram(name: string, help: string, buckets: readonly number[], labels?: readonly string[]): Histogram;
+  /** Has gauges set before each text(). */
+  onRead(read: () => void | Promise<void>): void;
+  /** Adds what is known of the process: processor time, memory, delays of its event loop. */
+  watchProcess(): void;
   /** All metrics in the Prometheus text format. */
   text(): Promise<string>;
 }
@@ -15,6 +19,7 @@ export interface Metrics {
 /** Makes an empty registry; names get the prefix `xcore_`. */
 export function createMetrics(): Metrics {
   const registry = new Registry();
+  const readers: (() => void | Promise<void>)[] = [];
   const make = <M>(name: string, create: (fullName: string) => M): M => {
     const fullName = `xcore_${name}`;
     return (registry.getSingleMetric(fullName) as M | undefined) ?? create(fullName);
@@ -36,6 +41,11 @@ export function createMetrics(): Metrics {
             registers: [registry],
           }),
       ),
-    text: () => registry.metrics(),
+    onRead: (read) => void readers.push(read),
+    watchProcess: () => collectDefaultMetrics({ register: registry, prefix: 'xcore_' }),
+    text: async () => {
+      for (const read of readers) await read();
+      return registry.metrics();
+    },
   };
 }

@@ -77,6 +77,39 @@ await t.test('bridge and serve print one line and end cleanly on SIGTERM and SIG
   t.equal(readFileSync(join(run.dir, 'bridge.log'), 'utf8'), '', 'nor complained about');
 });
 
+await t.test('an operator sees hosts, room and figures', async (t) => {
+  const bridge = await start('watched', ['bridge', '--metrics', '0', '--json', ...LISTEN]);
+  const ask = (what: string, ...args: string[]): ReturnType<Run['exec']> =>
+    run.exec(process.execPath, [XCORE, 'bridge', what, ...args], {
+      env: { XCORE_HOME: join(run.dir, 'home-watched') },
+    });
+  await until('the whole answer', () => bridge.output().endsWith('}\n'));
+  const told = JSON.parse(bridge.output()) as { bridge: string; metrics: string };
+  t.match((await ask('status')).stdout, /hosts +0 of 0 online[^]*advice +no host has joined/);
+  const host = await start('seen', ['serve', '--bridge', told.bridge, '--space', '1GB', '--operator', 'me', ...LISTEN]);
+  const status = JSON.parse((await ask('status', '--json')).stdout) as object;
+  t.match(status, {
+    hosts: { known: 1, online: 1, standings: { vetting: 1 } },
+    space: { capacityBytes: 1e9 },
+    toRepair: 0,
+  });
+  t.match((await ask('hosts')).stdout, /^12D3\w+ {2}online {2}vetting \(.+\) {2}0 shards.+ me\n$/);
+  t.match(JSON.parse((await ask('hosts', '--json')).stdout), [{ operator: 'me', online: true, shards: 0 }]);
+  const figures = await (await fetch(told.metrics)).text();
+  t.match(figures, /^xcore_bridge_hosts_online 1$/m);
+  t.match(figures, /^xcore_process_resident_memory_bytes \d+$/m);
+  t.equal((await fetch(new URL('/', told.metrics))).status, 404);
+  const port = new URL(told.metrics).port;
+  const taken = await run.exec(process.execPath, [XCORE, 'bridge', '--metrics', port, ...LISTEN], {
+    env: { XCORE_HOME: join(run.dir, 'home-taken') },
+  });
+  t.equal(taken.code, EXIT.busy);
+  t.match(taken.stderr, /--metrics \d+; give another port/);
+  t.equal(await end(host.child, 'SIGTERM'), 0);
+  t.equal(await end(bridge.child, 'SIGTERM'), 0);
+  t.equal((await ask('status')).code, EXIT.network, 'nobody runs there any more');
+});
+
 await t.test('a host starts while its bridge is away', async (t) => {
   const gone = '/ip4/127.0.0.1/tcp/9/p2p/12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo';
   const host = await start('lonely', ['serve', '--bridge', gone, '--space', '1GB', ...LISTEN]);

@@ -5,6 +5,7 @@ import type { Argv, CommandModule } from 'yargs';
 import { loadConfig } from '../../client/identity.ts';
 import { standBack } from '../../lib/background.ts';
 import { XcoreError } from '../../lib/errors.ts';
+import { parseMetricsAddress } from '../../lib/metrics-server.ts';
 import { ensurePrivateFolder, type Paths } from '../../lib/paths.ts';
 import { formatBytes } from '../../lib/units.ts';
 import { BIN, currentPaths, foregroundLog } from '../context.ts';
@@ -13,6 +14,7 @@ import { lingerCommand, unitPlace, unitText } from '../host-unit.ts';
 import type { UnitPlace } from '../host-unit.ts';
 import { installUnit, uninstallUnit } from '../install-unit.ts';
 import type { Installed } from '../install-unit.ts';
+import { withMetrics } from '../metrics.ts';
 import { checkBridgeAddress } from '../multiaddr.ts';
 import { note, print, printJson } from '../output.ts';
 import { serveArguments, serveOptions, serveSettings } from '../serve-options.ts';
@@ -67,6 +69,7 @@ export const serveCommand: CommandModule<object, ServeArguments> = {
 
 async function serve(args: ServeArguments): Promise<void> {
   const { spaceBytes, listen, options } = serveSettings(args);
+  if (args.metrics !== undefined) parseMetricsAddress(args.metrics);
   const paths = currentPaths();
   const dir = args.dir === undefined ? paths.host : resolve(args.dir);
   if (args.install && args.uninstall) throw new XcoreError('USAGE', 'give either --install or --uninstall');
@@ -94,14 +97,22 @@ async function serve(args: ServeArguments): Promise<void> {
   }
   const { startHost } = await import('../../host/start-host.ts');
   const host = await startHost({ dir, bridge, capacityBytes: spaceBytes, listen: [listen], options }, { log });
+  const { running, url } = await withMetrics(args.metrics, host);
   if (!host.registered) note('the bridge does not answer yet; the host goes on trying to reach it');
-  if (args.json) printJson({ host: host.address, addresses: host.addresses, capacityBytes: spaceBytes });
+  if (args.json)
+    printJson({
+      host: host.address,
+      addresses: host.addresses,
+      capacityBytes: spaceBytes,
+      ...(url ? { metrics: url } : {}),
+    });
   else print(host.address);
+  if (url && !args.json) note(`figures at ${url}`);
   const ending = new AbortController();
   const advising = host
     .reachabilityAdvice(AbortSignal.any([ending.signal, AbortSignal.timeout(ADVICE_TIMEOUT_MS)]))
     .then((advice) => advice.forEach(note));
-  await runUntilStopped(host, log);
+  await runUntilStopped(running, log);
   ending.abort();
   await advising;
 }
