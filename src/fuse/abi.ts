@@ -105,6 +105,7 @@ export const INIT = {
   POSIX_ACL: 1 << 20,
   MAX_PAGES: 1 << 22,
   CACHE_SYMLINKS: 1 << 23,
+  NO_OPENDIR_SUPPORT: 1 << 24,
   EXPLICIT_INVAL_DATA: 1 << 25,
   HANDLE_KILLPRIV_V2: 1 << 28,
   SETXATTR_EXT: 1 << 29,
@@ -205,7 +206,7 @@ export const FATTR = {
 } as const;
 
 /** Request bodies, offsets after the header. */
-export const FORGET_ONE_BYTES = 16;
+export const BATCH_FORGET_IN = { count: 0, first: 8, each: 16 } as const;
 export const MKNOD_IN = { mode: 0, rdev: 4, umask: 8, size: 16 } as const;
 export const MKDIR_IN = { mode: 0, umask: 4, size: 8 } as const;
 export const RENAME_IN = { newdir: 0, size: 8 } as const;

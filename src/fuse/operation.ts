@@ -17,6 +17,8 @@ export interface HandlerContext {
   readonly negativeEntries: boolean;
   /** The kernel may keep a directory's listing while its names are valid. */
   readonly cacheDirectories: boolean;
+  /** The kernel opens directories by itself, once it was told so, and keeps their listings. */
+  readonly opensDirectories: boolean;
   /** Resolves when the kernel will ask for the attributes of an inode again; never rejects. */
   forgetAttributes(ino: number): Promise<void>;
   /** Signal that fires when the process behind this request is interrupted. */

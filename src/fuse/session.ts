@@ -2,7 +2,7 @@
 // them exactly once. Knows the protocol; mounting and unmounting are given to it.
 
 import { closeSync } from 'node:fs';
-import { INIT, INTERRUPT_IN, IN_HEADER, OP, opcodeName } from './abi.ts';
+import { BATCH_FORGET_IN, INIT, INTERRUPT_IN, IN_HEADER, OP, opcodeName } from './abi.ts';
 import type { MountOptions, Session } from './driver.ts';
 import { isSupported, isTooNew, negotiate, putAgreement } from './handshake.ts';
 import { Notifier } from './notifier.ts';
@@ -66,6 +66,7 @@ export class KernelSession implements Session {
       extendedSetxattr: false,
       unmasked: false,
       negativeEntries: options.negativeTimeoutMs > 0,
+      opensDirectories: false,
       cacheDirectories: options.entryTimeoutMs > 0 && options.attributeTimeoutMs > 0,
       forgetAttributes: (ino) => this.#notifier.attributes(ino),
       interruptSignal: () => this.#spareAbort.signal,
@@ -117,7 +118,7 @@ export class KernelSession implements Session {
     switch (request.opcode) {
       case OP.FORGET:
       case OP.BATCH_FORGET:
-        // the filesystem keeps no lookup counts; these want no answer
+        this.#forget(request);
         return;
       case OP.INTERRUPT:
         this.#interrupt(request);
@@ -134,6 +135,17 @@ export class KernelSession implements Session {
         if (operation === undefined) this.#check(this.#reply.sendError(request.unique, ERRNO.ENOSYS), request.opcode);
         else this.#run(request, operation);
       }
+    }
+  }
+
+  /** The filesystem keeps no lookup counts, only what was removed; wants no answer. */
+  #forget(request: Request): void {
+    if (!this.#context.opensDirectories) return;
+    const forgotten = this.#components.filesystem.forget(forgottenIn(request));
+    if (forgotten instanceof Promise) {
+      forgotten.catch((error: unknown) =>
+        this.#log.error({ err: error }, 'what is forgotten stays until the next mount'),
+      );
     }
   }
 
@@ -217,6 +229,9 @@ export class KernelSession implements Session {
     this.#context.writebackCache = (agreement.flags & INIT.WRITEBACK_CACHE) !== 0;
     this.#context.extendedSetxattr = (agreement.flags & INIT.SETXATTR_EXT) !== 0;
     this.#context.unmasked = (agreement.flags & INIT.DONT_MASK) !== 0;
+    this.#context.opensDirectories =
+      this.#context.cacheDirectories && (agreement.flags & INIT.NO_OPENDIR_SUPPORT) !== 0;
+    if (this.#context.opensDirectories) this.#components.filesystem.holdRemovedDirectories();
     this.#reply.begin(request.unique);
     putAgreement(this.#reply, agreement);
     this.#check(this.#reply.send(), request.opcode);
@@ -242,4 +257,11 @@ export class KernelSession implements Session {
       this.#end.resolve();
     });
   }
+}
+
+/** The inodes of FORGET and BATCH_FORGET. */
+function forgottenIn(request: Request): number[] {
+  if (request.opcode === OP.FORGET) return [request.nodeid];
+  const count = request.u32(BATCH_FORGET_IN.count);
+  return Array.from({ length: count }, (_, n) => request.u64(BATCH_FORGET_IN.first + n * BATCH_FORGET_IN.each));
 }

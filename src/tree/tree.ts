@@ -175,6 +175,23 @@ export class Tree {
     for (const change of changes.slice(next)) if (change.record !== null) yield list(change.key, change.record);
   }
 
+  /**
+   * Some dentries of a directory from `position` on, as they are now: at least one and about `limit`, unless none follows.
+   * `isWhole`: no more follow.
+   */
+  async listDentries(
+    parent: number,
+    position: bigint,
+    limit: number,
+  ): Promise<{ dentries: ListedDentry[]; isWhole: boolean }> {
+    const dentries: ListedDentry[] = [];
+    for await (const listed of this.dentries(parent, position)) {
+      dentries.push(listed);
+      if (dentries.length >= limit) return { dentries, isWhole: false };
+    }
+    return { dentries, isWhole: true };
+  }
+
   // ------------------------------------------------------------------ orphans and removal
 
   /** Remembers that an inode without names is still open, so that a restart removes it. */

@@ -2,15 +2,18 @@
 // and go while somebody lists, and any position may be returned to.
 
 import { XcoreError } from '../lib/errors.ts';
-import type { ListedDentry } from '../tree/tree.ts';
+import type { Now } from '../lib/now.ts';
+import type { Inode } from '../tree/records.ts';
 import { attributesOf, noteAccess } from './attributes.ts';
 import type { DirectoryEntry } from './filesystem.ts';
 import { S_IFDIR } from './modes.ts';
-import type { DirectoryHandle, VolumeState } from './volume.ts';
+import type { ListedEntry, Listing, VolumeState } from './volume.ts';
 
 const DOT = 1n;
 const DOT_DOT = 2n;
 const LAST_COOKIE = 2n ** 63n - 1n;
+/** Entries looked up at once, or as many as are wanted: a program that lists comes back for the next ones. */
+const ENTRIES_AHEAD = 512;
 
 /** Cookies stay below 2^63 and above those of '.' and '..'. */
 function cookieOf(position: bigint): bigint {
@@ -22,82 +25,104 @@ function cookieOf(position: bigint): bigint {
 export function openDirectory(state: VolumeState, ino: number): number {
   noteAccess(state, state.directory(ino), 0);
   const handle = state.newHandle();
-  state.directories.set(handle, { ino, entries: null, pending: [], removals: state.removals });
+  state.directories.set(handle, { ino, listing: null });
   state.noteOpen(ino);
   return handle;
 }
 
 /** Ends a listing. */
-export async function closeDirectory(state: VolumeState, handle: number): Promise<void> {
+export function closeDirectory(state: VolumeState, handle: number): void {
   const directory = state.directories.get(handle);
   if (directory === undefined) return;
   state.directories.delete(handle);
   state.noteClose(directory.ino);
-  await directory.entries?.return(undefined);
 }
 
-/** Up to `limit` entries after `cookie`. */
-export async function readDirectory(
+/** Up to `limit` entries after `cookie`; `handle` 0 is a directory that nobody opened. */
+export function readDirectory(
   state: VolumeState,
   ino: number,
   handle: number,
   cookie: bigint,
   limit: number,
   plus: boolean,
-): Promise<DirectoryEntry[]> {
-  const directory = state.directories.get(handle);
-  if (directory === undefined) throw new XcoreError('EBADF');
+): Now<DirectoryEntry[]> {
+  if (handle !== 0 && !state.directories.has(handle)) throw new XcoreError('EBADF');
   const inode = state.tree.inode(ino);
+  if (inode === undefined || inode.nlink === 0 || cookie >= LAST_COOKIE) return [];
+  if (handle === 0 && cookie === 0n) noteAccess(state, inode, 0);
+  const from = seek(state.listing(ino, handle), cookie, state.removals);
+  const entries = take(state, inode, from, cookie, limit, plus);
+  if (entries !== null) {
+    state.keepListing(ino, handle, entries.length === 0 ? null : from);
+    return entries;
+  }
+  return readOn(state, inode, handle, from, cookie, limit, plus);
+}
+
+/** What is known of a listing after a cookie. */
+function seek(known: Listing | null, cookie: bigint, removals: number): Listing {
+  const index = known === null || cookie <= DOT_DOT ? -1 : known.entries.findIndex((entry) => entry.cookie === cookie);
+  if (known === null || index < 0) return { entries: [], isWhole: false, removals };
+  return { ...known, entries: known.entries.slice(index + 1) };
+}
+
+/** Entries out of what is known; null when more must be looked up. */
+function take(
+  state: VolumeState,
+  inode: Inode,
+  listing: Listing,
+  cookie: bigint,
+  limit: number,
+  plus: boolean,
+): DirectoryEntry[] | null {
   const result: DirectoryEntry[] = [];
-  if (inode === undefined || inode.nlink === 0 || cookie >= LAST_COOKIE) return result;
-  if (cookie < DOT) result.push({ name: '.', ino, type: S_IFDIR, cookie: DOT });
+  if (cookie < DOT) result.push({ name: '.', ino: inode.ino, type: S_IFDIR, cookie: DOT });
   if (cookie < DOT_DOT) result.push({ name: '..', ino: inode.parent, type: S_IFDIR, cookie: DOT_DOT });
-  await seek(state, directory, cookie);
-  const delivered: ListedDentry[] = [];
-  while (result.length < limit) {
-    const listed = await next(directory);
-    if (listed === undefined) break;
-    delivered.push(listed);
-    const entry = describe(state, directory, listed, plus);
+  for (const listed of listing.entries) {
+    if (result.length >= limit) return result;
+    const entry = describe(state, inode.ino, listing, listed, plus);
     if (entry !== null) result.push(entry);
   }
-  // the driver may take fewer and come back for the rest
-  directory.pending = [...delivered, ...directory.pending];
-  return result;
+  return listing.isWhole || result.length >= limit ? result : null;
 }
 
-/** Places the listing right after a cookie. */
-async function seek(state: VolumeState, directory: DirectoryHandle, cookie: bigint): Promise<void> {
-  const index = directory.pending.findIndex(({ position }) => cookieOf(position) === cookie);
-  if (index >= 0 && directory.entries !== null) {
-    directory.pending = directory.pending.slice(index + 1);
-    return;
+async function readOn(
+  state: VolumeState,
+  inode: Inode,
+  handle: number,
+  known: Listing,
+  cookie: bigint,
+  limit: number,
+  plus: boolean,
+): Promise<DirectoryEntry[]> {
+  for (let listing = known; ;) {
+    const last = listing.entries.at(-1)?.cookie ?? cookie;
+    const position = last <= DOT_DOT ? 0n : (last + 1n) << 1n;
+    const { removals } = state;
+    const { dentries, isWhole } = await state.tree.listDentries(inode.ino, position, Math.max(limit, ENTRIES_AHEAD));
+    const more = dentries.map(({ dentry, position: at }) => ({ dentry, cookie: cookieOf(at) }));
+    const before = listing.entries.length === 0 ? removals : listing.removals;
+    listing = { entries: [...listing.entries, ...more], isWhole, removals: before };
+    const entries = take(state, inode, listing, cookie, limit, plus);
+    if (entries === null) continue;
+    // the driver may take fewer and come back for the rest
+    state.keepListing(inode.ino, handle, entries.length === 0 ? null : listing);
+    return entries;
   }
-  await directory.entries?.return(undefined);
-  directory.pending = [];
-  directory.removals = state.removals;
-  const position = cookie <= DOT_DOT ? 0n : (cookie + 1n) << 1n;
-  directory.entries = state.tree.dentries(directory.ino, position);
 }
 
-async function next(directory: DirectoryHandle): Promise<ListedDentry | undefined> {
-  const waiting = directory.pending.shift();
-  if (waiting !== undefined) return waiting;
-  const result = await directory.entries?.next();
-  return result === undefined || result.done === true ? undefined : result.value;
-}
-
-/** Null for a name that was removed since the listing began. */
+/** Null for a name that was removed since it was looked up. */
 function describe(
   state: VolumeState,
-  directory: DirectoryHandle,
-  { dentry, position }: ListedDentry,
+  parent: number,
+  listing: Listing,
+  { dentry, cookie }: ListedEntry,
   plus: boolean,
 ): DirectoryEntry | null {
   const { name, ino, type } = dentry;
-  if (directory.removals !== state.removals && state.tree.dentry(directory.ino, name)?.ino !== ino) return null;
-  const entry = { name, ino, type, cookie: cookieOf(position) };
-  if (!plus) return entry;
+  if (listing.removals !== state.removals && state.tree.dentry(parent, name)?.ino !== ino) return null;
+  if (!plus) return { name, ino, type, cookie };
   const inode = state.tree.inode(ino);
-  return inode === undefined ? null : { ...entry, attributes: attributesOf(inode) };
+  return inode === undefined ? null : { name, ino, type, cookie, attributes: attributesOf(inode) };
 }

@@ -146,6 +146,13 @@ export interface Filesystem {
     caller: Caller,
   ): Now<number>;
 
+  /**
+   * The driver opens and closes no directories: it lists them with handle 0, and tells with forget() what no program has
+   * open any more. Until then a removed directory stays what it is, empty.
+   */
+  holdRemovedDirectories(): void;
+  /** No program has these inodes open, or will without a lookup; called for all of them, in any order and number. */
+  forget(inos: readonly number[]): Now<void>;
   opendir(ino: number): Now<number>;
   /**
    * Up to `limit` entries after `cookie` (0 is the start), '.' and '..' included; an empty array is

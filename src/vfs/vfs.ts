@@ -246,6 +246,14 @@ export class Vfs implements Filesystem {
     return this.#change(() => copyRange(this.#state, ino, offset, toIno, toOffset, lengthBytes, caller));
   }
 
+  holdRemovedDirectories(): void {
+    this.#state.holdRemoved();
+  }
+
+  forget(inos: readonly number[]): void {
+    for (const ino of inos) this.#state.letGo(ino);
+  }
+
   opendir(ino: number): Now<number> {
     return this.#look(() => openDirectory(this.#state, ino));
   }

@@ -8,7 +8,7 @@ import type { ShardReader } from '../cache/shard-reader.ts';
 import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
-import type { ListedDentry, Tree } from '../tree/tree.ts';
+import type { Tree } from '../tree/tree.ts';
 import type { Dentry, Inode } from '../tree/records.ts';
 import { S_IFDIR, S_IFMT } from './modes.ts';
 
@@ -29,15 +29,31 @@ export interface FileHandle {
   readonly readAhead: ReadAhead;
 }
 
+/** An entry of a directory, and the position after it. */
+export interface ListedEntry {
+  readonly dentry: Dentry;
+  readonly cookie: bigint;
+}
+
+/** A part of a directory that was looked up, for who comes back for the next entries. */
+export interface Listing {
+  readonly entries: readonly ListedEntry[];
+  /** Nothing follows. */
+  readonly isWhole: boolean;
+  /** Count of removed names when it was begun. */
+  readonly removals: number;
+}
+
 /** One open directory, and how far it was read. */
 export interface DirectoryHandle {
   readonly ino: number;
-  entries: AsyncGenerator<ListedDentry> | null;
-  /** Entries listed but perhaps not delivered, with the cookie of each. */
-  pending: ListedDentry[];
-  /** Count of removed names when `entries` was begun. */
-  removals: number;
+  listing: Listing | null;
 }
+
+/** Directories whose listings go on without a handle; of others, what follows is looked up again. */
+const MAX_LISTINGS = 16;
+/** Removed directories that wait until the kernel lets go of them; the longest ones go first. */
+const MAX_HELD = 65_536;
 
 /** Bytes of room, as statfs reports it. */
 export interface Room {
@@ -65,6 +81,9 @@ export class VolumeState {
   parts: VolumeParts;
   readonly files = new Map<number, FileHandle>();
   readonly directories = new Map<number, DirectoryHandle>();
+  readonly #listings = new Map<number, Listing>();
+  /** Removed directories that programs may still have open; null when these are opened and closed by handles. */
+  #held: Set<number> | null = null;
   readonly #opens = new Map<number, number>();
   #nextHandle = 1;
   /** Grows with each name that is removed, so that listings know when to look twice. */
@@ -120,6 +139,40 @@ export class VolumeState {
     return this.#nextHandle;
   }
 
+  /** How far a directory was listed, by a handle or, 0, without one. */
+  listing(ino: number, handle: number): Listing | null {
+    return (handle === 0 ? this.#listings.get(ino) : this.directories.get(handle)?.listing) ?? null;
+  }
+
+  /** Notes how far a directory was listed; null at its end. */
+  keepListing(ino: number, handle: number, listing: Listing | null): void {
+    const directory = this.directories.get(handle);
+    if (directory !== undefined) directory.listing = listing;
+    if (handle !== 0) return;
+    this.#listings.delete(ino);
+    if (listing !== null) this.#listings.set(ino, listing);
+    const [oldest] = this.#listings.keys();
+    if (oldest !== undefined && this.#listings.size > MAX_LISTINGS) this.#listings.delete(oldest);
+  }
+
+  /** From now on removed directories stay until letGo(). */
+  holdRemoved(): void {
+    this.#held ??= new Set();
+  }
+
+  /** No program has this inode open any more, nor anything below it. */
+  letGo(ino: number): void {
+    if (this.#held?.delete(ino) === true) this.noteClose(ino);
+  }
+
+  #hold(ino: number): void {
+    if (this.#held === null || this.#held.has(ino)) return;
+    this.#held.add(ino);
+    this.noteOpen(ino);
+    const [oldest] = this.#held;
+    if (oldest !== undefined && this.#held.size > MAX_HELD) this.letGo(oldest);
+  }
+
   isOpen(ino: number): boolean {
     return this.#opens.has(ino);
   }
@@ -143,6 +196,7 @@ export class VolumeState {
 
   /** Removes an inode without names now, or when its last handle is closed. */
   dispose(inode: Inode): void {
+    if ((inode.mode & S_IFMT) === S_IFDIR) this.#hold(inode.ino);
     if (this.#opens.has(inode.ino)) {
       this.tree.markOrphan(inode.ino);
       this.tree.touch(inode);
@@ -166,10 +220,8 @@ export class VolumeState {
   reset(parts: VolumeParts): void {
     this.parts = parts;
     this.removals++;
-    for (const directory of this.directories.values()) {
-      directory.entries = null;
-      directory.pending = [];
-    }
+    this.#listings.clear();
+    for (const directory of this.directories.values()) directory.listing = null;
   }
 }
 

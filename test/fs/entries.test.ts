@@ -142,6 +142,28 @@ await t.test('readdir: 10,000 entries, each once, also while they go', async (t)
   rmdirSync(dir);
 });
 
+await t.test('a folder that is removed while it is open is still there, and empty', (t) => {
+  const dir = newFolder();
+  mkdirSync(join(dir, 'd'));
+  writeFileSync(join(dir, 'd/x'), '');
+  t.strictSame(readdirSync(join(dir, 'd')), ['x']);
+  const { ino } = statSync(join(dir, 'd'));
+  const fd = openSync(join(dir, 'd'), constants.O_RDONLY | constants.O_DIRECTORY);
+  rmSync(join(dir, 'd'), { recursive: true });
+  for (let n = 0; n < 2; n++) {
+    const stat = fstatSync(fd);
+    t.equal(stat.ino, ino);
+    t.equal(stat.nlink, 0);
+    mkdirSync(join(dir, 'd'));
+    t.strictSame(readdirSync(join(dir, 'd')), [], 'another one of that name');
+    rmdirSync(join(dir, 'd'));
+  }
+  t.throws(() => writeFileSync(`/proc/self/fd/${fd}/y`, ''), { code: 'ENOENT' });
+  closeSync(fd);
+  t.strictSame(readdirSync(dir), []);
+  t.end();
+});
+
 await t.test('rename: over files and folders, into itself, with flags', async (t) => {
   const dir = newFolder();
   const at = (name: string): string => join(dir, name);

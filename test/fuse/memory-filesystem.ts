@@ -284,6 +284,14 @@ export class MemoryFilesystem implements Filesystem {
     this.#forgetOrphan(node);
   }
 
+  holdRemovedDirectories(): void {
+    this.#count('hold');
+  }
+
+  forget(inos: readonly number[]): void {
+    for (const _ of inos) this.#count('forget');
+  }
+
   opendir(ino: number): number {
     this.#directory(ino);
     const handle = this.#nextHandle++;

@@ -102,6 +102,30 @@ t.test('a listing goes on from any cookie, also through a new handle, and begins
   t.equal(volume.vfs.openHandles, 0);
 });
 
+t.test('directories that nobody opened are listed as well, many of them by turns', async (t) => {
+  const volume = await opened(t);
+  const { vfs } = volume;
+  const dirs: number[] = [];
+  for (let d = 0; d < 20; d++) {
+    const { ino } = await vfs.mkdir(1, `d${d}`, 0o755, CALLER);
+    dirs.push(ino);
+    for (let n = 0; n < 50; n++) await touch(volume, ino, `f${n}`);
+  }
+  const whole = await list(volume, dirs[0] ?? 0, 1_000);
+  const found = new Map<number, DirectoryEntry[]>(dirs.map((ino) => [ino, []]));
+  for (let isOver = false; !isOver;) {
+    isOver = true;
+    for (const [ino, entries] of found) {
+      const more = (await vfs.readdir(ino, 0, entries.at(-1)?.cookie ?? 0n, 20, false)).slice(0, 15);
+      entries.push(...more);
+      if (more.length > 0) isOver = false;
+    }
+  }
+  for (const entries of found.values()) t.same(namesOf(entries), namesOf(whole));
+  t.same(await vfs.readdir(dirs[0] ?? 0, 0, whole[20]?.cookie ?? 0n, 1_000, false), whole.slice(21), 'from anywhere');
+  t.equal(vfs.openHandles, 0);
+});
+
 t.test('a listing is complete while changes wait to be committed, and when they cannot be', async (t) => {
   const volume = await opened(t);
   const { vfs, store } = volume;

@@ -257,6 +257,28 @@ t.test('a removed directory that is open is empty and takes nothing', async (t) 
   t.equal(volume.tree.counters.inodes, 1);
 });
 
+t.test('a removed directory stays until the driver lets go of it, where no handles tell', async (t) => {
+  const volume = await opened(t);
+  const { vfs } = volume;
+  vfs.holdRemovedDirectories();
+  const dir = await mkdir(volume, 1, 'd');
+  const other = await mkdir(volume, 1, 'other');
+  vfs.forget([dir]);
+  await vfs.rmdir(1, 'd');
+  t.equal((await vfs.getattr(dir)).nlink, 0);
+  t.same(await vfs.readdir(dir, 0, 0n, 10, false), []);
+  t.equal(await outcome(() => vfs.create(dir, 'x', FILE | 0o600, 2, CALLER)), 'ENOENT');
+  vfs.forget([999, other, dir, dir]);
+  t.equal(await outcome(() => vfs.getattr(dir)), 'ENOENT');
+  t.equal((await vfs.getattr(other)).nlink, 2, 'what has a name stays');
+  const over = await mkdir(volume, 1, 'over');
+  await vfs.rename(1, 'over', 1, 'other', 0);
+  t.equal((await vfs.getattr(other)).nlink, 0, 'also where another one took its name');
+  vfs.forget([other, over]);
+  t.equal(await outcome(() => vfs.getattr(other)), 'ENOENT');
+  t.equal(volume.tree.counters.inodes, 2);
+});
+
 t.test('a setgid directory hands its group on', async (t) => {
   const volume = await opened(t);
   const { vfs } = volume;
@@ -311,6 +333,8 @@ t.test('times move as POSIX says', async (t) => {
     'a',
     'a listing counts as reading',
   );
+  await vfs.setattr(dir, { mode: 0o700 });
+  t.equal(await moved(dir, async () => vfs.readdir(dir, 0, 0n, 10, false)), 'a', 'also without a handle');
   const times = { atimeNs: 1n, mtimeNs: -1n, ctimeNs: 1_234_567_890_123_456_789n };
   t.match(await vfs.setattr(file, times), times, 'to the nanosecond');
   await vfs.setattr(file, { mtimeNs: 2n ** 70n, atimeNs: -(2n ** 70n) });

@@ -3,6 +3,7 @@
 import { FOPEN, FSYNC_DATA_ONLY, FSYNC_IN, MAX_IO_BYTES, OP, READ_IN, RELEASE_IN } from '../abi.ts';
 import { chain, encodeNothing, operation } from '../operation.ts';
 import type { AnyOperation } from '../operation.ts';
+import { XcoreError } from '../../lib/errors.ts';
 import type { DirectoryEntry } from '../../vfs/filesystem.ts';
 
 /** Bytes of a directory entry with a name of middling length, with and without attributes. */
@@ -13,6 +14,7 @@ const MAX_ENTRIES = 2048;
 
 const opendir = operation<{ handle: number; flags: number }>(
   (request, context) => {
+    if (context.opensDirectories) throw new XcoreError('ENOSYS', 'the kernel opens directories');
     // the kernel drops a kept listing by itself when it changes the directory or is told to invalidate
     const flags = context.cacheDirectories ? FOPEN.CACHE_DIR | FOPEN.KEEP_CACHE : 0;
     return chain(context.filesystem.opendir(request.nodeid), (handle) => ({ handle, flags }));
