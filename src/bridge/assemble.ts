@@ -138,7 +138,7 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
     // Loops of their own: hosts may take long to answer.
     loop({ reachability: (signal) => reachability.round((host) => registry.get(host)?.online === true, signal) }),
     loop({ audit: care.audit }),
-    loop({ repair: care.repair }),
+    ...Array.from({ length: options.parallelRepairs }, () => loop({ repair: care.repair })),
     loop({ inventory: care.inventory }),
   ];
   return { service, upkeep, care, registry, control };

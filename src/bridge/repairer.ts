@@ -27,7 +27,7 @@ import type { RepairQueue, RepairTask } from './repair-queue.ts';
 import { mirrorOf } from './shard-packing.ts';
 import type { Store } from '../lib/store.ts';
 
-/** Tasks that are looked at in one go, the most endangered ones. */
+/** Tasks that are looked up in one go, the most endangered ones. */
 const TASKS_AT_ONCE = 256;
 /** Copies of one shard in a row, before others get their turn. */
 const MAX_COPIES_IN_A_ROW = 4;
@@ -55,8 +55,6 @@ export interface RepairerComponents {
 
 /** How much is repaired. */
 export interface RepairerOptions {
-  /** Copies at once. */
-  readonly parallelRepairs: number;
   /** Over all hosts; 0: no limit. */
   readonly repairBytesPerSecond: number;
 }
@@ -64,16 +62,17 @@ export interface RepairerOptions {
 /** Repairs in rounds. */
 export class Repairer {
   readonly #components: RepairerComponents;
-  readonly #options: RepairerOptions;
   readonly #rate: RateLimit | undefined;
-  /** Shards that are being repaired, at most parallelRepairs. */
+  /** The most endangered shards, as they were when it was last looked, at most TASKS_AT_ONCE. */
+  #tasks: RepairTask[] = [];
+  #filling: Promise<void> | null = null;
+  /** Shards that are being repaired, one for each round that runs. */
   readonly #underWay = new Set<string>();
   readonly #copies;
   readonly #bytes;
 
   constructor(components: RepairerComponents, options: RepairerOptions) {
     this.#components = components;
-    this.#options = options;
     const { clock, metrics } = components;
     const { repairBytesPerSecond } = options;
     if (repairBytesPerSecond > 0) this.#rate = new RateLimit(repairBytesPerSecond, clock.monotonicMs());
@@ -81,16 +80,24 @@ export class Repairer {
     this.#bytes = metrics.counter('bridge_repair_bytes_total', 'Bytes of mirrors that were made again');
   }
 
-  /** Repairs until nothing is left that can be helped now. */
+  /** Repairs one shard after another until nothing is left that can be helped now; several may run side by side. */
   async round(signal: AbortSignal): Promise<void> {
-    for (;;) {
+    for (let task = await this.#take(); task && !signal.aborted; task = await this.#take()) {
+      await this.#tryRepair(task, signal);
+    }
+  }
+
+  async #take(): Promise<RepairTask | undefined> {
+    if (this.#tasks.length === 0) await (this.#filling ??= this.#fill());
+    return this.#tasks.shift();
+  }
+
+  async #fill(): Promise<void> {
+    try {
       const tasks = await this.#components.queue.next(TASKS_AT_ONCE);
-      if (tasks.length === 0 || signal.aborted) return;
-      const worker = async (): Promise<void> => {
-        for (let task = tasks.shift(); task && !signal.aborted; task = tasks.shift())
-          await this.#tryRepair(task, signal);
-      };
-      await Promise.all(Array.from({ length: this.#options.parallelRepairs }, worker));
+      this.#tasks = tasks.filter(({ shardId }) => !this.#underWay.has(hexOf(shardId)));
+    } finally {
+      this.#filling = null;
     }
   }
 

@@ -4,6 +4,7 @@ import t from 'tap';
 import { AuditSchedule } from '../../src/bridge/audit-schedule.ts';
 import { MIRROR_INDEX_KEY, mirrorKey } from '../../src/bridge/keys.ts';
 import { MirrorIndex } from '../../src/bridge/mirror-index.ts';
+import { RepairQueue } from '../../src/bridge/repair-queue.ts';
 import { readOrder } from '../../src/net/orders.ts';
 import { pickSeed, Random } from '../support/random.ts';
 import { Harness, Party, someShard } from './harness.ts';
@@ -200,6 +201,38 @@ t.test(
     );
   },
 );
+
+t.test('a copy that takes long keeps no other shard waiting, whether it was queued before or since', async (t) => {
+  const { bridge, network, client, shards } = await world(t, 5, 6);
+  const { signal } = new AbortController();
+  const held = Promise.withResolvers<undefined>();
+  const begun = Promise.withResolvers<undefined>();
+  const copy = network.copy.bind(network);
+  let calls = 0;
+  network.copy = async (...call) => {
+    if ((calls += 1) === 1) {
+      begun.resolve(undefined);
+      await held.promise;
+    }
+    return copy(...call);
+  };
+  const wish = async (mirrors: number): Promise<void> => {
+    await client.call({ case: 'announce', value: { mirrors } }, 'policy');
+    const queue = new RepairQueue(bridge, { retryMs: 1, maxRetryMs: 1 });
+    await bridge.store.batch(shards.map(({ shardId }) => queue.add(shardId, mirrors - 1)));
+  };
+  await wish(4);
+  const slow = bridge.care.repair(signal);
+  await begun.promise;
+  await bridge.care.repair(signal);
+  t.equal(network.copies.length, shards.length - 1);
+  await wish(5);
+  await bridge.care.repair(signal);
+  t.equal(network.copies.length, 2 * (shards.length - 1));
+  held.resolve(undefined);
+  await slow;
+  for (const shard of shards) t.equal((await network.intact(shard)).length, 5);
+});
 
 t.test('a host that leaves keeps serving until all it holds is elsewhere, and then may go', async (t) => {
   const { network, client, shards } = await world(t, 5, 12);
