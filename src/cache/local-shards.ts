@@ -47,6 +47,11 @@ export class LocalShards {
   });
   readonly #bytes = new ReadBuffer(LEAVES_AT_ONCE * LEAF_SIZE_BYTES);
   readonly #patience = new DiskPatience();
+  /** Reads of this turn of the event loop for which the disk is needed. */
+  #misses = 0;
+  #isCrowded = false;
+  /** Read over, and of no interest. */
+  readonly #byte = Buffer.alloc(1);
   /** Reads by other threads under way. */
   #waiting = 0;
 
@@ -69,14 +74,41 @@ export class LocalShards {
     const length = Math.min((last + 1) * LEAF_SIZE_BYTES, sizeBytes) - start;
     if (file.fd === undefined) return null;
     const { fd } = file;
-    const bytes =
-      this.#bytes.fill(fd, start, length) ??
-      (this.#waiting === 0 && last - first < PATIENT_LEAVES
-        ? this.#patience.wait(() => this.#bytes.fill(fd, start, length, true))
-        : null);
+    let bytes = this.#bytes.fill(fd, start, length);
+    if (bytes === null && last - first < PATIENT_LEAVES && this.#isAlone()) {
+      bytes = this.#patience.wait(() => this.#bytes.fill(fd, start, length, true));
+    }
     if (bytes === null || !areLeaves(leaves, first, bytes)) return null;
     this.#files.touch(shard);
     return bytes;
+  }
+
+  /** Notes a read that the disk is needed for; whether no other one could be begun while this thread waits for it. */
+  #isAlone(): boolean {
+    if (this.#misses++ === 0) setImmediate(this.#endTurn);
+    return this.#misses === 1 && !this.#isCrowded && this.#waiting === 0;
+  }
+
+  readonly #endTurn = (): void => {
+    this.#isCrowded = this.#misses > 1;
+    this.#misses = 0;
+  };
+
+  /** For a few leaves that readNow() did not have: resolves to true when it is worth another try. Null where it is not. */
+  soon(shard: number, from: number, to: number): Promise<boolean> | null {
+    const opened = this.#open.get(shard)?.ready;
+    const last = Math.floor((to - 1) / LEAF_SIZE_BYTES);
+    if (!opened || to > opened.sizeBytes || last - Math.floor(from / LEAF_SIZE_BYTES) >= PATIENT_LEAVES) return null;
+    // readNow() has let the kernel begin to read; once the last byte is there, all are
+    this.#waiting++;
+    const end = (isThere: boolean): boolean => {
+      this.#waiting--;
+      return isThere;
+    };
+    return opened.file.read(this.#byte, 0, 1, to - 1).then(
+      () => end(true),
+      () => end(false),
+    );
   }
 
   /** Ciphertext of the leaves first to last; CORRUPT_SHARD when the file is not what the shard id says. */

@@ -136,6 +136,11 @@ export class ShardReader {
     return bytes !== null;
   }
 
+  /** As LocalShards.soon(), for a part of a shard that readNow() did not fill. */
+  soon(shard: number, offset: number, lengthBytes: number): Promise<boolean> | null {
+    return this.#keys.has(shard) ? this.#local.soon(shard, offset, offset + lengthBytes) : null;
+  }
+
   /** Fills `target` from a shard that came from the network lately. */
   #readArrived(shard: number, offset: number, target: Buffer): boolean {
     const bytes = this.#arrived.get(shard);

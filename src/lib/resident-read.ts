@@ -12,8 +12,13 @@ const POSIX_FADV_WILLNEED = 3;
 const WEIGHT = 0.1;
 /** What a read by another thread costs besides the disk, and a little. */
 const MAX_WAIT_MS = 0.3;
-/** A disk that was slower is tried again after so long. */
+/** More than this says nothing more of a disk: a busy machine may have stopped this thread. */
+const MAX_COUNTED_MS = 1;
+/** So many waits in a row, each longer than that, are a slow disk. */
+const SLOW_IN_A_ROW = 3;
+/** A disk that was slow is tried again after so long, and after twice as long each time that it still is. */
 const SLOW_DISK_MS = 2_000;
+const MAX_SLOW_DISK_MS = 60_000;
 /** struct iovec. */
 const VECTOR_BYTES = 16;
 
@@ -62,6 +67,10 @@ export class DiskPatience {
   readonly #clock: Pick<Clock, 'monotonicMs' | 'soon'>;
   #averageMs = 0;
   #retryMs = 0;
+  /** Until the next try, should the disk be slow. */
+  #pauseMs = SLOW_DISK_MS;
+  #slowInARow = 0;
+  #isTrial = false;
   #hasWaited = false;
   readonly #turn = (): void => {
     this.#hasWaited = false;
@@ -79,12 +88,25 @@ export class DiskPatience {
     this.#clock.soon(this.#turn);
     const seen = call();
     const endMs = this.#clock.monotonicMs();
-    this.#averageMs += (endMs - startMs - this.#averageMs) * WEIGHT;
-    if (this.#averageMs > MAX_WAIT_MS) {
-      this.#averageMs = 0;
-      this.#retryMs = endMs + SLOW_DISK_MS;
-    }
+    this.#judge(endMs - startMs, endMs);
     return seen;
+  }
+
+  #judge(tookMs: number, nowMs: number): void {
+    this.#averageMs += (Math.min(tookMs, MAX_COUNTED_MS) - this.#averageMs) * WEIGHT;
+    this.#slowInARow = tookMs > MAX_COUNTED_MS ? this.#slowInARow + 1 : 0;
+    const isSlow = this.#averageMs > MAX_WAIT_MS || this.#slowInARow >= SLOW_IN_A_ROW;
+    if (isSlow || (this.#isTrial && tookMs > MAX_COUNTED_MS)) {
+      this.#retryMs = nowMs + this.#pauseMs;
+      this.#pauseMs = Math.min(this.#pauseMs * 2, MAX_SLOW_DISK_MS);
+      this.#averageMs = 0;
+      this.#slowInARow = 0;
+      this.#isTrial = true;
+    } else if (this.#isTrial) {
+      this.#isTrial = false;
+    } else {
+      this.#pauseMs = SLOW_DISK_MS;
+    }
   }
 }
 

@@ -86,7 +86,9 @@ export function read(
   const target = length <= READ_BYTES ? lent.subarray(0, length) : Buffer.allocUnsafeSlow(length);
   if (known === null && readNow(state, spans, offset, target, whole)) return [target];
   const gathered =
-    known === null ? gather(state, spans, whole, signal) : known.then(() => gather(state, spans, whole, signal));
+    known === null
+      ? (readSoon(state, spans, whole, signal) ?? gather(state, spans, whole, signal))
+      : known.then(() => gather(state, spans, whole, signal));
   return gathered.catch((error: unknown) => {
     // a write may have replaced these bytes, and their shard may be gone, while this waited
     const current = state.tree.extents.spans(ino, offset, length);
@@ -103,6 +105,26 @@ function readNow(state: VolumeState, spans: readonly Span[], offset: number, tar
     part.fill(0);
     return true;
   });
+}
+
+/** One span that the disk gives before another thread would; null where it is not known to. */
+function readSoon(
+  state: VolumeState,
+  spans: readonly Span[],
+  whole: boolean,
+  signal?: AbortSignal,
+): Promise<Buffer[]> | null {
+  const [span] = spans;
+  if (span === undefined || spans.length > 1 || whole) return null;
+  const { shard, shardOffset, lengthBytes } = span;
+  const soon = state.parts.reader.soon(shard, shardOffset, lengthBytes);
+  return (
+    soon?.then((arrived) => {
+      const target = Buffer.allocUnsafe(lengthBytes);
+      const isRead = arrived && state.parts.reader.readNow(shard, shardOffset, target, whole);
+      return isRead ? [target] : gather(state, spans, whole, signal);
+    }) ?? null
+  );
 }
 
 async function gather(

@@ -7,6 +7,7 @@ import { ReadAhead } from '../../src/cache/read-ahead.ts';
 import { fileSizeOf } from '../../src/cache/shard-files.ts';
 import { LEAF_SIZE_BYTES, MAX_SHARD_SIZE_BYTES } from '../../src/crypto/merkle.ts';
 import { XcoreError } from '../../src/lib/errors.ts';
+import { DiskPatience } from '../../src/lib/resident-read.ts';
 import { pickSeed, Random } from '../support/random.ts';
 import { bytesOf, openVolume, readAll, temporaryFolder, writeFileAt } from '../support/volume.ts';
 import type { OpenVolume, Scope, VolumeOptions } from '../support/volume.ts';
@@ -340,4 +341,35 @@ t.test('a sequential reader gets ever more ahead of it, no range twice; a random
   t.ok((asked[0] ?? 0) < 3 * MIB, 'one shard at first');
   const sums = [10, 100, 30, 170, 60].map((at) => reading.note(at * MIB, 4_096));
   t.ok(sums.every(({ sequential, ahead }) => !sequential && ahead === null));
+});
+
+t.test('a slow disk is not waited for by the thread that serves the mount, one hiccup of a fast one is', async (t) => {
+  let nowMs = 1_000_000;
+  const patience = new DiskPatience({ monotonicMs: () => nowMs, soon: (run) => void setImmediate(run) });
+  const nextTurn = async (): Promise<void> => await new Promise((resolve) => setImmediate(resolve));
+  /** Waits in so many turns of the event loop; how many of them were. */
+  const waits = async (times: number, tookMs: (n: number) => number): Promise<number> => {
+    let waited = 0;
+    for (let n = 0; n < times; n++) {
+      if (patience.wait(() => ((nowMs += tookMs(n)), true)) === true) waited++;
+      await nextTurn();
+    }
+    return waited;
+  };
+  t.equal(
+    patience.wait(() => patience.wait(() => true)),
+    null,
+    'one wait in each turn',
+  );
+  await nextTurn();
+  t.equal(await waits(100, () => 0.08), 100);
+  t.equal(await waits(100, (n) => (n % 20 === 10 ? 15 : 0.08)), 100, 'hiccups');
+  t.equal(await waits(100, () => 8), 3, 'a slow disk');
+  nowMs += 2_000;
+  t.equal(await waits(100, () => 8), 1, 'which is tried once');
+  nowMs += 2_000;
+  t.equal(await waits(100, () => 0.08), 0, 'and more and more seldom');
+  nowMs += 2_000;
+  t.equal(await waits(100, () => 0.08), 100, 'until it is fast');
+  t.ok((await waits(100, () => 0.8)) < 20, 'a disk that is slower than a thread');
 });
