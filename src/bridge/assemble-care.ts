@@ -41,6 +41,8 @@ export interface Care {
   readonly repair: UpkeepTask;
   readonly inventory: UpkeepTask;
   readonly auditor: Auditor;
+  /** Has what all hosts hold looked at soon. */
+  readonly wantInventories: () => void;
 }
 
 /** Builds it and reads what is stored. */
@@ -70,6 +72,7 @@ export async function assembleCare(components: CareComponents, options: BridgeOp
   };
   return {
     auditor,
+    wantInventories: () => watch.wantInventories(),
     watch: (signal) => watch.round(signal),
     repair: (signal) => repairer.round(signal),
     inventory: async (signal) => {

@@ -106,7 +106,7 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
       locator: new Locator({ ...parts, random, onReport: (host, shardId) => care.auditor.recheck(host, shardId) }),
       log: new VolumeLog({
         ...parts,
-        effects: new EntryEffects(parts, options),
+        effects: new EntryEffects({ ...parts, onClaimed: () => care.wantInventories() }, options),
         onAppend: (volume, head) => watchers.notify(volume, () => ({ case: 'head', value: { ...head } })),
       }),
       leases,

@@ -17,8 +17,8 @@ export const MAX_BODY_BYTES = 3 * 1024 * 1024;
 /** Most shards that one entry adds, and most that it frees. */
 export const MAX_ENTRY_SHARDS = 8_192;
 
-/** The header of an entry by this owner and device. TOO_LARGE, BAD_FORMAT for an unknown version, PROTOCOL, REFUSED for a wrong signature. */
-export function checkEntry(owner: Owner, entry: LogEntry | undefined): EntryHeader {
+/** The header of an entry by this owner and device, or by any device of the owner if it comes `again`. TOO_LARGE, BAD_FORMAT for an unknown version, PROTOCOL, REFUSED for a wrong signature. */
+export function checkEntry(owner: Owner, entry: LogEntry | undefined, again = false): EntryHeader {
   if (!entry) throw new XcoreError('PROTOCOL', 'the entry is missing');
   if (entry.header.length > MAX_HEADER_BYTES || entry.body.length > MAX_BODY_BYTES) {
     throw new XcoreError(
@@ -30,7 +30,8 @@ export function checkEntry(owner: Owner, entry: LogEntry | undefined): EntryHead
   if (header.version !== ENTRY_VERSION)
     throw new XcoreError('BAD_FORMAT', `log entries of version ${header.version} are unknown`);
   if (!sameBytes(header.volume, owner.volume)) throw new XcoreError('REFUSED', 'the entry is for another volume');
-  if (header.device !== owner.peer) throw new XcoreError('REFUSED', 'the entry was written by another device');
+  if (!again && header.device !== owner.peer)
+    throw new XcoreError('REFUSED', 'the entry was written by another device');
   if (!verify(owner.volume, ENTRY_LABEL, entry.header, entry.signature)) {
     throw new XcoreError('REFUSED', "the entry is not signed by the volume's owner");
   }

@@ -17,6 +17,9 @@ import type { StoreWrite } from '../lib/store.ts';
 /** Shards of a host that are looked at in one step. */
 const SHARDS_PER_STEP = 1_000;
 
+/** Shards that were claimed are looked for on all hosts at most so often. */
+const INVENTORY_AGAIN_MS = 10 * 60_000;
+
 /** What a watch works with. */
 export interface HostWatchComponents {
   readonly registry: HostRegistry;
@@ -47,6 +50,8 @@ export class HostWatch {
   readonly #silentSince = new Map<PeerName, number>();
   readonly #evacuated = new Map<PeerName, number>();
   #takers = 0;
+  /** Inventories that are older are taken again. */
+  #inventorySinceMs = 0;
 
   constructor(components: HostWatchComponents, options: HostWatchOptions) {
     this.#components = components;
@@ -75,6 +80,12 @@ export class HostWatch {
     }
   }
 
+  /** Has inventories of all hosts taken soon: they may hold what this bridge has forgotten. */
+  wantInventories(): void {
+    const now = this.#components.clock.now();
+    if (now - this.#inventorySinceMs >= INVENTORY_AGAIN_MS) this.#inventorySinceMs = now;
+  }
+
   async #look(view: HostView): Promise<void> {
     const { registry, jobs, clock, log, queue } = this.#components;
     const { host } = view;
@@ -100,7 +111,8 @@ export class HostWatch {
         await jobs.start('lost', host);
       }
     }
-    const inventoryDue = clock.now() - view.inventoryMs >= this.#options.inventoryMs;
+    const isOld = clock.now() - view.inventoryMs >= this.#options.inventoryMs;
+    const inventoryDue = isOld || view.inventoryMs < this.#inventorySinceMs;
     if (view.online && inventoryDue && !jobs.has('inventory', host)) await jobs.start('inventory', host);
     if (view.standing.state === 'disqualified' || view.standing.state === 'leaving') await this.#evacuate(view, now);
   }

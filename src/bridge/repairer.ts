@@ -136,7 +136,7 @@ export class Repairer {
 
   /** Whether one more mirror was made. */
   async #copy(shardId: Uint8Array, record: ShardRecord, signal: AbortSignal): Promise<boolean> {
-    if (this.#components.mirrors.counted(record).length === 0) {
+    if (this.#components.mirrors.counted(record).length === 0 || record.claimed) {
       const holder = await this.#strayHolder(shardId, record);
       // It has the shard and fetches nothing: it gives its receipt, and is looked at as a whole.
       if (holder && (await this.#copyTo(holder, holder, shardId, record, signal))) {

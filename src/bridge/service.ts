@@ -110,7 +110,7 @@ export class Service {
       case 'report':
         return locator.report(ownerOf(session), body.value);
       case 'append':
-        return log.append(ownerOf(session), body.value.entry);
+        return log.append(ownerOf(session), body.value.entry, body.value.again);
       case 'readLog':
         return log.read(ownerOf(session), body.value);
       case 'acquireLease':

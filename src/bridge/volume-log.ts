@@ -52,20 +52,25 @@ export class VolumeLog {
 
   /**
    * Appends the next entry and resolves with the new head once a power cut cannot undo it. The newest entry
-   * sent again is answered as if it were new. STALE_HEAD, LEASE_LOST, QUOTA, REFUSED, PROTOCOL, TOO_LARGE.
+   * sent again is answered as if it were new. One that comes `again` was in this log before a bridge was restored from
+   * a backup: any device of the owner may hand it in, whoever wrote it and whoever has the lease, and its shards
+   * need no mirrors that are known. STALE_HEAD, LEASE_LOST, QUOTA, REFUSED, PROTOCOL, TOO_LARGE.
    */
-  async append(owner: Owner, entry: LogEntry | undefined): Promise<ResponseInit> {
-    const header = checkEntry(owner, entry);
+  async append(owner: Owner, entry: LogEntry | undefined, again = false): Promise<ResponseInit> {
+    const header = checkEntry(owner, entry, again);
     const { header: headerBytes, signature, body } = entry!;
     const hash = entryHash(headerBytes);
     const { volume } = owner;
     return this.#components.volumeQueue.run(hexOf(volume), async () => {
       const { volumes, effects, store, onAppend } = this.#components;
+      // a restored bridge may not know the volume
+      if (again) await volumes.ensure(volume);
       const record = await volumes.get(volume);
       if (header.seq === record.headSeq && sameBytes(hash, record.headHash)) return headAnswer(record);
-      checkWriter(record, owner.peer, header.epoch);
+      if (!again) checkWriter(record, owner.peer, header.epoch);
       checkNext(record, header);
-      const writes = await effects.of(owner, header, record);
+      const writes = again ? await effects.again(owner, header, record) : await effects.of(owner, header, record);
+      if (again) regainLease(record, header);
       const stored = create(LogEntrySchema, { header: headerBytes, signature });
       writes.push({ key: entryKey(volume, header.seq), value: toBinary(LogEntrySchema, stored) });
       writes.push({ key: bodyKey(volume, header.seq), value: body });
@@ -116,6 +121,13 @@ function checkNext(record: VolumeRecord, header: EntryHeader): void {
   if (header.checkpointSeq > 0n && header.checkpointSeq < record.checkpointSeq) {
     throw new XcoreError('REFUSED', `a checkpoint of ${record.checkpointSeq} is there already`);
   }
+}
+
+/** A writer proves by its entry that it had a lease which this bridge has forgotten. */
+function regainLease(record: VolumeRecord, { epoch, device }: EntryHeader): void {
+  if (epoch <= record.leaseEpoch) return;
+  record.leaseEpoch = epoch;
+  record.leaseHolder = device;
 }
 
 function advance(record: VolumeRecord, header: EntryHeader, hash: Uint8Array): void {

@@ -5,6 +5,8 @@ import { XcoreError } from '../lib/errors.ts';
 import type { Head } from '../net/network.ts';
 import { bootstrap } from './bootstrap.ts';
 import type { BootstrapComponents } from './bootstrap.ts';
+import { newestSeen } from './hand-in.ts';
+import type { HandIn } from './hand-in.ts';
 import type { OpenedEntry } from './log-entry.ts';
 import { hasState } from './local-volume.ts';
 import type { LocalVolume } from './local-volume.ts';
@@ -16,6 +18,7 @@ const READ_LOG_BYTES = 2 * 1024 * 1024;
 
 /** What following needs. */
 export interface FollowComponents extends BootstrapComponents {
+  readonly handIn: HandIn;
   /** Another device's entry is about to be applied to this volume. */
   readonly onForeign: () => void;
   /** Records of it changed. */
@@ -30,8 +33,8 @@ export interface FollowComponents extends BootstrapComponents {
 export async function follow(c: FollowComponents, volume: LocalVolume): Promise<'caught up' | 'stuck'> {
   const { tree } = volume;
   if (!hasState(volume)) {
-    const { head } = await c.network.readLog(1, 1, true);
-    checkHead(head, volume);
+    let { head } = await c.network.readLog(1, 1, true);
+    if (await isBehind(c, head, volume)) ({ head } = await c.network.readLog(1, 1, true));
     // what was shown in the place of an empty log is replaced, not filled
     if (!tree.isEmpty) return head.seq === 0 ? 'caught up' : 'stuck';
     await bootstrap(c, volume);
@@ -39,7 +42,7 @@ export async function follow(c: FollowComponents, volume: LocalVolume): Promise<
   for (;;) {
     const { seq, hash } = tree.head;
     const { entries, head } = await c.network.readLog(seq + 1, READ_LOG_BYTES);
-    checkHead(head, volume);
+    if (await isBehind(c, head, volume)) continue;
     if (entries.length === 0 && head.seq > seq) {
       throw new XcoreError('FORKED_LOG', `the bridge names entry ${head.seq} but does not show entry ${seq + 1}`);
     }
@@ -47,20 +50,23 @@ export async function follow(c: FollowComponents, volume: LocalVolume): Promise<
     for (const [index, wire] of entries.entries()) {
       const entry = c.codec.open(wire, seq + 1 + index, previous);
       previous = entry.hash;
+      await c.handIn.keep(wire);
       if (!(await take(c, volume, entry))) return 'stuck';
     }
     if (tree.head.seq >= head.seq) return 'caught up';
   }
 }
 
-/** What was seen once must be there. */
-function checkHead(head: Head, { tree }: LocalVolume): void {
-  const { seq, hash, seenSeq } = tree.head;
-  const isOther = head.seq === seq && seq > 0 && !Buffer.from(head.hash).equals(hash);
-  if (isOther || head.seq < Math.max(seq, seenSeq)) {
-    const lacking = Math.max(seq, seenSeq);
-    throw new XcoreError('FORKED_LOG', `the bridge shows a volume log without entry ${lacking}, which this device saw`);
+/** What was seen once must be there: whether it was not, and was handed in again. */
+async function isBehind(c: FollowComponents, head: Head, { tree }: LocalVolume): Promise<boolean> {
+  const { seq, hash } = tree.head;
+  if (head.seq === seq && seq > 0 && !Buffer.from(head.hash).equals(hash)) {
+    throw new XcoreError('FORKED_LOG', `the bridge shows another entry ${seq} than the one that this device saw`);
   }
+  const seen = newestSeen(tree.head);
+  if (head.seq >= seen.seq) return false;
+  await c.handIn.handIn(head, seen);
+  return true;
 }
 
 /** Applies one entry; false when the volume is stuck. */

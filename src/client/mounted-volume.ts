@@ -16,6 +16,10 @@ import type { DeadSegmentsOptions } from './dead-segments.ts';
 import { flushVolume } from './flush.ts';
 import type { FlushSources } from './flush.ts';
 import { Gate } from './gate.ts';
+import { HandIn } from './hand-in.ts';
+import type { HandedIn } from './hand-in.ts';
+import { storeAgain, tellHandedIn } from './handed-in.ts';
+import { KeptEntries } from './kept-entries.ts';
 import { hasState, openLocalVolume } from './local-volume.ts';
 import type { LocalVolume, Surroundings } from './local-volume.ts';
 import { EntryCodec } from './log-entry.ts';
@@ -60,6 +64,7 @@ export class MountedVolume {
   readonly #c: MountedVolumeComponents;
   readonly #options: MountedVolumeOptions;
   readonly #folders: VolumeFolders;
+  readonly #kept: KeptEntries;
   readonly #gate = new Gate();
   readonly #deadSegments: DeadSegments;
   #volume!: LocalVolume;
@@ -73,8 +78,9 @@ export class MountedVolume {
     this.#c = components;
     this.#options = options;
     this.#folders = new VolumeFolders(options.dir, components.disk);
+    const { network, clock, log, problems, disk } = components;
+    this.#kept = new KeptEntries({ dir: this.#folders.log, log, ...(disk && { disk }) });
     this.sync = this.#newSync();
-    const { network, clock, log, problems } = components;
     const sources = { volume: () => this.#volume, uploader: () => this.#uploader };
     this.#deadSegments = new DeadSegments({ ...sources, clock, log }, options);
     this.#quota = new Quota({
@@ -121,10 +127,13 @@ export class MountedVolume {
     const { network, keys, device, clock, log, problems, disk, randomBytes } = this.#c;
     const codec = new EntryCodec(keys, randomBytes);
     const onNeeded = (shards: readonly number[]): void => this.#uploader.need(shards);
-    const publisher = new Publisher({ network, codec, clock, log, device, onNeeded }, this.#options);
+    const kept = this.#kept;
+    const onHandedIn = (what: HandedIn): Promise<void> => this.#handedIn(what);
+    const handIn = new HandIn({ network, codec, kept, clock, log, onHandedIn });
+    const publisher = new Publisher({ network, codec, handIn, clock, log, device, onNeeded }, this.#options);
     return new VolumeSync(
       {
-        ...{ network, codec, publisher, keys, device, clock, log, problems },
+        ...{ network, codec, publisher, handIn, keys, device, clock, log, problems },
         checkpoints: {
           ...{ network, dataKey: keys.dataKey, dir: this.#folders.checkpoint },
           ...(disk && { disk }),
@@ -259,6 +268,12 @@ export class MountedVolume {
     if (writer) void this.#removeOrphans();
   }
 
+  async #handedIn(what: HandedIn): Promise<void> {
+    tellHandedIn(this.#c.problems, what);
+    if (what.hasCheckpoint) this.sync.wantCheckpoint();
+    await storeAgain(this.#volume, this.#uploader, what.added);
+  }
+
   /** Removes what was unlinked but open when an earlier run ended. */
   async #removeOrphans(): Promise<void> {
     try {
@@ -333,6 +348,7 @@ export class MountedVolume {
       () => this.sync.stop(),
       () => this.sync.release(),
       () => this.#volume.close(),
+      () => this.#kept.close(),
     ]) {
       await step().catch((error: unknown) => failures.push(asError(error)));
     }

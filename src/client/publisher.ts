@@ -10,6 +10,7 @@ import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
 import type { Change, ChangeSet } from '../tree/proto/tree_pb.ts';
 import { decodeRecord } from '../tree/record-codec.ts';
 import type { Shard } from '../tree/records.ts';
+import type { HandIn } from './hand-in.ts';
 import type { EntryCodec, OpenedEntry } from './log-entry.ts';
 import type { LocalVolume } from './local-volume.ts';
 import { ENTRY_TARGET_BYTES, nextPublication } from './outbox.ts';
@@ -25,6 +26,7 @@ const MAX_SHARDS = 4_000;
 export interface PublisherComponents {
   readonly network: Network;
   readonly codec: EntryCodec;
+  readonly handIn: HandIn;
   readonly clock: Clock;
   readonly log: Logger;
   readonly device: string;
@@ -103,6 +105,7 @@ export class Publisher {
       checkpointSeq,
     });
     await this.#c.network.append(wire);
+    await this.#c.handIn.keep(wire);
     await settleEntry(volume, {
       seq: head.seq + 1,
       hash,

@@ -16,6 +16,8 @@ export class VolumeFolders {
   readonly next: string;
   /** Checkpoint shards in transfer. */
   readonly checkpoint: string;
+  /** Newest entries of the log, which outlive a replacement. */
+  readonly log: string;
   readonly #dir: string;
   readonly #disk: Disk;
   readonly #old: string;
@@ -26,6 +28,7 @@ export class VolumeFolders {
     this.current = join(dir, 'current');
     this.next = join(dir, 'next');
     this.checkpoint = join(dir, 'checkpoint');
+    this.log = join(dir, 'log');
     this.#old = join(dir, 'old');
     this.setAside = new SetAsideFolder(join(dir, 'set-aside'), disk);
   }

@@ -11,6 +11,8 @@ import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
 import { writeCheckpoint } from './checkpoint.ts';
 import type { CheckpointComponents } from './checkpoint.ts';
 import { follow, isStaged } from './follow.ts';
+import { newestSeen } from './hand-in.ts';
+import type { HandIn } from './hand-in.ts';
 import type { EntryCodec } from './log-entry.ts';
 import type { LocalVolume } from './local-volume.ts';
 import { Pace } from './pace.ts';
@@ -30,6 +32,7 @@ export interface SyncComponents {
   readonly network: Network;
   readonly codec: EntryCodec;
   readonly publisher: Publisher;
+  readonly handIn: HandIn;
   readonly keys: VolumeKeys;
   readonly device: string;
   readonly clock: Clock;
@@ -68,6 +71,7 @@ export class VolumeSync {
   #connected = false;
   #mustRead = true;
   #mustSetAside = false;
+  #mustCheckpoint = false;
   #running: Promise<void> | null = null;
   readonly #waiters = new Set<() => void>();
 
@@ -143,6 +147,11 @@ export class VolumeSync {
     this.nudge();
   }
 
+  /** Writes a checkpoint as soon as this device may: the shards of the one that the log names may be gone. */
+  wantCheckpoint(): void {
+    this.#mustCheckpoint = true;
+  }
+
   /** Something happened that may be published or read. */
   nudge(): void {
     this.#pace.nudge();
@@ -207,11 +216,11 @@ export class VolumeSync {
   }
 
   #follow(volume: LocalVolume): Promise<'caught up' | 'stuck'> {
-    const { network, codec, checkpoints, onApplied } = this.#c;
+    const { network, codec, checkpoints, handIn, onApplied } = this.#c;
     const isCurrent = (): boolean => volume === this.#c.volume();
     return follow(
       {
-        ...{ network, codec, checkpoints },
+        ...{ network, codec, checkpoints, handIn },
         onForeign: () => isCurrent() && this.#lease.end(),
         onApplied: (invalidations) => isCurrent() && onApplied(invalidations),
       },
@@ -225,9 +234,8 @@ export class VolumeSync {
     const keep = await isStaged(this.#c.volume());
     if (keep) this.#c.log.warn({}, 'another device writes the volume; what is staged here is set aside');
     await this.#c.rebuild(keep, async (next) => {
-      const { seq, hash, seenSeq, seenHash } = this.#c.volume().tree.head;
-      const seen = seq >= seenSeq ? { seenSeq: seq, seenHash: hash } : { seenSeq, seenHash };
-      next.tree.putHead({ ...next.tree.head, ...seen });
+      const { seq, hash } = newestSeen(this.#c.volume().tree.head);
+      next.tree.putHead({ ...next.tree.head, seenSeq: seq, seenHash: hash });
       if ((await this.#follow(next)) === 'stuck') {
         throw new XcoreError('FORKED_LOG', 'the bridge shows a volume log that has lost entries');
       }
@@ -281,7 +289,7 @@ export class VolumeSync {
     const volume = this.#c.volume();
     try {
       while (!this.#stopping.signal.aborted && this.#lease.writer) {
-        if (this.#checkpointDue(volume)) await this.#checkpoint(volume);
+        if (this.#mustCheckpoint || this.#checkpointDue(volume)) await this.#checkpoint(volume);
         if (!(await this.#c.publisher.publish(volume, this.#lease.epoch))) break;
         for (const waiter of this.#waiters) waiter();
         this.#waiters.clear();
@@ -331,6 +339,7 @@ export class VolumeSync {
         checkpoint,
       });
       await publisher.append(volume, this.#lease.epoch, changeSet, checkpoint.shards, old, seq);
+      this.#mustCheckpoint = false;
       this.#c.log.info({ seq, records: Number(checkpoint.records) }, 'wrote a checkpoint of the volume');
     } finally {
       await snapshot.close();

@@ -141,8 +141,8 @@ export class BridgeCalls {
     if (this.#measurements.length > 0) await this.#confirmAll([]);
   }
 
-  async append(entry: WireEntry): Promise<Head> {
-    return headOf(await this.#link.call({ case: 'append', value: { entry: { ...entry } } }, 'head'));
+  async append(entry: WireEntry, again: boolean): Promise<Head> {
+    return headOf(await this.#link.call({ case: 'append', value: { entry: { ...entry }, again } }, 'head'));
   }
 
   async readLog(

@@ -211,8 +211,8 @@ export class ClientNetwork implements Network {
     return (await this.#running().bridge.locate(id)).mirrors.length;
   }
 
-  async append(entry: WireEntry): Promise<Head> {
-    return this.#running().bridge.append(entry);
+  async append(entry: WireEntry, again = false): Promise<Head> {
+    return this.#running().bridge.append(entry, again);
   }
 
   async readLog(fromSeq: number, maxBytes: number, headersOnly = false): Promise<{ entries: WireEntry[]; head: Head }> {

@@ -158,8 +158,11 @@ export interface Network {
   /** How many mirrors of a shard the bridge knows. */
   mirrors(id: Uint8Array): Promise<number>;
 
-  /** Appends by compare-and-swap; STALE_HEAD or LEASE_LOST when it is not the next one. */
-  append(entry: WireEntry): Promise<Head>;
+  /**
+   * Appends by compare-and-swap; STALE_HEAD or LEASE_LOST when it is not the next one. An entry that comes `again` was
+   * in the log before, which has lost it since: it needs no lease, and may be another device's.
+   */
+  append(entry: WireEntry, again?: boolean): Promise<Head>;
   readLog(fromSeq: number, maxBytes: number, headersOnly?: boolean): Promise<{ entries: WireEntry[]; head: Head }>;
 
   acquireLease(takeOver: boolean): Promise<Lease>;

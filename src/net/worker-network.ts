@@ -141,8 +141,8 @@ export class WorkerNetwork implements Network {
     return (await this.#call('mirrors', [id])) as number;
   }
 
-  async append({ header, signature, body }: WireEntry): Promise<Head> {
-    return (await this.#call('append', [{ header, signature, body }])) as Head;
+  async append({ header, signature, body }: WireEntry, again = false): Promise<Head> {
+    return (await this.#call('append', [{ header, signature, body }, again])) as Head;
   }
 
   async readLog(fromSeq: number, maxBytes: number, headersOnly = false): Promise<{ entries: WireEntry[]; head: Head }> {

@@ -2,6 +2,8 @@
 // parties that speak to the service as streams would.
 
 import { createHash, randomBytes } from 'node:crypto';
+import { cp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { create, toBinary } from '@bufbuild/protobuf';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { assembleBridge } from '../../src/bridge/assemble.ts';
@@ -66,7 +68,7 @@ export class Harness {
   }
 
   static async start(t: Scope, options: Partial<BridgeOptions> = {}): Promise<Harness> {
-    const dir = t.testdir();
+    const dir = join(t.testdir(), 'store');
     const harness = new Harness(dir, { ...BRIDGE_DEFAULTS, ...options }, await openLevelStore(dir));
     await harness.#assemble();
     t.teardown(() => harness.#store.close());
@@ -92,6 +94,21 @@ export class Harness {
     await meanwhile(this.#dir);
     this.#store = await openLevelStore(this.#dir);
     await this.#assemble();
+  }
+
+  /** A copy of its store as it is now, after a restart. */
+  async backUp(): Promise<string> {
+    const backup = `${this.#dir}-backup-${randomBytes(3).toString('hex')}`;
+    await this.reopen((dir) => cp(dir, backup, { recursive: true }));
+    return backup;
+  }
+
+  /** Starts again with its store as it was when the copy was made. */
+  async restore(backup: string): Promise<void> {
+    await this.reopen(async (dir) => {
+      await rm(dir, { recursive: true });
+      await cp(backup, dir, { recursive: true });
+    });
   }
 
   /** One request on a stream. */
@@ -271,6 +288,11 @@ export class Client {
 
   append(fields: EntryFields): Promise<ResponseValue<'head'>> {
     return this.call({ case: 'append', value: { entry: signedEntry(this, fields) } }, 'head');
+  }
+
+  /** Hands in an entry that the bridge had before, as it was signed. */
+  appendAgain(entry: ReturnType<typeof signedEntry>): Promise<ResponseValue<'head'>> {
+    return this.call({ case: 'append', value: { entry, again: true } }, 'head');
   }
 }
 

@@ -181,6 +181,42 @@ t.test('a checkpoint prunes the bodies that it replaces; headers stay', async (t
   t.ok(entries.every(({ header, signature }) => header.length > 0 && signature.length === 64));
 });
 
+t.test('entries that a restored bridge has lost come again from any device, and the lease with them', async (t) => {
+  const bridge = await Harness.start(t);
+  const owner = new Party();
+  const a = await bridge.connect(owner);
+  const hashes = await write(a, 2);
+  const backup = await bridge.backUp();
+  const [a2, b] = [await bridge.connect(owner, a.device), await bridge.connect(owner)];
+  const lost = [signedEntry(a, { seq: 3n, epoch: 1n, prevHash: hashes[2]! })];
+  const three = await a2.call({ case: 'append', value: { entry: lost[0]! } }, 'head');
+  const { epoch } = await b.lease(true);
+  lost.push(signedEntry(b, { seq: 4n, epoch, prevHash: three.hash }));
+  const four = await b.call({ case: 'append', value: { entry: lost[1]! } }, 'head');
+  await bridge.restore(backup);
+
+  const reader = await bridge.connect(owner);
+  const own = signedEntry(reader, { seq: 3n, epoch: 1n, prevHash: hashes[2]! });
+  await t.rejects(reader.call({ case: 'append', value: { entry: own } }, 'head'), { code: 'LEASE_LOST' });
+  await t.rejects(reader.call({ case: 'append', value: { entry: lost[0]! } }, 'head'), { code: 'REFUSED' });
+  await t.rejects(reader.appendAgain(lost[1]!), { code: 'STALE_HEAD' }, 'one after another');
+  const forged = signedEntry(a, { seq: 3n, epoch: 1n, prevHash: hashes[2]!, signWith: new Party() });
+  await t.rejects(reader.appendAgain(forged), { code: 'REFUSED' }, 'as the owner signed it');
+  const stranger = await bridge.connect(new Party());
+  await t.rejects(stranger.appendAgain(lost[0]!), { code: 'REFUSED' }, 'by the owner');
+  for (const entry of lost) await reader.appendAgain(entry);
+  t.match(await reader.appendAgain(lost[1]!), { seq: 4n, hash: four.hash }, 'the newest may come twice');
+  const { entries } = await read(reader, 3n);
+  t.same(
+    entries.map(({ header, signature, body }) => [header, signature, body].map((part) => Buffer.from(part))),
+    lost.map(({ header, signature, body }) => [header, signature, body].map((part) => Buffer.from(part))),
+    'byte for byte',
+  );
+  const [fenced, writer] = [await bridge.connect(owner, a.device), await bridge.connect(owner, b.device)];
+  await t.rejects(fenced.append({ seq: 5n, epoch: 1n, prevHash: four.hash }), { code: 'LEASE_LOST' });
+  await writer.append({ seq: 5n, epoch, prevHash: four.hash });
+});
+
 t.test('watchers hear of appends and of the lease, until they leave', async (t) => {
   const bridge = await Harness.start(t, { maxWatchersPerVolume: 2 });
   const owner = new Party();

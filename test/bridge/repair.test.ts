@@ -7,7 +7,7 @@ import { MirrorIndex } from '../../src/bridge/mirror-index.ts';
 import { RepairQueue } from '../../src/bridge/repair-queue.ts';
 import { readOrder } from '../../src/net/orders.ts';
 import { pickSeed, Random } from '../support/random.ts';
-import { Harness, Party, someShard } from './harness.ts';
+import { Harness, Party, signedEntry, someShard } from './harness.ts';
 import type { Client, TestShard } from './harness.ts';
 import { SimulatedHosts } from './simulated-hosts.ts';
 
@@ -345,6 +345,68 @@ t.test(
     }
   },
 );
+
+t.test('shards that a restored bridge has forgotten are found by the entries that come again', async (t) => {
+  const { bridge, network, client } = await world(t, 6, 0);
+  const { epoch } = await client.lease();
+  const backup = await bridge.backUp();
+  for (const host of network.hosts) await host.register();
+  const before = await bridge.connect(client.owner, client.device);
+  const shards: TestShard[] = [];
+  for (let count = 0; count < 4; count += 1) shards.push(await network.upload(before));
+  const [brief, ...kept] = shards;
+  const { usedBytes } = await before.space();
+  const one = signedEntry(client, { seq: 1n, epoch, shardsAdded: shards });
+  const { hash } = await before.call({ case: 'append', value: { entry: one } }, 'head');
+  const two = signedEntry(client, { seq: 2n, epoch, prevHash: hash, shardsFreed: [brief!.shardId] });
+  await before.call({ case: 'append', value: { entry: two } }, 'head');
+
+  await bridge.restore(backup);
+  for (const host of network.hosts) await host.register();
+  const after = await bridge.connect(client.owner, client.device);
+  await t.rejects(after.call({ case: 'append', value: { entry: one } }, 'head'), { code: 'NOT_FOUND' });
+  await after.appendAgain(one);
+  await after.appendAgain(two);
+  t.equal((await after.space()).usedBytes, usedBytes - BigInt(brief!.sizeBytes), 'its bytes are counted');
+  await network.pass(20, STEP_MS);
+  for (const shard of kept) {
+    const holders = (await network.intact(shard)).map(({ peer }) => peer);
+    t.equal(holders.length, 3, 'nothing was copied');
+    t.same((await after.locate(shard.shardId)).sort(), holders.sort(), 'and all mirrors are known again');
+  }
+  t.ok((await network.intact(brief!)).length > 0, 'what was freed is left to its hosts');
+  for (let days = 0; days < 9; days += 1) {
+    bridge.clock.advance(DAY_MS);
+    for (const host of network.hosts) await host.register();
+    await network.pass(4, STEP_MS);
+  }
+  t.equal((await network.intact(brief!)).length, 0, 'until it was unknown for long');
+  for (const shard of kept) t.equal((await network.intact(shard)).length, 3);
+});
+
+t.test('whoever claims shards of another owner cannot have them deleted', async (t) => {
+  const { bridge, network, client } = await world(t, 4, 0);
+  const backup = await bridge.backUp();
+  for (const host of network.hosts) await host.register();
+  const before = await bridge.connect(client.owner, client.device);
+  const shard = await network.upload(before);
+  await bridge.restore(backup);
+  for (const host of network.hosts) await host.register();
+  const thief = await bridge.connect(new Party());
+  const added = signedEntry(thief, { seq: 1n, epoch: 1n, shardsAdded: [shard] });
+  const { hash } = await thief.appendAgain(added);
+  await network.pass(20, STEP_MS);
+  t.equal((await thief.locate(shard.shardId)).length, 3);
+  await thief.appendAgain(signedEntry(thief, { seq: 2n, epoch: 1n, prevHash: hash, shardsFreed: [shard.shardId] }));
+  await network.pass(20, STEP_MS);
+  t.equal((await network.intact(shard)).length, 3, 'no host deletes them');
+  t.same(await thief.locate(shard.shardId), []);
+  const after = await bridge.connect(client.owner, client.device);
+  await after.lease();
+  await after.appendAgain(signedEntry(client, { seq: 1n, epoch: 1n, shardsAdded: [shard] }));
+  await network.pass(40, MINUTE_MS);
+  t.equal((await after.locate(shard.shardId)).length, 3, 'their owner has them again');
+});
 
 t.test('a store without an index of mirrors gets one', async (t) => {
   const { bridge, network, shards } = await world(t, 4, 6);

@@ -2,7 +2,7 @@
 // network's thread, against a real bridge and real hosts on loopback.
 
 import { randomBytes } from 'node:crypto';
-import { cpSync, mkdirSync } from 'node:fs';
+import { cpSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { startBridge } from '../../src/bridge/start-bridge.ts';
 import type { BridgeOptions } from '../../src/bridge/options.ts';
@@ -80,6 +80,21 @@ export class World {
   async stopBridge(): Promise<void> {
     await this.#bridge?.stop();
     this.#bridge = null;
+  }
+
+  /** A copy of the bridge's folder as it is now. */
+  backUpBridge(): string {
+    const to = join(this.dir, `bridge-${randomBytes(3).toString('hex')}`);
+    cpSync(join(this.dir, 'bridge'), to, { recursive: true });
+    return to;
+  }
+
+  /** The bridge as it was when the copy was made. */
+  async restoreBridge(copy: string): Promise<void> {
+    await this.stopBridge();
+    rmSync(join(this.dir, 'bridge'), { recursive: true });
+    cpSync(copy, join(this.dir, 'bridge'), { recursive: true });
+    await this.startBridge();
   }
 
   hostDir(n: number): string {

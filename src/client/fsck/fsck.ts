@@ -13,6 +13,9 @@ import { Findings } from '../../tree/findings.ts';
 import type { Finding } from '../../tree/findings.ts';
 import type { IndexGuard } from '../../tree/index-database.ts';
 import { salvage } from '../../tree/salvage.ts';
+import { HandIn } from '../hand-in.ts';
+import type { HandedIn } from '../hand-in.ts';
+import { KeptEntries } from '../kept-entries.ts';
 import { openLocalVolume } from '../local-volume.ts';
 import type { LocalVolume } from '../local-volume.ts';
 import { EntryCodec } from '../log-entry.ts';
@@ -161,7 +164,7 @@ class Fsck {
   }
 
   async #rebuild(): Promise<void> {
-    const { network, keys, clock, disk = systemDisk } = this.#c;
+    const { network, keys, clock, log, disk = systemDisk } = this.#c;
     if (network === null) {
       throw new XcoreError(
         'UNREACHABLE',
@@ -177,8 +180,16 @@ class Fsck {
     const saved = await salvage(places, new Sealer(keys.indexKey));
     await this.#folders.clearNext();
     const volume = await this.#open(next);
-    const done = await rebuild({ network, keys, disk, checkpointDir: checkpoint }, volume, current, saved)
+    const kept = new KeptEntries({ dir: this.#folders.log, log, disk });
+    const codec = new EntryCodec(keys);
+    const onHandedIn = ({ firstSeq, lastSeq }: HandedIn): Promise<void> => {
+      this.#repairs.push(`handed in entries ${firstSeq} to ${lastSeq} again, which the bridge had lost`);
+      return Promise.resolve();
+    };
+    const handIn = new HandIn({ network, codec, kept, clock, log, onHandedIn });
+    const done = await rebuild({ network, keys, handIn, disk, checkpointDir: checkpoint }, volume, current, saved)
       .finally(() => volume.close())
+      .finally(() => kept.close())
       .catch(async (error: unknown) => {
         await disk.rm(next, { recursive: true, force: true });
         throw asError(error);

@@ -12,6 +12,8 @@ import type { Change } from '../../tree/proto/tree_pb.ts';
 import type { Shard } from '../../tree/records.ts';
 import type { Salvage } from '../../tree/salvage.ts';
 import { follow } from '../follow.ts';
+import { newestSeen } from '../hand-in.ts';
+import type { HandIn } from '../hand-in.ts';
 import { lineageOf } from '../local-volume.ts';
 import type { LocalVolume } from '../local-volume.ts';
 import { EntryCodec } from '../log-entry.ts';
@@ -22,6 +24,7 @@ import { applyChanges } from '../replay.ts';
 export interface RebuildComponents {
   readonly network: Network;
   readonly keys: VolumeKeys;
+  readonly handIn: HandIn;
   readonly disk: Disk;
   /** Folder for checkpoint shards in transfer. */
   readonly checkpointDir: string;
@@ -61,16 +64,13 @@ export async function rebuild(
   const codec = new ObservedCodec(c.keys);
   const { head } = saved;
   if (head !== null) {
-    const seen =
-      head.seq >= head.seenSeq
-        ? { seenSeq: head.seq, seenHash: head.hash }
-        : { seenSeq: head.seenSeq, seenHash: head.seenHash };
-    next.tree.putHead({ ...next.tree.head, ...seen });
+    const { seq, hash } = newestSeen(head);
+    next.tree.putHead({ ...next.tree.head, seenSeq: seq, seenHash: hash });
   }
-  const { network, keys, checkpointDir } = c;
+  const { network, keys, handIn, checkpointDir } = c;
   const result = await follow(
     {
-      ...{ network, codec, checkpoints: { network, dataKey: keys.dataKey, dir: checkpointDir } },
+      ...{ network, codec, handIn, checkpoints: { network, dataKey: keys.dataKey, dir: checkpointDir } },
       onForeign: () => undefined,
       onApplied: () => undefined,
     },

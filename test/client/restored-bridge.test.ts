@@ -1,0 +1,203 @@
+// A bridge that was restored from an older backup: devices that saw what it has lost hand it in again, and all goes on.
+// Where they cannot, or it is a lie, it stays refused.
+
+import { randomBytes } from 'node:crypto';
+import t from 'tap';
+import type { Test } from 'tap';
+import type { WireEntry } from '../../src/net/network.ts';
+import { KIND } from '../../src/tree/keys.ts';
+import type { Shard } from '../../src/tree/records.ts';
+import { keptShards, ROOT, until, World } from './device.ts';
+import type { Device, Wrap } from './device.ts';
+
+t.setTimeout(240_000);
+
+const world = await World.start(t, 2, { leaseTtlMs: 1_500, repairRetryMs: 300, maxRepairRetryMs: 1_000 });
+
+const HANDED_IN = 'STALE_HEAD';
+
+/** A new device has the same records and reads the same bytes from hosts; the log is one chain and keeps what the tree does. */
+async function sound(t: Test, device: Device, files: Readonly<Record<string, Buffer | string>>): Promise<void> {
+  const log = await device.log();
+  t.equal(log.at(-1)?.seq, device.tree.head.seq, 'the bridge is where the device is');
+  t.same(keptShards(log), await device.shards(), 'the log keeps what the tree does');
+  const fresh = await device.volume.device(t, { readOnly: true }).on();
+  t.strictSame(await fresh.records(), await device.records(), 'a new device has the same records');
+  t.same(await fresh.names(), Object.keys(files).sort());
+  for (const [name, content] of Object.entries(files)) {
+    let read: Buffer | undefined;
+    await until(`${name} is found on hosts`, async () => {
+      read = await fresh.read(name).catch(() => undefined);
+      return read !== undefined;
+    });
+    t.ok(read?.equals(Buffer.from(content)), `${name} is whole`);
+  }
+  const { usedBytes } = await device.network.space();
+  let sizeBytes = 0;
+  for await (const { record } of device.store.range(KIND.shard)) sizeBytes += (record as Shard).sizeBytes;
+  t.equal(usedBytes, sizeBytes, 'each shard is counted once');
+  await fresh.off();
+}
+
+await t.test('the writer hands in what was lost, once, and goes on', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on();
+  const b = await volume.device(t, { readOnly: true }).on();
+  await a.write('one', 'first');
+  await a.write('gone', randomBytes(10_000));
+  await a.flush();
+  const backup = world.backUpBridge();
+  const two = randomBytes(50_000);
+  await a.write('two', two);
+  await a.flush();
+  await a.write('short', randomBytes(20_000));
+  await a.flush();
+  await a.fs.unlink(ROOT, 'short');
+  await a.fs.unlink(ROOT, 'gone');
+  await a.flush();
+  await b.reaches(a);
+  const { seq } = a.tree.head;
+  await world.restoreBridge(backup);
+  await until('the log is whole again', async () => {
+    const { head } = await a.network.readLog(1, 1, true).catch(() => ({ head: { seq: 0 } }));
+    return head.seq >= seq;
+  });
+  await a.write('three', 'third');
+  await a.flush();
+  t.equal(a.tree.head.seq, seq + 1, 'it goes on from where it was');
+  t.same(a.mounted.setAside, []);
+  await b.reaches(a);
+  const told = [a, b].flatMap((device) => device.problems.list().filter(({ code }) => code === HANDED_IN));
+  t.match(told, [{ message: /had lost entries \d+ to \d+/, advice: /restored from a backup/ }], 'one of them tells it');
+  t.equal(a.problem('FORKED_LOG'), undefined);
+  await sound(t, a, { one: 'first', two, three: 'third' });
+  t.same(await b.names(), ['one', 'three', 'two']);
+});
+
+await t.test('a device that only read them hands in the entries of another one', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on();
+  const reader = await volume.device(t, { readOnly: true }).on();
+  await a.write('one', 'first');
+  await a.flush();
+  const backup = world.backUpBridge();
+  const two = randomBytes(100_000);
+  await a.write('two', two);
+  await a.flush();
+  await reader.reaches(a);
+  const { seq } = a.tree.head;
+  await a.off();
+  await reader.off();
+  await world.restoreBridge(backup);
+  await reader.on();
+  t.match(reader.problem(HANDED_IN), new RegExp(`had lost entry ${seq}`));
+  await sound(t, reader, { one: 'first', two });
+  await a.on();
+  await a.becomesWriter();
+  await a.write('three', 'third');
+  await a.flush();
+  t.equal(a.tree.head.seq, seq + 1, 'the writer notices nothing');
+  await sound(t, a, { one: 'first', two, three: 'third' });
+});
+
+await t.test('a checkpoint that was lost comes back, and another one follows', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on({ checkpointLogBytes: 1 });
+  await a.write('one', 'first');
+  await a.flush();
+  const backup = world.backUpBridge();
+  await a.write('two', randomBytes(10_000));
+  await a.flush();
+  await a.write('three', 'third');
+  await a.flush();
+  const two = (await a.read('two'))!;
+  await world.restoreBridge(backup);
+  await until('it is handed in', () => a.problem(HANDED_IN) !== undefined);
+  const { checkpointSeq } = a.tree.head;
+  await until('another checkpoint is there', () => a.tree.head.checkpointSeq > checkpointSeq);
+  await a.flush();
+  const fresh = await volume.device(t, { readOnly: true }).on();
+  t.strictSame(await fresh.records(), await a.records(), 'a new device begins with it');
+  t.ok((await fresh.read('two'))?.equals(two));
+  t.equal((await a.log()).at(-1)?.seq, a.tree.head.seq);
+});
+
+await t.test('what two devices wrote apart stays refused, and nothing of either is lost', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on();
+  await a.write('one', 'first');
+  await a.flush();
+  const b = await volume.device(t, { readOnly: true }).on();
+  await b.reaches(a);
+  await b.off();
+  const backup = world.backUpBridge();
+  await a.write('mine', 'of a');
+  await a.flush();
+  const { seq } = a.tree.head;
+  const records = await a.records();
+  await a.off();
+  await world.restoreBridge(backup);
+  await b.on({ readOnly: false, takeOver: true });
+  await b.becomesWriter();
+  await b.write('other', 'of b');
+  await b.flush();
+  await b.write('more', 'of b');
+  await b.flush();
+  await t.rejects(a.on(), { code: 'FORKED_LOG' });
+  await world.stopBridge();
+  await a.on();
+  t.strictSame(await a.records(), records, 'what was here is here');
+  t.equal(await a.text('mine'), 'of a');
+  await world.startBridge();
+  await until('it is told', () => a.problem('FORKED_LOG') !== undefined);
+  t.equal(a.tree.head.seq, seq);
+  await until('the bridge is back', () => b.sync.connected);
+  t.same((await b.log()).length, b.tree.head.seq, 'the log of the other one is as it was');
+});
+
+await t.test('a bridge that hides entries is handed them in once, and refused', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on();
+  await a.write('secret', 'to be deleted');
+  await a.flush();
+  const b = await volume.device(t, { readOnly: true }).on();
+  await b.reaches(a);
+  const past = (await a.network.readLog(1, 1, true)).head;
+  await a.fs.unlink(ROOT, 'secret');
+  await a.flush();
+  await b.reaches(a);
+  const entries: WireEntry[] = [];
+  const hiding =
+    (append: (entry: WireEntry) => Promise<typeof past>): Wrap =>
+    (real) => ({
+      readLog: async (from, ...rest) => {
+        const { entries } = await real.readLog(from, ...rest);
+        return { entries: entries.slice(0, Math.max(0, past.seq + 1 - from)), head: past };
+      },
+      append,
+    });
+  const takes: Wrap = hiding((entry) => {
+    entries.push(entry);
+    return Promise.resolve({ ...past, seq: past.seq + 1 });
+  });
+  await b.off();
+  b.wrap = takes;
+  await t.rejects(b.on(), { code: 'FORKED_LOG' }, 'one that takes it and hides it again');
+  t.equal(entries.length, 1);
+  b.wrap = hiding(() => Promise.reject(new Error('no')));
+  await t.rejects(b.on(), { code: 'FORKED_LOG' }, 'one that does not take it');
+  b.wrap = () => ({});
+  await b.on();
+  t.equal(b.problem('FORKED_LOG'), undefined);
+  entries.length = 0;
+  b.wrap = takes;
+  await a.write('next', 'makes it look');
+  await a.flush();
+  await until('it is refused', () => b.problem('FORKED_LOG') !== undefined);
+  for (let n = 0; n < 5; n++) {
+    b.sync.nudge();
+    await b.sync.nextStep();
+  }
+  t.equal(entries.length, 1, 'it is not sent over and over');
+  t.same(await b.names(), [], 'the deletion stays');
+});
