@@ -10,6 +10,7 @@ import {
   leafHashesInto,
   shardIdOf,
 } from '../crypto/merkle.ts';
+import { systemClock } from '../lib/clock.ts';
 import type { DiskFile } from '../lib/disk.ts';
 import { ERRNO, errnoOf, XcoreError } from '../lib/errors.ts';
 import { DiskPatience, readAhead, ReadBuffer } from '../lib/resident-read.ts';
@@ -85,7 +86,7 @@ export class LocalShards {
 
   /** Notes a read that the disk is needed for; whether no other one could be begun while this thread waits for it. */
   #isAlone(): boolean {
-    if (this.#misses++ === 0) setImmediate(this.#endTurn);
+    if (this.#misses++ === 0) systemClock.soon(this.#endTurn);
     return this.#misses === 1 && !this.#isCrowded && this.#waiting === 0;
   }
 
