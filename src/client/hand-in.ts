@@ -14,6 +14,12 @@ const AGAIN_AFTER_MS = 60_000;
 /** Others may hand in the same at the same time, so often at most. */
 const TRIES = 3;
 
+/** What to do where nothing can be handed in. */
+export const FORKED_ADVICE =
+  'do not trust this bridge; nothing was changed, and what is here stays. If it was restored from a backup: mount on a ' +
+  'device that has the entries which it lost; if there is none, unmount, and xcore fsck --repair --accept-log takes its ' +
+  'log as it is and sets aside what is here';
+
 /** What was handed in. */
 export interface HandedIn {
   /** First and last of the entries that the bridge had lost. */

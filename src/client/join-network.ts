@@ -4,6 +4,7 @@ import type { Clock } from '../lib/clock.ts';
 import { asError, hasCode, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Network } from '../net/network.ts';
+import { FORKED_ADVICE } from './hand-in.ts';
 import { hasState } from './local-volume.ts';
 import type { MountedVolume } from './mounted-volume.ts';
 import type { Problems } from './problems.ts';
@@ -63,6 +64,9 @@ export async function joinNetwork({
   ending.abort();
   if (isConnected) {
     await sync.catchUp().catch((error: unknown) => {
+      if (isKnown && hasCode(error, 'FORKED_LOG')) {
+        throw new XcoreError('FORKED_LOG', `${error.message}; ${FORKED_ADVICE}`, { cause: error });
+      }
       // a volume that is here stays usable, whatever the bridge says; half of one never is
       if (!isKnown || hasCode(error, 'FORKED_LOG', 'REFUSED')) throw error;
       log.warn({ error: asError(error) }, 'the volume log could not be read yet');

@@ -11,7 +11,7 @@ import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
 import { writeCheckpoint } from './checkpoint.ts';
 import type { CheckpointComponents } from './checkpoint.ts';
 import { follow, isStaged } from './follow.ts';
-import { newestSeen } from './hand-in.ts';
+import { FORKED_ADVICE, newestSeen } from './hand-in.ts';
 import type { HandIn } from './hand-in.ts';
 import type { EntryCodec } from './log-entry.ts';
 import type { LocalVolume } from './local-volume.ts';
@@ -186,9 +186,7 @@ export class VolumeSync {
     this.#mustRead = true;
     if (hasCode(error, 'UNREACHABLE', 'TIMEOUT', 'CLOSED', 'ABORTED')) return;
     this.#c.log.warn({ error }, 'the volume log could not be followed; trying again');
-    const advice = hasCode(error, 'FORKED_LOG')
-      ? 'do not trust this bridge; nothing was changed, and what is staged stays on this disk'
-      : 'nothing to do: tried again until it works';
+    const advice = hasCode(error, 'FORKED_LOG') ? FORKED_ADVICE : 'nothing to do: tried again until it works';
     this.#c.problems.set('log', error instanceof XcoreError ? error.code : 'INTERNAL', error.message, advice);
   }
 

@@ -4,12 +4,7 @@
 import { randomBytes } from 'node:crypto';
 import t from 'tap';
 import type { Test } from 'tap';
-import { openLocalVolume } from '../../src/client/local-volume.ts';
-import { systemClock } from '../../src/lib/clock.ts';
-import { silentLogger } from '../../src/lib/log.ts';
-import { Vfs } from '../../src/vfs/vfs.ts';
-import { readAll } from '../support/volume.ts';
-import { keptShards, ROOT, unreachable, until, World } from './device.ts';
+import { filesIn, keptShards, ROOT, unreachable, until, World } from './device.ts';
 import type { Device, Wrap } from './device.ts';
 
 t.setTimeout(240_000);
@@ -31,36 +26,6 @@ const away: Wrap = () => ({
   acquireLease: () => Promise.reject(unreachable()),
   renewLease: () => Promise.reject(unreachable()),
 });
-
-/** Files of a volume that was set aside, read with its own index and nothing else. */
-async function readAside(device: Device, path: string): Promise<Map<string, Buffer>> {
-  const lost: number[] = [];
-  const volume = await openLocalVolume(path, {
-    keys: device.volume.keys,
-    fetcher: device.network,
-    clock: systemClock,
-    log: silentLogger,
-    cacheBytes: 2 ** 30,
-    onSealed: () => undefined,
-    onLost: (shard) => lost.push(shard),
-    onDamaged: (shard) => lost.push(shard),
-  });
-  try {
-    const vfs = new Vfs(volume, {
-      clock: systemClock,
-      log: silentLogger,
-      writable: () => false,
-      room: () => ({ totalBytes: 0, freeBytes: 0 }),
-    });
-    const files = new Map<string, Buffer>();
-    for await (const { dentry } of volume.tree.dentries(ROOT, 0n))
-      files.set(dentry.name, await readAll(vfs, dentry.ino));
-    if (lost.length > 0) throw new Error(`shards ${lost.join()} are damaged`);
-    return files;
-  } finally {
-    await volume.close();
-  }
-}
 
 /** The log holds each commit and each shard once, and another device sees what this one does. */
 async function sound(t: Test, device: Device): Promise<void> {
@@ -123,7 +88,7 @@ await t.test('new work in a restored folder is set aside, named, and readable', 
   await until('it is set aside', () => b.mounted.setAside.length === 1);
   await b.becomesWriter();
   t.same(await b.names(), ['one', 'two']);
-  const files = await readAside(b, b.mounted.setAside[0]!.path);
+  const files = await filesIn(b, b.mounted.setAside[0]!.path);
   t.same([...files].map(([name, data]) => `${name}: ${data.toString()}`).sort(), ['mine: new work', 'one: first']);
   await b.write('three', 'third');
   await b.flush();
@@ -257,7 +222,7 @@ await t.test('a device that is taken over keeps its staged work whole, and follo
     ['mine', 'small'].every((lost) => a.changed.names.some(({ name }) => name === lost)),
     'the kernel forgets them',
   );
-  const files = await readAside(a, a.mounted.setAside[0]!.path);
+  const files = await filesIn(a, a.mounted.setAside[0]!.path);
   t.same([...files.keys()].sort(), ['mine', 'shared', 'small']);
   t.ok(files.get('mine')?.equals(big), 'what was staged is whole');
   t.equal(String(files.get('small')), 'staged');
@@ -298,7 +263,7 @@ await t.test('a device whose epoch is old is fenced by the bridge, not by its ow
   await t.rejects(a.flush(), { code: /^LEASE_/ });
   t.same(refused, ['LEASE_LOST'], 'the bridge takes no entry of an old epoch');
   await until('its work is set aside', () => a.mounted.setAside.length === 1);
-  const files = await readAside(a, a.mounted.setAside[0]!.path);
+  const files = await filesIn(a, a.mounted.setAside[0]!.path);
   t.equal(String(files.get('two')), 'staged');
   await b.write('winner', 'x');
   await b.flush();

@@ -10,6 +10,7 @@ import type { RunningBridge } from '../../src/bridge/start-bridge.ts';
 import { joinNetwork } from '../../src/client/join-network.ts';
 import { EntryCodec } from '../../src/client/log-entry.ts';
 import type { OpenedEntry } from '../../src/client/log-entry.ts';
+import { openLocalVolume } from '../../src/client/local-volume.ts';
 import { MountedVolume } from '../../src/client/mounted-volume.ts';
 import type { MountedVolumeComponents, MountedVolumeOptions } from '../../src/client/mounted-volume.ts';
 import { Problems } from '../../src/client/problems.ts';
@@ -26,8 +27,9 @@ import type { Network } from '../../src/net/network.ts';
 import { peerNameOf } from '../../src/net/peer-name.ts';
 import { KIND, PUBLISHED_KINDS } from '../../src/tree/keys.ts';
 import type { Filesystem } from '../../src/vfs/filesystem.ts';
+import { Vfs } from '../../src/vfs/vfs.ts';
 import { shardFiles } from '../support/hosts.ts';
-import { bytesOf, CALLER, temporaryFolder } from '../support/volume.ts';
+import { bytesOf, CALLER, readAll, temporaryFolder } from '../support/volume.ts';
 import type { Scope } from '../support/volume.ts';
 
 export type { Scope };
@@ -406,4 +408,34 @@ export function keptShards(log: readonly OpenedEntry[]): string[] {
 /** What a call fails with when the connection breaks. */
 export function unreachable(): XcoreError {
   return new XcoreError('UNREACHABLE', 'cut off by the test');
+}
+
+/** Files of a volume that was set aside, read with its own index and nothing else. */
+export async function filesIn(device: Device, path: string): Promise<Map<string, Buffer>> {
+  const lost: number[] = [];
+  const volume = await openLocalVolume(path, {
+    keys: device.volume.keys,
+    fetcher: device.network,
+    clock: systemClock,
+    log: silentLogger,
+    cacheBytes: 2 ** 30,
+    onSealed: () => undefined,
+    onLost: (shard) => lost.push(shard),
+    onDamaged: (shard) => lost.push(shard),
+  });
+  try {
+    const vfs = new Vfs(volume, {
+      clock: systemClock,
+      log: silentLogger,
+      writable: () => false,
+      room: () => ({ totalBytes: 0, freeBytes: 0 }),
+    });
+    const files = new Map<string, Buffer>();
+    for await (const { dentry } of volume.tree.dentries(ROOT, 0n))
+      files.set(dentry.name, await readAll(vfs, dentry.ino));
+    if (lost.length > 0) throw new Error(`shards ${lost.join()} are damaged`);
+    return files;
+  } finally {
+    await volume.close();
+  }
 }

@@ -7,7 +7,8 @@ import type { Test } from 'tap';
 import type { WireEntry } from '../../src/net/network.ts';
 import { KIND } from '../../src/tree/keys.ts';
 import type { Shard } from '../../src/tree/records.ts';
-import { keptShards, ROOT, until, World } from './device.ts';
+import { check } from './run-fsck.ts';
+import { filesIn, keptShards, ROOT, until, World } from './device.ts';
 import type { Device, Wrap } from './device.ts';
 
 t.setTimeout(240_000);
@@ -153,6 +154,21 @@ await t.test('what two devices wrote apart stays refused, and nothing of either 
   t.equal(a.tree.head.seq, seq);
   await until('the bridge is back', () => b.sync.connected);
   t.same((await b.log()).length, b.tree.head.seq, 'the log of the other one is as it was');
+
+  await a.off();
+  const reports = [await check(a, true), await check(a, true, true, {}, true)];
+  t.match(
+    reports,
+    [
+      { state: 'damaged', setAside: null },
+      { state: 'repaired', setAside: String },
+    ],
+    'accepted when told',
+  );
+  await a.on({ readOnly: true });
+  await a.reaches(b);
+  t.strictSame(await a.records(), await b.records(), 'it goes on from the log as it is');
+  t.equal((await filesIn(a, reports[1]!.setAside!)).get('mine')?.toString(), 'of a', 'and has kept what it had');
 });
 
 await t.test('a bridge that hides entries is handed them in once, and refused', async (t) => {

@@ -18,6 +18,7 @@ export async function check(
   repair: boolean,
   online = true,
   watched: Pick<FsckComponents, 'disk' | 'guard'> = {},
+  acceptLog = false,
 ): Promise<FsckReport> {
   const { keys, world } = device.volume;
   const network = new ClientNetwork({ bridge: world.address, deviceSeed: device.seed, ownerSeed: keys.ownerSeed });
@@ -37,7 +38,7 @@ export async function check(
         progress: () => undefined,
         ...watched,
       },
-      { dir: device.dir, repair },
+      { dir: device.dir, repair, acceptLog },
     );
   } finally {
     await network.stop();

@@ -25,6 +25,7 @@ const MAX_LINES = 20;
 interface FsckArguments {
   dir?: string;
   repair: boolean;
+  'accept-log': boolean;
   json: boolean;
 }
 
@@ -39,6 +40,13 @@ export const fsckCommand: CommandModule<object, FsckArguments> = {
         type: 'boolean',
         default: false,
         describe: 'fetch damaged copies again and rebuild a damaged index from the volume log; loses nothing',
+      })
+      .option('accept-log', {
+        type: 'boolean',
+        default: false,
+        implies: 'repair',
+        describe:
+          'where the bridge has another volume log than this machine saw: accept it, and set aside what is here',
       })
       .option('json', { type: 'boolean', default: false, describe: 'print JSON' })
       .example('$0 fsck', 'ends with 0 when all is sound, with 8 when something is not')
@@ -67,7 +75,7 @@ async function check(args: FsckArguments): Promise<void> {
     const { network } = link;
     report = await fsck(
       { network, keys, clock: systemClock, log, progress: bar.update },
-      { dir: paths.volume, repair: args.repair },
+      { dir: paths.volume, repair: args.repair, acceptLog: args['accept-log'] },
     );
   } finally {
     bar.stop();

@@ -23,6 +23,7 @@ import { VolumeFolders } from '../volume-folders.ts';
 import { checkVolume } from './check-volume.ts';
 import type { Checked, FsckProgress, VolumeCheck } from './check-volume.ts';
 import { rebuild } from './rebuild.ts';
+import type { Rebuilt } from './rebuild.ts';
 
 /** What a check is made with. */
 export interface FsckComponents {
@@ -42,6 +43,8 @@ export interface FsckOptions {
   /** Folder of all that belongs to the volume. */
   readonly dir: string;
   readonly repair: boolean;
+  /** With `repair`: where the log lacks what this device saw, or is another one, it is accepted, and what is here set aside. */
+  readonly acceptLog?: boolean;
 }
 
 /** What was found and done; `xcore fsck --json` prints it as it is. */
@@ -95,9 +98,11 @@ class Fsck {
     const first = new Findings();
     let check = await this.#look(first);
     let left = first;
-    if (this.#options.repair && first.count > 0) {
+    const { repair, acceptLog = false } = this.#options;
+    if (repair && first.count > 0) {
       if (check !== null && check.refetchable.length > 0) await this.#letGo(check.refetchable);
-      if (first.rebuildable > 0) await this.#rebuild();
+      const mayAccept = acceptLog && first.list.some(({ area }) => area === 'log');
+      if (first.rebuildable > 0 || mayAccept) await this.#rebuild(mayAccept);
       left = new Findings();
       check = await this.#look(left);
     }
@@ -163,7 +168,7 @@ class Fsck {
     this.#repairs.push(`removed ${shards.length} damaged local copies, which are fetched again when they are read`);
   }
 
-  async #rebuild(): Promise<void> {
+  async #rebuild(mayAccept: boolean): Promise<void> {
     const { network, keys, clock, log, disk = systemDisk } = this.#c;
     if (network === null) {
       throw new XcoreError(
@@ -178,22 +183,29 @@ class Fsck {
       scratch: join(this.#options.dir, 'salvage'),
     };
     const saved = await salvage(places, new Sealer(keys.indexKey));
-    await this.#folders.clearNext();
-    const volume = await this.#open(next);
     const kept = new KeptEntries({ dir: this.#folders.log, log, disk });
-    const codec = new EntryCodec(keys);
     const onHandedIn = ({ firstSeq, lastSeq }: HandedIn): Promise<void> => {
       this.#repairs.push(`handed in entries ${firstSeq} to ${lastSeq} again, which the bridge had lost`);
       return Promise.resolve();
     };
-    const handIn = new HandIn({ network, codec, kept, clock, log, onHandedIn });
-    const done = await rebuild({ network, keys, handIn, disk, checkpointDir: checkpoint }, volume, current, saved)
-      .finally(() => volume.close())
-      .finally(() => kept.close())
-      .catch(async (error: unknown) => {
-        await disk.rm(next, { recursive: true, force: true });
-        throw asError(error);
-      });
+    const handIn = new HandIn({ network, codec: new EntryCodec(keys), kept, clock, log, onHandedIn });
+    const build = async (acceptLog: boolean): Promise<Rebuilt> => {
+      await this.#folders.clearNext();
+      const volume = await this.#open(next);
+      const components = { network, keys, handIn, disk, checkpointDir: checkpoint, acceptLog };
+      return rebuild(components, volume, current, saved)
+        .finally(() => volume.close())
+        .catch(async (error: unknown) => {
+          await disk.rm(next, { recursive: true, force: true });
+          throw asError(error);
+        });
+    };
+    const done = await build(false)
+      .catch((error: unknown) => {
+        if (!mayAccept || !hasCode(error, 'FORKED_LOG')) throw error;
+        return build(true);
+      })
+      .finally(() => kept.close());
     this.#notCarried = done.missing;
     this.#setAside = await this.#folders.replace(done.missing.length > 0, clock.now());
     this.#repairs.push(

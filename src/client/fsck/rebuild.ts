@@ -28,6 +28,8 @@ export interface RebuildComponents {
   readonly disk: Disk;
   /** Folder for checkpoint shards in transfer. */
   readonly checkpointDir: string;
+  /** The log is taken as the bridge shows it, also where this device saw another one: then nothing is carried over. */
+  readonly acceptLog?: boolean;
 }
 
 /** What became of the work that was never published. */
@@ -63,7 +65,7 @@ export async function rebuild(
 ): Promise<Rebuilt> {
   const codec = new ObservedCodec(c.keys);
   const { head } = saved;
-  if (head !== null) {
+  if (head !== null && c.acceptLog !== true) {
     const { seq, hash } = newestSeen(head);
     next.tree.putHead({ ...next.tree.head, seenSeq: seq, seenHash: hash });
   }
@@ -79,6 +81,11 @@ export async function rebuild(
   if (result === 'stuck') throw new XcoreError('FORKED_LOG', 'the bridge shows a volume log that has lost entries');
   const shardsInLog = await shardsOf(next);
   const missing = [...saved.missing];
+  if (c.acceptLog === true) {
+    missing.push('the log is another one than this device saw: what was published or staged here is not carried over');
+    await next.store.commit(true);
+    return { carried: 0, missing, entries: next.tree.head.seq };
+  }
   const carried = await carryOver(next, saved, codec, await lineageOf(oldDir), missing);
   await takeFiles(next, c.disk, join(oldDir, 'cache'), shardsInLog, saved, missing);
   await next.store.commit(true);
