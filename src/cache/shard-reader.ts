@@ -12,6 +12,7 @@ import { abortable } from './abortable.ts';
 import { ArrivedShards } from './arrived-shards.ts';
 import { LeafCache } from './leaf-cache.ts';
 import { LocalShards } from './local-shards.ts';
+import { Neighbours } from './neighbours.ts';
 import { fileSizeOf } from './shard-files.ts';
 import type { ShardFiles } from './shard-files.ts';
 import type { Segments } from './segments.ts';
@@ -54,6 +55,8 @@ export interface ShardFetcher {
     leafCount: number,
     signal?: AbortSignal,
   ): Promise<Uint8Array>;
+  /** Where these shards are will likely be asked soon. */
+  expect(ids: readonly Uint8Array[]): void;
   /** How many mirrors of a shard are known; rejects while nobody can be asked. */
   mirrors(id: Uint8Array): Promise<number>;
 }
@@ -80,6 +83,7 @@ export class ShardReader {
   readonly #fetches = new Map<number, Promise<void>>();
   #rangeFetches = 0;
   readonly #arrived = new ArrivedShards();
+  readonly #neighbours: Neighbours;
   readonly #wanted = new WantedShards({
     underWay: () => this.#fetches.size,
     fetch: (shard) => this.prefetch(shard),
@@ -88,6 +92,7 @@ export class ShardReader {
   constructor(components: ReaderComponents) {
     this.#c = components;
     this.#local = new LocalShards(components.files);
+    this.#neighbours = new Neighbours(components);
     components.files.setDropListener((shard) => this.#local.forget(shard));
   }
 
@@ -200,6 +205,7 @@ export class ShardReader {
     const to = Math.min(leafCountOf(entry.sizeBytes), Math.max(last + 1, from + RANGE_LEAVES));
     this.#noteRange(shard, to - from);
     this.#rangeFetches++;
+    this.#neighbours.expect(shard);
     try {
       const bytes = await this.#c.fetcher.fetchLeaves(entry.id, entry.sizeBytes, from, to - from, signal);
       return this.#decryptAll(shard, entry, { first: from, bytes, keep: true }, offset, target);
@@ -290,6 +296,7 @@ export class ShardReader {
     const entry = this.#c.table.requireShard(shard);
     const { id, sizeBytes } = entry;
     const fileBytes = fileSizeOf(sizeBytes);
+    this.#neighbours.expect(shard);
     await this.#c.files.reserve(fileBytes);
     let memory: SharedArrayBuffer | null = null;
     try {

@@ -164,6 +164,7 @@ export class MountedVolume {
         fetcher: {
           fetchShard: (...args) => network.fetchShard(...args),
           fetchLeaves: (...args) => network.fetchLeaves(...args),
+          expect: (ids) => void network.expect(ids).catch(() => undefined),
           // asked for what hardly anybody has: a bridge that is away is not waited for
           mirrors: (id) => (this.sync.connected ? network.mirrors(id) : Promise.reject(new XcoreError('UNREACHABLE'))),
         },

@@ -207,6 +207,10 @@ export class ClientNetwork implements Network {
     return this.#running().fetcher.fetchLeaves(id, sizeBytes, firstLeaf, leafCount, signal);
   }
 
+  async expect(ids: readonly Uint8Array[]): Promise<void> {
+    await this.#running().fetcher.expect(ids);
+  }
+
   async mirrors(id: Uint8Array): Promise<number> {
     return (await this.#running().bridge.locate(id)).mirrors.length;
   }

@@ -18,6 +18,7 @@ import { Limiter } from './limiter.ts';
 import type { Locations } from './locations.ts';
 import { MirrorRanking } from './mirror-ranking.ts';
 import type { Problems } from './problems.ts';
+import { MAX_LOCATE_SHARDS } from './protocols.ts';
 import type { Target } from './proto/wire_pb.ts';
 import { ShardBuffers } from './shard-buffers.ts';
 
@@ -137,6 +138,15 @@ export class Fetcher {
       () => this.#fetch(wanted, ({ data, proof }) => verifyRange(id, sizeBytes, firstLeaf, data, proof), signal),
       signal,
     );
+  }
+
+  /** As Network.expect. */
+  async expect(ids: readonly Uint8Array[]): Promise<void> {
+    const { locations, clock } = this.#components;
+    // a shard that is waited for already goes before
+    await new Promise<void>((resolve) => clock.soon(resolve));
+    const asked = ids.slice(0, MAX_LOCATE_SHARDS).map((id) => locations.find(id));
+    await Promise.allSettled(asked);
   }
 
   /** Goes round the mirrors until one gives what `verifies`, or the deadline passes. */

@@ -155,6 +155,9 @@ export interface Network {
     signal?: AbortSignal,
   ): Promise<Uint8Array>;
 
+  /** Asks the bridge, in one call, where shards are that will likely be read soon; the first 256 of them. Never fails. */
+  expect(ids: readonly Uint8Array[]): Promise<void>;
+
   /** How many mirrors of a shard the bridge knows. */
   mirrors(id: Uint8Array): Promise<number>;
 

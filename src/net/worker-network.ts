@@ -137,6 +137,10 @@ export class WorkerNetwork implements Network {
     return (await this.#call('fetchLeaves', [id, sizeBytes, firstLeaf, leafCount], signal)) as Uint8Array;
   }
 
+  async expect(ids: readonly Uint8Array[]): Promise<void> {
+    await this.#call('expect', [ids]).catch(() => undefined);
+  }
+
   async mirrors(id: Uint8Array): Promise<number> {
     return (await this.#call('mirrors', [id])) as number;
   }
@@ -253,5 +257,6 @@ export class WorkerNetwork implements Network {
 function detached(value: unknown): unknown {
   if (value instanceof Uint8Array) return Uint8Array.from(value);
   if (typeof value !== 'object' || value === null || value instanceof SharedArrayBuffer) return value;
+  if (Array.isArray(value)) return value.map((item) => detached(item));
   return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, detached(field)]));
 }

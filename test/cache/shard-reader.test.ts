@@ -197,6 +197,7 @@ t.test('what has just come is read from memory, and what did not get there from 
   const shards = volume.tree.extents.spans(ino, 0, data.length).map(({ shard }) => shard);
   t.ok(shards.length > ARRIVED_SHARDS);
   for (const shard of shards) await volume.reader.prefetch(shard);
+  t.same(volume.host.expected, [shards.length], 'where all of them are was asked at once');
   const atOnce = shards.filter((shard) => volume.reader.read(shard, 5_000, 100_000, true) instanceof Buffer);
   t.same(atOnce, shards.slice(-ARRIVED_SHARDS), 'the last ones are in memory');
   const newest = atOnce.at(-1) ?? 0;

@@ -216,6 +216,9 @@ export function testNetwork(t: Test, make: MakeNetwork): void {
     const known = makeShard(dir, random.bytes(50_000));
     await network.upload(known);
     await network.fetchLeaves(known.id, known.sizeBytes, 0, 1);
+    const expected = makeShard(dir, random.bytes(50_000));
+    await network.upload(expected);
+    await network.expect([random.bytes(32), expected.id]);
 
     const states: boolean[] = [];
     network.on('connection', (connected) => states.push(connected));
@@ -230,6 +233,9 @@ export function testNetwork(t: Test, make: MakeNetwork): void {
     t.notOk((await network.status()).connected);
     const got = await network.fetchLeaves(known.id, known.sizeBytes, 1, 2);
     t.equal(got.length, 2 * LEAF_SIZE_BYTES, 'shards whose mirrors are known can be read without the bridge');
+    const first = await network.fetchLeaves(expected.id, expected.sizeBytes, 0, 1);
+    t.equal(first.length, LEAF_SIZE_BYTES, 'so can those that were expected');
+    await network.expect([random.bytes(32)]);
     const waiting = network.upload(makeShard(dir, random.bytes(50_000)));
     const abort = new AbortController();
     const cancelled = network.upload(makeShard(dir, random.bytes(50_000)), abort.signal);

@@ -54,6 +54,8 @@ export function indexSealer(): Sealer {
 /** Shards in a folder, by their ids; counts what is asked for and can be made to fail. */
 export class HostFolder implements ShardFetcher {
   readonly dir: string;
+  /** Shards in each call of expect(). */
+  readonly expected: number[] = [];
   shardFetches = 0;
   leafFetches = 0;
   /** Called before each answer; what it throws is the answer. */
@@ -88,6 +90,10 @@ export class HostFolder implements ShardFetcher {
     await writeFile(`${path}.part`, Buffer.concat([data, leafHashes(data)]));
     await rename(`${path}.part`, path);
     return memory !== undefined && this.fillsMemory;
+  }
+
+  expect(ids: readonly Uint8Array[]): void {
+    this.expected.push(ids.length);
   }
 
   mirrors(id: Uint8Array): Promise<number> {

@@ -220,5 +220,6 @@ class Fsck {
 const NO_FETCHER = {
   fetchShard: (): Promise<never> => Promise.reject(new XcoreError('NO_MIRROR')),
   fetchLeaves: (): Promise<never> => Promise.reject(new XcoreError('NO_MIRROR')),
+  expect: (): void => undefined,
   mirrors: (): Promise<never> => Promise.reject(new XcoreError('NO_MIRROR')),
 };
