@@ -13,6 +13,7 @@ import { EntryHeaderSchema } from '../net/proto/wire_pb.ts';
 import type { EntryHeader } from '../net/proto/wire_pb.ts';
 import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
 import type { ChangeSet } from '../tree/proto/tree_pb.ts';
+import { changeSetBytes } from '../tree/record-bytes.ts';
 import { unpack } from '../tree/record-codec.ts';
 
 /** What goes into an entry. */
@@ -39,6 +40,16 @@ export interface OpenedEntry {
   readonly changeSet: ChangeSet | null;
 }
 
+function bytesOf(changeSet: ChangeSet): Uint8Array {
+  if (changeSet.checkpoint !== undefined) return toBinary(ChangeSetSchema, changeSet);
+  const { changes, lineage, lastCommit } = changeSet;
+  return changeSetBytes(
+    changes.map(({ key, value }) => ({ key, value: value ?? null })),
+    lineage,
+    Number(lastCommit),
+  );
+}
+
 /** Writes and reads the entries of one volume. */
 export class EntryCodec {
   readonly #keys: VolumeKeys;
@@ -52,7 +63,7 @@ export class EntryCodec {
 
   /** Seals and signs an entry. */
   build(entry: NewEntry): { wire: WireEntry; hash: Buffer } {
-    const body = this.#sealer.seal(toBinary(ChangeSetSchema, entry.changeSet), this.#place(entry.seq, entry.prevHash));
+    const body = this.#sealer.seal(bytesOf(entry.changeSet), this.#place(entry.seq, entry.prevHash));
     const header = toBinary(
       EntryHeaderSchema,
       create(EntryHeaderSchema, {

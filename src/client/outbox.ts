@@ -1,10 +1,11 @@
 // Which commits can be published next: the longest run whose shards are all durable, merged into
 // one set of changes.
 
+import { changesOf } from '../tree/change-set-bytes.ts';
+import type { ReadChange } from '../tree/change-set-bytes.ts';
 import type { Window } from '../tree/extents.ts';
 import { decodeNumber, KIND, keyBytes, outboxKey, shardKeyOf } from '../tree/keys.ts';
-import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
-import { decodeRecord, encodeRecord, unpack } from '../tree/record-codec.ts';
+import { decodeRecord, encodeRecord } from '../tree/record-codec.ts';
 import type { Shard } from '../tree/records.ts';
 import type { Tree } from '../tree/tree.ts';
 
@@ -35,7 +36,7 @@ export interface Blocked {
 /** One commit of the outbox. */
 export interface Step {
   readonly commit: number;
-  readonly changes: { key: string; value: Uint8Array | null }[];
+  readonly changes: readonly ReadChange[];
 }
 
 /** Counts which shards the merged windows refer to, and knows at any time which of them are staged. */
@@ -89,12 +90,7 @@ export function isGone(tree: Tree, shard: number): boolean {
 export async function* stepsOf(tree: Tree): AsyncGenerator<Step> {
   const from = keyBytes(outboxKey(tree.store.firstUnpublished));
   for await (const { value, key } of tree.store.plaintexts(KIND.outbox, { from })) {
-    const changeSet = unpack(ChangeSetSchema, value);
-    const changes = changeSet.changes.map((change) => ({
-      key: Buffer.from(change.key).toString('latin1'),
-      value: change.value ?? null,
-    }));
-    yield { commit: decodeNumber(key, 1), changes };
+    yield { commit: decodeNumber(key, 1), changes: changesOf(value) };
   }
 }
 

@@ -4,12 +4,12 @@
 import type { Sealer } from '../crypto/sealer.ts';
 import type { Disk } from '../lib/disk.ts';
 import type { RandomBytes } from '../lib/random-bytes.ts';
+import { changesOf } from './change-set-bytes.ts';
 import { Journal } from './journal.ts';
 import { decodeNumber, keyBytes, KIND, PUBLISHED_KINDS } from './keys.ts';
-import { ChangeSetSchema } from './proto/tree_pb.ts';
 import { changeSetBytes } from './record-bytes.ts';
 import type { KeyChange } from './record-bytes.ts';
-import { decodeRecord, encodeRecord, unpack } from './record-codec.ts';
+import { decodeRecord, encodeRecord } from './record-codec.ts';
 import type { TreeRecord } from './records.ts';
 import type { Tally } from './tally.ts';
 
@@ -24,10 +24,9 @@ export type JournalMarks = Pick<Tally, 'journal' | 'journalId'>;
 export function changesIn(payloads: readonly Uint8Array[]): Map<string, TreeRecord | null> {
   const changes = new Map<string, TreeRecord | null>();
   for (const payload of payloads) {
-    for (const { key: bytes, value } of unpack(ChangeSetSchema, payload).changes) {
-      const key = Buffer.from(bytes).toString('latin1');
+    for (const { key, value } of changesOf(payload)) {
       const ino = key.length >= 9 ? decodeNumber(key, 1) : 0;
-      changes.set(key, value === undefined ? null : decodeRecord(key.charAt(0), value, ino));
+      changes.set(key, value === null ? null : decodeRecord(key.charAt(0), value, ino));
     }
   }
   return changes;

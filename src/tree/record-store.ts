@@ -20,7 +20,7 @@ import type { RangeOptions, ScannedRecord } from './record-ranges.ts';
 import type { TreeRecord } from './records.ts';
 import { TalliedIndex } from './tallied-index.ts';
 import type { Tally } from './tally.ts';
-import type { Batch, IndexOptions } from './tallied-index.ts';
+import type { Batch, IndexOptions, StoredRecord } from './tallied-index.ts';
 import type { Tail } from './sync-journal-format.ts';
 import { NOTHING_LEFT, readSyncJournal, SyncJournal } from './sync-journal.ts';
 
@@ -52,6 +52,7 @@ export interface StoreOptions extends Omit<IndexOptions, 'left'> {
   readonly onHealth?: (failure: Error | null) => void;
 }
 
+const NOTHING: StoredRecord = { record: null, stamp: 0n };
 const publishedKinds: ReadonlySet<string> = new Set(PUBLISHED_KINDS);
 
 /**
@@ -67,6 +68,8 @@ export class RecordStore {
   readonly #cache = newRecordCache();
   #dirty = new Map<string, TreeRecord | null>();
   #inFlight = new Map<string, TreeRecord | null>();
+  /** Keys of which no record was ever written; those that the last commits took are not among them any more. */
+  #fresh = new Set<string>();
   readonly #alreadyPublished = new Set<string>();
   readonly #durability: Durability;
   #next: Waiter | null = null;
@@ -212,6 +215,7 @@ export class RecordStore {
     if (inFlight !== undefined) return inFlight ?? undefined;
     const cached = this.#cache.get(key);
     if (cached !== undefined) return cached.record ?? undefined;
+    if (this.#fresh.has(key)) return undefined;
     const read = this.#index.read(key);
     this.#cache.set(key, read);
     return read.record ?? undefined;
@@ -223,6 +227,11 @@ export class RecordStore {
     this.#dirty.set(key, record);
     this.#durability.note(key);
     this.#schedule(COMMIT_DELAY_MS);
+  }
+
+  /** Says that no record of a key was ever written, which saves looking for one; holds until the next commit. */
+  expectNone(key: string): void {
+    this.#fresh.add(key);
   }
 
   delete(key: string): void {
@@ -302,11 +311,13 @@ export class RecordStore {
       this.#current = waiter;
       const marks = this.#durability.beginBatch(waiter.sync);
       const dirty = this.#dirty;
+      const fresh = this.#fresh;
       this.#dirty = new Map();
+      this.#fresh = new Set();
       this.#inFlight = dirty;
       try {
         if (await this.#index.ready()) this.#cache.clear();
-        const { batch, commit } = this.#encode(dirty);
+        const { batch, commit } = this.#encode(dirty, fresh);
         const outbox = { lastCommit: commit, firstUnpublished: this.#firstUnpublished };
         const tally = this.#index.complete(batch, { ...outbox, ...marks.journal });
         await this.#durability.write(batch, tally, waiter.sync);
@@ -337,11 +348,14 @@ export class RecordStore {
   }
 
   /** Seals what changed: the only moment at which records are read for a commit. */
-  #encode(dirty: ReadonlyMap<string, TreeRecord | null>): { batch: Batch; commit: number } {
+  #encode(dirty: ReadonlyMap<string, TreeRecord | null>, fresh: ReadonlySet<string>): { batch: Batch; commit: number } {
     const batch = this.#index.begin();
     const changes: KeyChange[] = [];
     for (const [key, record] of dirty) {
-      const value = this.#index.add(batch, key, record, this.#cache.get(key)?.stamp);
+      const before = fresh.has(key) ? NOTHING : this.#cache.get(key);
+      // what came and went between two commits
+      if (record === null && before?.record === null) continue;
+      const value = this.#index.add(batch, key, record, before?.stamp);
       const published = publishedKinds.has(key.charAt(0)) && !this.#alreadyPublished.has(key);
       if (!this.#recordsChanges || !published) continue;
       changes.push({ key: keyBytes(key), value });

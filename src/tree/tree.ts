@@ -17,6 +17,7 @@ import {
   ROOT_INO,
   shardKeyOf,
   uploadKey,
+  windowKey,
   xattrsKey,
 } from './keys.ts';
 import { MARK } from './records.ts';
@@ -125,6 +126,8 @@ export class Tree {
     counters.nextIno++;
     counters.inodes++;
     this.store.put(COUNTERS_KEY, counters);
+    this.store.expectNone(inodeKey(inode.ino));
+    this.store.expectNone(windowKey(inode.ino, 0));
     this.touch(inode);
     return inode;
   }
@@ -246,6 +249,8 @@ export class Tree {
     const counters = this.counters;
     const shard = counters.nextShard++;
     this.store.put(COUNTERS_KEY, counters);
+    this.store.expectNone(shardKeyOf(shard));
+    this.store.expectNone(uploadKey(shard));
     const id = new Uint8Array(0);
     const record: Shard = { salt, sizeBytes: 0, id, liveBytes: 0, crc32: 0, syncedBytes: 0, syncedCrc32: 0 };
     this.store.put(shardKeyOf(shard), record);

@@ -14,10 +14,12 @@ import {
   ShardRecordSchema,
   WindowRecordSchema,
 } from '../../src/tree/proto/tree_pb.ts';
+import { changesOf } from '../../src/tree/change-set-bytes.ts';
 import { changeSetBytes } from '../../src/tree/record-bytes.ts';
 import { RecordStore } from '../../src/tree/record-store.ts';
 import type { StoreOptions } from '../../src/tree/record-store.ts';
-import { decodeRecord, encodeRecord } from '../../src/tree/record-codec.ts';
+import { decodeRecord, encodeRecord, unpack } from '../../src/tree/record-codec.ts';
+import { hasCode } from '../../src/lib/errors.ts';
 import type { Inode, Xattrs } from '../../src/tree/records.ts';
 import { pickSeed, Random } from '../support/random.ts';
 import { indexSealer, LINEAGE, temporaryFolder } from '../support/volume.ts';
@@ -322,7 +324,47 @@ t.test('records are the bytes that the generic encoder makes of them', (t) => {
     };
     const bytes = toBinary(ChangeSetSchema, create(ChangeSetSchema, set));
     t.ok(changeSetBytes(changes, set.lineage, ino).equals(bytes), 'change set');
+    const read = changesOf(bytes).map(({ key, value }) => [key, value && Buffer.from(value)]);
+    t.same(
+      read,
+      changes.map(({ key, value }) => [key.toString('latin1'), value && Buffer.from(value)]),
+    );
   }
+  t.end();
+});
+
+t.test('a change set reads as the generic decoder has it, also cut off or altered', (t) => {
+  const changes = [
+    { key: Buffer.alloc(9, 'i'), value: Buffer.alloc(200, 'v') },
+    { key: Buffer.alloc(25, 'd'), value: null },
+    { key: Buffer.alloc(1, 'c'), value: Buffer.alloc(0) },
+  ];
+  const bytes = changeSetBytes(changes, Buffer.alloc(16, 'l'), 300);
+  const altered = Array.from(bytes, (byte, at) => Buffer.from(bytes).fill(byte ^ 0x40, at, at + 1));
+  const cut = Array.from(bytes, (_byte, at) => bytes.subarray(0, at));
+  const outcome = (read: () => { key: string; value: Buffer | null }[]): unknown => {
+    try {
+      return read();
+    } catch (error) {
+      return hasCode(error, 'CORRUPT_RECORD') ? 'CORRUPT_RECORD' : error;
+    }
+  };
+  for (const [at, some] of [bytes, ...altered, ...cut].entries()) {
+    const expected = outcome(() =>
+      unpack(ChangeSetSchema, some).changes.map(({ key, value }) => ({
+        key: Buffer.from(key).toString('latin1'),
+        value: value ? Buffer.from(value) : null,
+      })),
+    );
+    // what comes behind the changes is of no interest here
+    const found = outcome(() => changesOf(some).map(({ key, value }) => ({ key, value: value && Buffer.from(value) })));
+    if (expected !== 'CORRUPT_RECORD' || found === expected) t.same(found, expected, `${at}`);
+  }
+  t.same(
+    changesOf(bytes).map(({ value }) => value?.length ?? -1),
+    [200, -1, 0],
+    'an empty value is no deletion',
+  );
   t.end();
 });
 

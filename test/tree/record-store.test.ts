@@ -198,6 +198,42 @@ t.test('commits record what is published, under rising numbers over restarts', a
   await store.close();
 });
 
+t.test('what comes and goes between two commits is in none, and what a failed one may hold is', async (t) => {
+  const dir = temporaryFolder(t);
+  const store = await openStore(t, dir);
+  store.put(inodeKey(7), inode(7));
+  store.expectNone(inodeKey(8));
+  t.equal(store.get(inodeKey(8)), undefined);
+  store.put(inodeKey(8), inode(8));
+  store.expectNone(inodeKey(9));
+  store.put(inodeKey(9), inode(9));
+  store.delete(inodeKey(9));
+  await store.commit();
+  store.delete(inodeKey(8));
+  await store.commit();
+  const blocked = gate(store);
+  store.expectNone(inodeKey(10));
+  store.put(inodeKey(10), inode(10));
+  const failing = store.commit();
+  await blocked.entered;
+  store.delete(inodeKey(10));
+  blocked.fail(new Error('disk'));
+  await t.rejects(failing);
+  store.setBarrier(() => Promise.resolve());
+  await store.commit();
+  t.same(
+    (await recorded(store)).map(({ keys }) => keys),
+    [[`+${inodeKey(7)}`, `+${inodeKey(8)}`], [`-${inodeKey(8)}`], [`-${inodeKey(10)}`]],
+  );
+  t.equal(store.tally.records, 1, 'all are counted right');
+  await store.close();
+  const again = await openStore(t, dir);
+  t.same(
+    [7, 8, 9, 10].map((ino) => again.get(inodeKey(ino)) !== undefined),
+    [true, false, false, false],
+  );
+});
+
 t.test('a follower records nothing, and what the log carries already is not recorded', async (t) => {
   const store = await openStore(t, temporaryFolder(t), false);
   store.put(inodeKey(7), inode(7));
