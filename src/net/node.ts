@@ -20,8 +20,9 @@ import type { DialGate } from './dial-gate.ts';
 import { nativeTls } from './native-tls.ts';
 import type { PeerName } from './network.ts';
 import { peerNameIn } from './peer-name.ts';
-import { relayService } from './relay.ts';
+import { RELAY_WINDOW_BYTES, relayService } from './relay.ts';
 import type { RelayTransport } from './relay.ts';
+import type { RelayBounds } from './relay-server.ts';
 import { tcp } from './tcp-transport.ts';
 
 /** Connections of one node, both ways; more are refused. */
@@ -36,7 +37,7 @@ export const MAX_NEW_CONNECTIONS_PER_SECOND = 50;
 export const MAX_INBOUND_STREAMS = 64;
 /** Streams of one connection that this side may open, all protocols together. */
 export const MAX_OUTBOUND_STREAMS = 64;
-/** Receive window of a stream: what a peer may have under way unread. It starts at yamux's 256 KiB. */
+/** Receive window of a stream: what a peer may have under way unread. It starts at yamux's 256 KiB; a relay has smaller ones. */
 export const MAX_STREAM_WINDOW_BYTES = 4 * 1024 * 1024;
 /** Bytes that a stream holds for a slow reader before it is reset; a full window and its slack. */
 export const MAX_READ_BUFFER_BYTES = MAX_STREAM_WINDOW_BYTES + 1024 * 1024;
@@ -97,6 +98,8 @@ export interface NodeOptions {
   readonly gate?: DialGate;
   /** Whether it relays for those whom its gate lets in. */
   readonly relays?: boolean;
+  /** Of what it relays. */
+  readonly relayBounds?: RelayBounds;
   /** Dials through relays, and is dialled through them. */
   readonly relayed?: RelayTransport;
   /** Whether to ask the router for an open port (UPnP). */
@@ -127,7 +130,7 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
           maxInboundStreams,
           maxOutboundStreams,
           streamOptions: {
-            maxStreamWindowSize: MAX_STREAM_WINDOW_BYTES,
+            maxStreamWindowSize: options.relays === true ? RELAY_WINDOW_BYTES : MAX_STREAM_WINDOW_BYTES,
             maxReadBufferLength: MAX_READ_BUFFER_BYTES,
             maxWriteBufferLength: MAX_WRITE_BUFFER_BYTES,
           },
@@ -150,7 +153,7 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
     services: {
       identify: identify(),
       ping: ping(),
-      ...(options.relays === true ? { relay: relayService() } : {}),
+      ...(options.relays === true ? { relay: relayService(options.relayBounds) } : {}),
       // The bridge tries every address that it is told.
       ...(options.mapsPorts === true ? { ports: await portMapping() } : {}),
     },
