@@ -16,6 +16,7 @@ import {
   MAX_PREFIX_BYTES,
 } from './frame-codec.ts';
 import type { ByteStream } from './node.ts';
+import { StreamValve } from './stream-valve.ts';
 
 /** Bytes received and not yet read, beyond which the sender is made to wait; at least one frame. */
 const READ_AHEAD_BYTES = 1024 * 1024;
@@ -45,13 +46,13 @@ export class FrameStream {
   /** What the stream's deadlines go by. */
   readonly clock: Clock;
   readonly #stream: ByteStream;
+  readonly #valve: StreamValve;
   readonly #decoder: FrameDecoder;
   readonly #maxFrameBytes: number;
   #readAheadBytes: number;
   readonly #frameTimeoutMs: number | undefined;
   #late: Timer | null = null;
   #reader: Reader | null = null;
-  #paused = false;
   #ended = false;
   #failure: XcoreError | null = null;
   #writing: Promise<void> = Promise.resolve();
@@ -61,6 +62,7 @@ export class FrameStream {
   constructor(stream: ByteStream, maxFrameBytes: number, clock: Clock = systemClock, guard: FrameGuard = {}) {
     this.clock = clock;
     this.#stream = stream;
+    this.#valve = new StreamValve(stream);
     this.#maxFrameBytes = maxFrameBytes;
     this.#frameTimeoutMs = guard.frameTimeoutMs;
     this.#readAheadBytes = guard.greetingBytes ? 2 * guard.greetingBytes : readAheadFor(maxFrameBytes);
@@ -145,8 +147,8 @@ export class FrameStream {
     if (this.#reader) throw new TypeError('a frame stream has one reader');
     if (this.#failure) throw this.#failure;
     let frame = this.#cut();
-    if (this.#paused && this.#decoder.pendingBytes <= this.#readAheadBytes / 2) {
-      this.#resume();
+    if (this.#valve.isShut && this.#decoder.pendingBytes <= this.#readAheadBytes / 2) {
+      this.#valve.open();
       frame ??= this.#cut();
     }
     if (frame) return frame;
@@ -214,7 +216,7 @@ export class FrameStream {
         return; // the reader has been told
       }
     }
-    if (!this.#paused && this.#decoder.pendingBytes > this.#readAheadBytes) this.#pause();
+    if (this.#decoder.pendingBytes > this.#readAheadBytes) this.#valve.shut();
   }
 
   /** The next frame that is already here; a malformed one ends the stream. */
@@ -242,24 +244,6 @@ export class FrameStream {
     throw error;
   }
 
-  #pause(): void {
-    this.#paused = true;
-    try {
-      this.#stream.pause();
-    } catch {
-      // The readable end is closing: nothing more comes.
-    }
-  }
-
-  #resume(): void {
-    this.#paused = false;
-    try {
-      this.#stream.resume();
-    } catch {
-      // The readable end is closed; its 'end' event settles the reader.
-    }
-  }
-
   #onEnd(): void {
     if (this.#ended) return;
     this.#ended = true;
@@ -273,7 +257,7 @@ export class FrameStream {
 
   #onClose(error: Error | undefined): void {
     if (error) this.#fail(toNetworkError(error));
-    else if (!this.#paused) this.#onEnd();
+    else if (!this.#valve.isShut) this.#onEnd();
     this.#abort.abort(this.#failure ?? new XcoreError('UNREACHABLE', 'the stream is closed'));
     this.#closed.resolve();
   }

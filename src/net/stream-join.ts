@@ -3,6 +3,7 @@
 
 import type { Stream } from '@libp2p/interface';
 import { asError, XcoreError } from '../lib/errors.ts';
+import { StreamValve } from './stream-valve.ts';
 
 /** What joining uses of a stream. */
 export type JoinedStream = Pick<
@@ -44,15 +45,9 @@ export class StreamJoin {
   }
 
   #handOn(from: JoinedStream, to: JoinedStream): void {
-    let isPaused = false;
+    const valve = new StreamValve(from);
     const onTaken = (): void => {
-      if (!isPaused || to.writeBufferLength > 0 || to.writableNeedsDrain) return;
-      isPaused = false;
-      try {
-        from.resume();
-      } catch {
-        // It is closed, and has given what it had.
-      }
+      if (to.writeBufferLength === 0 && !to.writableNeedsDrain) valve.open();
     };
     // Both come while the stream is still at it: what is sent then would be left lying.
     const soon = (): void => queueMicrotask(onTaken);
@@ -66,9 +61,7 @@ export class StreamJoin {
         return;
       }
       try {
-        if (to.send(data)) return;
-        isPaused = true;
-        from.pause();
+        if (!to.send(data)) valve.shut();
       } catch (error) {
         this.abort(asError(error));
       }

@@ -196,6 +196,28 @@ void t.test('transfers between client and host', async (t) => {
     t.equal(streams(), 2);
   });
 
+  void t.test('who reads more slowly than frames are sent gets all of them: the sender waits', async (t) => {
+    const { host, node } = await startPair(t);
+    const payload = randomBytes(65_536);
+    const frames = 16 * 24;
+    const took = Promise.withResolvers<number>();
+    await host.handle('/xcore/slow/1', async (stream) => {
+      const incoming = new FrameStream(stream, payload.length);
+      let read = 0;
+      while (read < frames && (await incoming.read().catch(took.reject))) {
+        read += 1;
+        // Less than is sent meanwhile, and again and again.
+        if (read % 37 === 0) await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+      took.resolve(read);
+      await incoming.close();
+    });
+    const outgoing = new FrameStream(await node.dialProtocol(host.getMultiaddrs(), '/xcore/slow/1'), payload.length);
+    for (let i = 0; i < frames; i += 1) await outgoing.write(payload);
+    t.equal(await took.promise, frames);
+    await outgoing.close();
+  });
+
   void t.test('a host without a usable address is UNREACHABLE', async (t) => {
     const nowhere = { ...target, host: (await createSilent(t)).peerId.toString(), addresses: ['junk'] };
     await t.rejects(client.retrieve(nowhere, WHOLE, 1), { code: 'UNREACHABLE' });
