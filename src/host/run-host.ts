@@ -131,6 +131,7 @@ export async function runHost(
       await peers.stop();
       await node.stop();
       await Promise.all(streams);
+      await store.close();
     },
   };
 }

@@ -1,20 +1,15 @@
 // Stores, reads and removes shards: complete, checked and durable, or not at all. Knows no orders and no peers.
 
 import { LRUCache } from 'lru-cache';
-import {
-  HASH_SIZE_BYTES,
-  LEAF_SIZE_BYTES,
-  leafCountOf,
-  leafHash,
-  leafHashes,
-  rangeProof,
-  shardIdOf,
-} from '../crypto/merkle.ts';
+import { LEAF_SIZE_BYTES, leafHashes, rangeProof, shardIdOf } from '../crypto/merkle.ts';
 import { hasCode, XcoreError } from '../lib/errors.ts';
 import { markToSend } from '../lib/free-buffer.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { Logger } from '../lib/log.ts';
 import type { HostFs } from './host-fs.ts';
+import { LeafHasher } from './leaf-hasher.ts';
+import { OpenShards, residentBytes } from './open-shards.ts';
+import type { OpenShard } from './open-shards.ts';
 import { codeOf, ShardFiles } from './shard-files.ts';
 import { SpaceBudget } from './space-budget.ts';
 import type { SpaceBudgetOptions } from './space-budget.ts';
@@ -46,6 +41,7 @@ export class ShardStore {
   readonly #fs: HostFs;
   readonly #files: ShardFiles;
   readonly #leaves: LRUCache<string, Buffer>;
+  readonly #open = new OpenShards();
   readonly #perShard = new KeyedQueue(MAX_WAITING_PER_SHARD);
 
   #shards: number;
@@ -130,6 +126,7 @@ export class ShardStore {
       await this.#perShard.run(keyOf(id), async () => {
         const before = await this.#files.sizeOf(id);
         await this.#files.keep(path, id);
+        this.#open.forget(keyOf(id));
         reservation.keep();
         if (before !== null) this.budget.removed(before);
         else this.#shards += 1;
@@ -152,14 +149,26 @@ export class ShardStore {
     return this.#readParts(id, sizeBytes);
   }
 
-  /** Some leaves with their proof. NOT_FOUND; CORRUPT_SHARD when the file is not the shard any more; RangeError for leaves that do not exist. */
-  async readLeaves(id: Uint8Array, sizeBytes: number, firstLeaf: number, leafCount: number): Promise<LeafRange> {
-    await this.#checkStored(id, sizeBytes);
+  /**
+   * Some leaves with their proof. NOT_FOUND; CORRUPT_SHARD when the file is not the shard any more; RangeError for leaves
+   * that do not exist. `fresh`: as the folder has it now, whatever was read before.
+   */
+  async readLeaves(
+    id: Uint8Array,
+    sizeBytes: number,
+    firstLeaf: number,
+    leafCount: number,
+    fresh = false,
+  ): Promise<LeafRange> {
+    if (fresh) this.#open.forget(keyOf(id));
+    const opened = await this.#open.get(keyOf(id), () => this.#openSized(id));
+    if (opened.sizeBytes !== sizeBytes) throw otherSize();
     const leaves = this.#leaves.get(keyOf(id)) ?? (await this.#loadLeaves(id, sizeBytes));
     const proof = rangeProof(leaves, firstLeaf, leafCount);
     const from = firstLeaf * LEAF_SIZE_BYTES;
     const to = Math.min(sizeBytes, from + leafCount * LEAF_SIZE_BYTES);
-    return { data: await this.#readRange(id, from, to - from), proof };
+    const data = residentBytes(opened.file, from, to - from) ?? (await this.#readKept(id, opened, from, to - from));
+    return { data, proof };
   }
 
   /** Removes a shard; whether there was one. */
@@ -167,6 +176,7 @@ export class ShardStore {
     return this.#perShard.run(keyOf(id), async () => {
       const sizeBytes = await this.#files.sizeOf(id);
       this.#leaves.delete(keyOf(id));
+      this.#open.forget(keyOf(id));
       if (sizeBytes === null || !(await this.#files.remove(id))) return false;
       this.budget.removed(sizeBytes);
       this.#shards -= 1;
@@ -177,6 +187,11 @@ export class ShardStore {
   /** Ids of stored shards above `after` (empty: all), ascending, at most `limit`. */
   list(after: Uint8Array, limit: number): Promise<Uint8Array[]> {
     return this.#files.list(after, limit);
+  }
+
+  /** Closes what is open. */
+  close(): Promise<void> {
+    return this.#open.close();
   }
 
   /** Makes removals durable. */
@@ -202,7 +217,7 @@ export class ShardStore {
   }
 
   async *#readParts(id: Uint8Array, sizeBytes: number): AsyncGenerator<Buffer> {
-    const file = await this.#open(id);
+    const file = await this.#openFile(id);
     try {
       for (let at = 0; at < sizeBytes; at += READ_BYTES) {
         const part = await readExactly(file, at, Math.min(READ_BYTES, sizeBytes - at));
@@ -215,7 +230,7 @@ export class ShardStore {
   }
 
   async #readRange(id: Uint8Array, offset: number, length: number): Promise<Buffer> {
-    const file = await this.#open(id);
+    const file = await this.#openFile(id);
     try {
       return await readExactly(file, offset, length);
     } finally {
@@ -233,58 +248,37 @@ export class ShardStore {
   async #checkStored(id: Uint8Array, sizeBytes: number): Promise<void> {
     const stored = await this.#files.sizeOf(id);
     if (stored === null) throw new XcoreError('NOT_FOUND', 'this host does not hold the shard');
-    if (stored !== sizeBytes) throw new XcoreError('CORRUPT_SHARD', 'the stored shard has another size');
+    if (stored !== sizeBytes) throw otherSize();
   }
 
-  async #open(id: Uint8Array): ReturnType<HostFs['open']> {
+  /** Of a file that is kept open, unless it was closed meanwhile. */
+  async #readKept(id: Uint8Array, { file }: OpenShard, offset: number, length: number): Promise<Buffer> {
+    try {
+      return await readExactly(file, offset, length);
+    } catch (error) {
+      this.#open.forget(keyOf(id));
+      if (codeOf(error) !== 'EBADF') throw error;
+      return this.#readRange(id, offset, length);
+    }
+  }
+
+  async #openSized(id: Uint8Array): Promise<OpenShard> {
+    const file = await this.#openFile(id);
+    try {
+      return { file, sizeBytes: (await file.stat()).size };
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  async #openFile(id: Uint8Array): ReturnType<HostFs['open']> {
     try {
       return await this.#fs.open(this.#files.pathOf(id), 'r');
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') throw error;
       throw new XcoreError('NOT_FOUND', 'this host does not hold the shard', { cause: error });
     }
-  }
-}
-
-/** Hashes leaves as their bytes arrive. */
-class LeafHasher {
-  readonly #hashes: Buffer;
-  readonly #leaf = Buffer.allocUnsafe(LEAF_SIZE_BYTES);
-  readonly #sizeBytes: number;
-  #receivedBytes = 0;
-
-  constructor(sizeBytes: number) {
-    this.#sizeBytes = sizeBytes;
-    this.#hashes = Buffer.allocUnsafe(leafCountOf(sizeBytes) * HASH_SIZE_BYTES);
-  }
-
-  add(part: Uint8Array): void {
-    if (this.#receivedBytes + part.length > this.#sizeBytes)
-      throw new XcoreError('PROTOCOL', 'more bytes than announced');
-    for (let at = 0; at < part.length;) {
-      const inLeaf = this.#receivedBytes % LEAF_SIZE_BYTES;
-      const taken = part.subarray(at, at + LEAF_SIZE_BYTES - inLeaf);
-      this.#receivedBytes += taken.length;
-      at += taken.length;
-      if (taken.length === LEAF_SIZE_BYTES) {
-        this.#close(taken);
-        continue;
-      }
-      this.#leaf.set(taken, inLeaf);
-      if (this.#receivedBytes % LEAF_SIZE_BYTES === 0) this.#close(this.#leaf);
-    }
-  }
-
-  finish(): Buffer {
-    if (this.#receivedBytes !== this.#sizeBytes) throw new XcoreError('PROTOCOL', 'fewer bytes than announced');
-    const rest = this.#sizeBytes % LEAF_SIZE_BYTES;
-    if (rest > 0) this.#close(this.#leaf.subarray(0, rest));
-    return this.#hashes;
-  }
-
-  #close(leaf: Uint8Array): void {
-    const index = Math.ceil(this.#receivedBytes / LEAF_SIZE_BYTES) - 1;
-    this.#hashes.set(leafHash(leaf), index * HASH_SIZE_BYTES);
   }
 }
 
@@ -311,6 +305,10 @@ async function readSome(
     if (codeOf(error) !== 'EIO') throw error;
     throw new XcoreError('CORRUPT_SHARD', 'the disk cannot read the stored shard', { cause: error });
   }
+}
+
+function otherSize(): XcoreError {
+  return new XcoreError('CORRUPT_SHARD', 'the stored shard has another size');
 }
 
 function keyOf(id: Uint8Array): string {

@@ -10,7 +10,7 @@ import type { RandomBytes } from '../lib/random-bytes.ts';
 import type { HostTarget } from '../net/host-client.ts';
 import { mintStock } from '../net/key-stock.ts';
 import type { PeerName } from '../net/network.ts';
-import { checkOrder, signReceipt, verifyOrder } from '../net/orders.ts';
+import { checkOrder, KnownOrders, signReceipt, verifyOrder } from '../net/orders.ts';
 import type { Operation } from '../net/orders.ts';
 import type { Order, Signed } from '../net/proto/wire_pb.ts';
 import type { CopySource, ShardHandlers, TransferContext } from '../net/shard-protocol.ts';
@@ -59,6 +59,8 @@ export class Transfers implements ShardHandlers {
   readonly #components: TransfersComponents;
   readonly #options: TransfersOptions;
   readonly #stores: Places;
+  /** Of reads: each serves for many. */
+  readonly #orders = new KnownOrders();
   readonly #bytes;
   readonly #audits;
   #reads = 0;
@@ -145,7 +147,7 @@ export class Transfers implements ShardHandlers {
         const data = await store.read(shardId, sizeBytes);
         return { dataBytes: sizeBytes, proof: [], data: this.#leaving(data, sizeBytes, isAudit, context) };
       }
-      const { data, proof } = await store.readLeaves(shardId, sizeBytes, firstLeaf, leafCount);
+      const { data, proof } = await store.readLeaves(shardId, sizeBytes, firstLeaf, leafCount, isAudit);
       if (isAudit) this.#audited();
       return { dataBytes: data.length, proof, data: this.#leaving([data], data.length, isAudit, context) };
     } finally {
@@ -276,7 +278,7 @@ export class Transfers implements ShardHandlers {
 
   #check(signed: Signed | undefined, operation: Operation, context: TransferContext): Order {
     const { bridge, host, clock } = this.#components;
-    const order = verifyOrder(signed, bridge);
+    const order = operation === 'retrieve' ? this.#orders.verify(signed, bridge) : verifyOrder(signed, bridge);
     checkOrder(order, { operation, client: context.remotePeer, host, nowMs: clock.now() });
     if (order.sizeBytes < 1 || order.sizeBytes > MAX_SHARD_SIZE_BYTES) {
       throw new XcoreError('TOO_LARGE', `a shard has 1 to ${MAX_SHARD_SIZE_BYTES} bytes`);

@@ -62,6 +62,17 @@ export class ReadBuffer {
   }
 }
 
+const vector = Buffer.alloc(VECTOR_BYTES);
+const vectorAddress = Number(koffi.address(vector));
+
+/** Fills memory from a file, or gives false where some of the bytes are not in the kernel's memory; it then reads them. */
+export function readResident(fd: number, target: Uint8Array, offset: number): boolean {
+  if (preadv2 === null || target.length === 0) return false;
+  vector.writeBigUInt64LE(koffi.address(target), 0);
+  vector.writeUInt32LE(target.length, 8);
+  return preadv2(fd, vectorAddress, 1, offset, RWF_NOWAIT) === target.length;
+}
+
 /** Says when to wait for the disk is better than to have a thread wait: for one call at a time, while the disk is fast. */
 export class DiskPatience {
   readonly #clock: Pick<Clock, 'monotonicMs' | 'soon'>;

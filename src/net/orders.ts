@@ -2,6 +2,7 @@
 
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { MessageInitShape } from '@bufbuild/protobuf';
+import { LRUCache } from 'lru-cache';
 import { sign, verify } from '../crypto/sign.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { PeerName } from './network.ts';
@@ -11,6 +12,8 @@ import type { Order, Receipt, Signed } from './proto/wire_pb.ts';
 
 const ORDER_LABEL = 'xcore/order/1';
 const RECEIPT_LABEL = 'xcore/receipt/1';
+/** Of reads, whose signature need not be checked again; about 1 KiB each. */
+const MAX_KNOWN_ORDERS = 4_096;
 const SERIAL_BYTES = 16;
 const ID_BYTES = 32;
 
@@ -36,6 +39,28 @@ export function verifyOrder(signed: Signed | undefined, bridge: PeerName): Order
     throw new XcoreError('PROTOCOL', 'malformed order');
   }
   return order;
+}
+
+/** Orders whose signature was found to be good: to check it costs more than what the order asks for. */
+export class KnownOrders {
+  /** By signature. */
+  readonly #known = new LRUCache<
+    string,
+    { readonly body: Uint8Array; readonly bridge: PeerName; readonly order: Order }
+  >({
+    max: MAX_KNOWN_ORDERS,
+  });
+
+  /** As verifyOrder(). */
+  verify(signed: Signed | undefined, bridge: PeerName): Order {
+    if (!signed) return verifyOrder(signed, bridge);
+    const name = Buffer.from(signed.signature).toString('base64');
+    const known = this.#known.get(name);
+    if (known && known.bridge === bridge && Buffer.compare(known.body, signed.body) === 0) return known.order;
+    const order = verifyOrder(signed, bridge);
+    this.#known.set(name, { body: Uint8Array.from(signed.body), bridge, order });
+    return order;
+  }
 }
 
 /** The order inside, its signature unchecked: for a client, which only passes it on. PROTOCOL for a malformed one. */

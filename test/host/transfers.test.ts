@@ -371,8 +371,9 @@ t.test(
       open: (async (path: string, flags: string, mode?: number) => {
         if (failing === 'EMFILE' && flags === 'r') return failure();
         const file = await promises.open(path, flags, mode);
-        if (failing === 'EIO' && flags === 'r') file.read = failure;
-        return file;
+        if (failing !== 'EIO' || flags !== 'r') return file;
+        // without its descriptor, nobody reads it in any other way
+        return Object.defineProperty(Object.assign(file, { read: failure }), 'fd', { value: undefined });
       }) as typeof promises.open,
     };
     const host = await Harness.start(t, { fs });
