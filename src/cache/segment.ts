@@ -12,6 +12,8 @@ const STEP_BYTES = 64 * 1024;
 
 /** Bytes up to which flushNow() writes them. */
 const MAX_NOW_BYTES = 128 * 1024;
+/** Written by a thread with one call: for 2 MiB, Linux takes fresh memory in one run, which may cost ten times as much. */
+const MAX_WRITE_BYTES = 1024 * 1024;
 /** Zeros written behind the bytes of a file that is synced again and again. */
 const GROWTH = Buffer.alloc(256 * 1024);
 
@@ -159,7 +161,7 @@ export class Segment {
     // whatever lies there under this number was never committed; what this segment wrote must stay
     this.#file ??= await this.#disk.open(await this.#prepare(), this.#written === 0 ? 'w+' : 'r+', 0o600);
     while (this.#written < upTo) {
-      const part = this.#bytes.subarray(this.#written, upTo);
+      const part = this.#bytes.subarray(this.#written, Math.min(upTo, this.#written + MAX_WRITE_BYTES));
       this.#written +=
         part.length <= MAX_NOW_BYTES
           ? this.#file.writeSync(part, 0, part.length, this.#written)
@@ -214,7 +216,9 @@ export class Segment {
     const [{ leaves, id }] = await Promise.all([hasher.hash(this.memory, this.#length), this.flush(false)]);
     if (this.#grown > this.#length) await this.#file?.truncate(this.#length);
     this.#grown = 0;
-    await this.#file?.write(leaves, 0, leaves.length, this.#length);
+    for (let done = 0; done < leaves.length;) {
+      done += this.#file?.writeSync(leaves, done, leaves.length - done, this.#length + done) ?? leaves.length;
+    }
     return { id, sizeBytes: this.#length };
   }
 

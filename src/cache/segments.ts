@@ -230,8 +230,8 @@ export class Segments {
       try {
         const { id, sizeBytes } = await segment.seal(this.#c.hasher);
         const entry = this.#c.table.requireShard(segment.shard);
+        // the commit that comes by itself takes it: until then a start seals the same bytes again
         this.#c.table.putShard(segment.shard, { ...entry, id, sizeBytes });
-        await this.#c.commit();
         this.#failure = null;
         break;
       } catch (error) {
