@@ -2,7 +2,6 @@
 // they are is asked in one call, since each call to the bridge costs more than a read. Knows numbers only.
 
 import { LRUCache } from 'lru-cache';
-import type { ShardFetcher } from './shard-reader.ts';
 import type { ShardFiles } from './shard-files.ts';
 import type { ShardTable } from './shard-table.ts';
 
@@ -17,7 +16,10 @@ const ASK_AGAIN_AFTER = 64;
 export interface NeighboursComponents {
   readonly table: ShardTable;
   readonly files: ShardFiles;
-  readonly fetcher: Pick<ShardFetcher, 'expect'>;
+  readonly fetcher: {
+    /** Where these shards are will likely be asked soon. */
+    expect(ids: readonly Uint8Array[]): void;
+  };
 }
 
 /** Asks for groups of shards. */
