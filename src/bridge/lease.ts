@@ -2,7 +2,7 @@
 // the lease still runs is not: after a restart a holder has the whole time to come back.
 
 import type { Clock } from '../lib/clock.ts';
-import { XcoreError } from '../lib/errors.ts';
+import { hasCode, XcoreError } from '../lib/errors.ts';
 import type { PeerName } from '../net/network.ts';
 import type { Owner } from './authenticate.ts';
 import type { KeyedQueue } from '../lib/keyed-queue.ts';
@@ -85,13 +85,21 @@ export class Leases {
 
   /** Tells watchers of leases that ran out since the last call. */
   async expire(): Promise<void> {
-    const now = this.#components.clock.now();
+    const { clock, volumeQueue, volumes, onChange } = this.#components;
+    const now = clock.now();
+    const isDue = (expires: number | undefined): boolean => expires !== undefined && expires >= 0 && expires <= now;
     for (const [name, expires] of this.#expires) {
-      if (expires > now || expires < 0) continue;
-      this.#expires.set(name, RAN_OUT);
+      if (!isDue(expires)) continue;
       const volume = Buffer.from(name, 'hex');
-      const record = await this.#components.volumes.get(volume);
-      this.#components.onChange(volume, (peer) => this.view(volume, record, peer));
+      // not while another device is granted the next one
+      await volumeQueue
+        .run(name, async () => {
+          const record = await volumes.get(volume);
+          if (!isDue(this.#expires.get(name))) return;
+          this.#expires.set(name, RAN_OUT);
+          onChange(volume, (peer) => this.view(volume, record, peer));
+        })
+        .catch(laterIfBusy);
     }
   }
 
@@ -137,4 +145,9 @@ export function checkWriter(record: VolumeRecord, peer: PeerName, epoch: bigint)
 
 function isHolder(record: VolumeRecord, peer: PeerName, epoch: bigint): boolean {
   return record.leaseHolder === peer && record.leaseEpoch === epoch;
+}
+
+/** Too many wait for the volume: it is looked at again soon. */
+function laterIfBusy(error: unknown): void {
+  if (!hasCode(error, 'REFUSED')) throw error;
 }

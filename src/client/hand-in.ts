@@ -100,17 +100,23 @@ export class HandIn {
     const { network, codec, kept, log, onHandedIn } = this.#c;
     const added = new Set<string>();
     let hasCheckpoint = false;
-    for (const entry of entries) {
-      const wire = await kept.read(entry);
-      const { header } = codec.open(wire, entry.seq, entry.prevHash);
-      await network.append(wire, true);
-      for (const { shardId } of header.shardsAdded) added.add(Buffer.from(shardId).toString('hex'));
-      for (const id of header.shardsFreed) added.delete(Buffer.from(id).toString('hex'));
-      hasCheckpoint ||= header.checkpointSeq > 0n;
+    let lastSeq = 0;
+    try {
+      for (const entry of entries) {
+        const wire = await kept.read(entry);
+        const { header } = codec.open(wire, entry.seq, entry.prevHash);
+        await network.append(wire, true);
+        for (const { shardId } of header.shardsAdded) added.add(Buffer.from(shardId).toString('hex'));
+        for (const id of header.shardsFreed) added.delete(Buffer.from(id).toString('hex'));
+        hasCheckpoint ||= header.checkpointSeq > 0n;
+        lastSeq = entry.seq;
+      }
+    } finally {
+      if (lastSeq > 0) {
+        const firstSeq = entries[0]!.seq;
+        log.warn({ firstSeq, lastSeq }, 'the bridge had lost entries of the volume log, and was handed them in again');
+        await onHandedIn({ firstSeq, lastSeq, added, hasCheckpoint });
+      }
     }
-    const firstSeq = entries[0]!.seq;
-    const lastSeq = entries.at(-1)!.seq;
-    log.warn({ firstSeq, lastSeq }, 'the bridge had lost entries of the volume log, and was handed them in again');
-    await onHandedIn({ firstSeq, lastSeq, added, hasCheckpoint });
   }
 }

@@ -5,7 +5,7 @@ import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Network } from '../net/network.ts';
-import { KIND, decodeNumber, keyBytes, shardKeyOf } from '../tree/keys.ts';
+import { KIND, decodeNumber, shardKeyOf } from '../tree/keys.ts';
 import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
 import type { Change, ChangeSet } from '../tree/proto/tree_pb.ts';
 import { decodeRecord } from '../tree/record-codec.ts';
@@ -14,13 +14,11 @@ import type { HandIn } from './hand-in.ts';
 import type { EntryCodec, OpenedEntry } from './log-entry.ts';
 import type { LocalVolume } from './local-volume.ts';
 import { ENTRY_TARGET_BYTES, nextPublication } from './outbox.ts';
-import type { Publication } from './outbox.ts';
 import { forgetShard } from './replay.ts';
+import { splitPublication } from './split-publication.ts';
 
 /** A body may be a little over the target: one commit is one entry. The bridge takes 3 MiB. */
 const MAX_BODY_BYTES = 2.5 * 1024 * 1024;
-/** Most shards that one entry adds or frees. */
-const MAX_SHARDS = 4_000;
 
 /** What a publisher is built from. */
 export interface PublisherComponents {
@@ -109,7 +107,6 @@ export class Publisher {
     await settleEntry(volume, {
       seq: head.seq + 1,
       hash,
-      epoch,
       sizeBytes: wire.header.length + wire.body.length,
       changeSet,
       added: added.map(({ id }) => id),
@@ -119,43 +116,10 @@ export class Publisher {
   }
 }
 
-interface Part {
-  readonly changes: Partial<Change>[];
-  readonly added: { id: Uint8Array; sizeBytes: number }[];
-  readonly freed: { id: Uint8Array }[];
-}
-
-/** An entry too large for one frame is published as several; a follower sees its records arrive in order. */
-function splitPublication({ changes, added, freed }: Publication, limits: Required<PublisherOptions>): Part[] {
-  let totalBytes = 0;
-  for (const [key, value] of changes) totalBytes += key.length + (value?.length ?? 0) + 8;
-  const isLarge = totalBytes > limits.maxBodyBytes || added.length > MAX_SHARDS || freed.length > MAX_SHARDS;
-  const freedByKey = new Map(freed.map(({ shard, id }) => [shardKeyOf(shard), { id }]));
-  const addedByKey = new Map(added.map(({ shard, id, sizeBytes }) => [shardKeyOf(shard), { id, sizeBytes }]));
-  const parts: Part[] = [];
-  let sizeBytes = Infinity;
-  for (const [key, value] of changes) {
-    let part = parts.at(-1);
-    if (part === undefined || (isLarge && (sizeBytes > limits.entryTargetBytes || part.changes.length >= MAX_SHARDS))) {
-      part = { changes: [], added: [], freed: [] };
-      parts.push(part);
-      sizeBytes = 0;
-    }
-    sizeBytes += key.length + (value?.length ?? 0) + 8;
-    part.changes.push({ key: keyBytes(key), value: value ?? undefined });
-    const dead = freedByKey.get(key);
-    if (dead !== undefined) part.freed.push(dead);
-    const fresh = addedByKey.get(key);
-    if (fresh !== undefined) part.added.push(fresh);
-  }
-  return parts;
-}
-
 /** An own entry that is in the log. */
 export interface SettledEntry {
   readonly seq: number;
   readonly hash: Uint8Array;
-  readonly epoch: number;
   readonly sizeBytes: number;
   readonly changeSet: ChangeSet;
   /** Ids of the shards that it added. */
@@ -169,7 +133,6 @@ export function settledFrom(entry: OpenedEntry): SettledEntry {
   return {
     seq: entry.seq,
     hash: entry.hash,
-    epoch: Number(entry.header.epoch),
     sizeBytes: entry.sizeBytes,
     changeSet: entry.changeSet,
     added: entry.header.shardsAdded.map(({ shardId }) => shardId),
@@ -202,7 +165,6 @@ export async function settleEntry(volume: LocalVolume, entry: SettledEntry): Pro
     ...head,
     seq: entry.seq,
     hash: entry.hash,
-    epoch: entry.epoch,
     lastCommit: Math.max(head.lastCommit, Number(entry.changeSet.lastCommit)),
     checkpointSeq: isCheckpoint ? entry.checkpointSeq : head.checkpointSeq,
     logBytes: isCheckpoint ? 0 : head.logBytes + entry.sizeBytes,

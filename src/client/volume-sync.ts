@@ -8,6 +8,7 @@ import { asError, hasCode, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Lease, Network } from '../net/network.ts';
 import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
+import type { Checkpoint } from '../tree/proto/tree_pb.ts';
 import { writeCheckpoint } from './checkpoint.ts';
 import type { CheckpointComponents } from './checkpoint.ts';
 import { follow, isStaged } from './follow.ts';
@@ -191,11 +192,11 @@ export class VolumeSync {
   }
 
   async #step(): Promise<void> {
+    if (this.#mustRead) await this.#readLog();
     if (this.#mustSetAside) {
       if (await isStaged(this.#c.volume())) await this.#rebuild();
       this.#mustSetAside = false;
     }
-    if (this.#mustRead) await this.#readLog();
     await this.#holdLease();
     if (!this.#lease.writer || this.#lease.epoch === 0) return;
     await this.#publishAll();
@@ -266,7 +267,7 @@ export class VolumeSync {
     if (lease === 'lost') return this.#lost();
     // whoever wrote before may have published until the lease changed hands
     await this.#readLog();
-    await this.#becomeWriter(lease);
+    if (!this.#lease.isTaken(lease)) await this.#becomeWriter(lease);
   }
 
   async #becomeWriter(lease: Lease): Promise<void> {
@@ -277,6 +278,7 @@ export class VolumeSync {
     if (isNew) tree.format(this.#options.owner, this.#c.clock.nowNs());
     if (tree.head.epoch !== lease.epoch) tree.putHead({ ...tree.head, epoch: lease.epoch });
     await store.commit(true);
+    if (this.#lease.isTaken(lease)) return tree.putHead({ ...tree.head, epoch: 0 });
     this.#lease.grant(lease);
     this.#lease.begin(lease.epoch);
   }
@@ -329,8 +331,9 @@ export class VolumeSync {
       }
       const { seq } = tree.head;
       const old = tree.checkpointShards.map((id) => ({ id }));
-      const { signal } = this.#stopping;
-      const checkpoint = await writeCheckpoint(this.#c.checkpoints, tree, snapshot, seq, signal);
+      const write = (signal: AbortSignal): Promise<Checkpoint> =>
+        writeCheckpoint(this.#c.checkpoints, tree, snapshot, seq, signal);
+      const checkpoint = await this.#lease.keepDuring(write, this.#stopping.signal);
       const changeSet = create(ChangeSetSchema, {
         lineage: store.lineage,
         lastCommit: BigInt(tree.head.lastCommit),

@@ -2,11 +2,13 @@
 // Knows no volume and no log.
 
 import type { Clock } from '../lib/clock.ts';
-import { hasCode } from '../lib/errors.ts';
+import { hasCode, XcoreError } from '../lib/errors.ts';
 import type { Lease, Network } from '../net/network.ts';
 
 /** A lease is asked for again this often while another device has it. */
 const ACQUIRE_INTERVAL_MS = 5_000;
+/** During what takes long, this is how often it is looked whether the lease is to be renewed. */
+const KEEP_INTERVAL_MS = 500;
 
 /** What a lease is kept with. */
 export interface WriteLeaseComponents {
@@ -28,6 +30,8 @@ export class WriteLease {
   #untilMs = 0;
   #nextRenewMs = 0;
   #nextAcquireMs = 0;
+  /** What the bridge said since the lease was last asked for. */
+  #noted: Lease | null = null;
 
   constructor(components: WriteLeaseComponents, takeOver: boolean) {
     this.#c = components;
@@ -80,6 +84,9 @@ export class WriteLease {
 
   /** The bridge says who has it; true when this device has lost it thereby, and is to lose() it. */
   note(lease: Lease): boolean {
+    // said before what is known by now
+    if (this.#writer && lease.epoch < this.#epoch) return false;
+    this.#noted = lease;
     this.#holder = lease.holder;
     if (lease.holder === '') this.#nextAcquireMs = 0;
     return this.#writer && lease.holder !== '' && lease.holder !== this.#c.device;
@@ -114,6 +121,7 @@ export class WriteLease {
     }
     if (now < this.#nextAcquireMs) return null;
     this.#nextAcquireMs = now + ACQUIRE_INTERVAL_MS;
+    this.#noted = null;
     const lease = await this.#c.network.acquireLease(this.#takeOver).catch(nullIfNotOurs);
     if (lease?.held !== true) {
       if (lease !== null) this.#holder = lease.holder;
@@ -122,6 +130,40 @@ export class WriteLease {
     this.#takeOver = false;
     this.#untilMs = 0;
     return lease;
+  }
+
+  /** Whether another device has taken over a lease that hold() has just returned. */
+  isTaken(lease: Lease): boolean {
+    const noted = this.#noted;
+    return noted !== null && noted.epoch > lease.epoch && noted.holder !== '' && noted.holder !== this.#c.device;
+  }
+
+  /** Does what may take long, and renews the lease meanwhile; once it is gone, the work is told to end, and it is LEASE_LOST. */
+  async keepDuring<T>(work: (signal: AbortSignal) => Promise<T>, stopping: AbortSignal): Promise<T> {
+    const ending = new AbortController();
+    const over = new AbortController();
+    const end = (): void => over.abort();
+    const result = work(AbortSignal.any([ending.signal, stopping]));
+    result.then(end, end);
+    for (;;) {
+      await this.#c.clock.sleep(KEEP_INTERVAL_MS, over.signal).catch(() => undefined);
+      if (over.signal.aborted) return result;
+      // while the bridge is away, nobody else gets it either
+      if (await this.#keep().catch(() => true)) continue;
+      ending.abort();
+      await result.catch(() => undefined);
+      throw new XcoreError('LEASE_LOST', 'another device has the lease');
+    }
+  }
+
+  /** Renews it if that is due; false when it is this device's no more. */
+  async #keep(): Promise<boolean> {
+    if (!this.#writer) return false;
+    if (this.#c.clock.monotonicMs() < this.#nextRenewMs) return true;
+    const renewed = await this.#c.network.renewLease(this.#epoch).catch(nullIfNotOurs);
+    if (renewed?.held !== true) return false;
+    if (this.#writer) this.grant(renewed);
+    return this.#writer;
   }
 
   /** A lease is this device's from now until it runs out. */

@@ -1,6 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto';
 import t from 'tap';
 import type { ResponseValue } from '../../src/net/rpc.ts';
+import { Leases } from '../../src/bridge/lease.ts';
+import { Volumes } from '../../src/bridge/volumes.ts';
+import { KeyedQueue } from '../../src/lib/keyed-queue.ts';
 import { Harness, MIB, Party, signedEntry, someShard } from './harness.ts';
 import type { Client } from './harness.ts';
 
@@ -295,6 +298,44 @@ t.test('a lease ends when it is not renewed, and stays renewable until somebody 
   await t.rejects(first.append({ seq: 2n, epoch: 1n, prevHash: hash }), { code: 'LEASE_LOST' });
   await second.call({ case: 'releaseLease', value: { epoch: 2n } }, 'lease');
   t.match(await first.lease(), { held: true, epoch: 3n }, 'each grant has an epoch of its own');
+});
+
+t.test('the end of a lease is told to nobody once another one is granted', async (t) => {
+  const bridge = await Harness.start(t);
+  const owner = new Party();
+  const [a, b] = [await bridge.connect(owner), await bridge.connect(owner)];
+  const clock = bridge.clock;
+  const volumeQueue = new KeyedQueue(16);
+  /** While one looks at a lease that ends, another device asks for it. */
+  class SlowVolumes extends Volumes {
+    granting: (() => Promise<unknown>) | null = null;
+    granted: Promise<unknown> | null = null;
+
+    override async get(volume: Uint8Array): ReturnType<Volumes['get']> {
+      const record = await super.get(volume);
+      if (this.granting === null) return record;
+      this.granted = this.granting();
+      this.granting = null;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      return record;
+    }
+  }
+  const volumes = new SlowVolumes({ store: bridge.store, clock, volumeQueue }, bridge.options);
+  const told: string[] = [];
+  const leases = new Leases(
+    {
+      ...{ store: bridge.store, volumes, volumeQueue, clock },
+      onChange: (_volume, viewOf) => told.push(viewOf(b.device.peer).holder),
+    },
+    { ttlMs: 1_000 },
+  );
+  await leases.acquire({ volume: a.volume, peer: a.device.peer }, false);
+  clock.advance(1_001);
+  volumes.granting = () => leases.acquire({ volume: b.volume, peer: b.device.peer }, false);
+  await leases.expire();
+  await volumes.granted;
+  t.same(told.slice(-1), [b.device.peer], 'what is told last is who has it');
+  t.notOk(told.slice(1).includes(a.device.peer), 'and nobody is told of the one that has ended');
 });
 
 t.test('a folder that is not ours, or of an unknown version, is refused', async (t) => {

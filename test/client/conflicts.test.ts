@@ -313,3 +313,98 @@ await t.test('a lease that ran out while nobody else wrote is had again, with al
   t.same(a.mounted.setAside, [], 'nothing was set aside');
   await sound(t, a);
 });
+
+await t.test(
+  'a device that has lost its lease does not write after a restart, whatever was under way then',
+  async (t) => {
+    const volume = await world.volume();
+    const a = await volume.device(t).on();
+    await a.write('one', 'first');
+    await a.flush();
+    const b = await volume.device(t).on();
+    let isLost = false;
+    a.wrap = (real) => ({
+      append: async (entry) => {
+        await real.append(entry);
+        b.sync.takeOver();
+        await until('the lease is lost', () => b.sync.writer && !a.sync.writer);
+        isLost = true;
+        throw unreachable();
+      },
+    });
+    await a.write('two', 'second');
+    await a.mounted.volume.segments.seal();
+    await until('it was published, and the lease is lost', () => isLost);
+    await a.reaches(b);
+    await a.off();
+    a.wrap = away;
+    await a.on();
+    t.notOk(a.sync.writer, 'it only reads while the bridge is away');
+    t.same(a.mounted.setAside, [], 'and what was published is not set aside');
+    t.same(await a.names(), ['one', 'two']);
+  },
+);
+
+await t.test('a lease that is taken over while its device reads the log makes no writer', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on();
+  await a.write('one', 'first');
+  await a.flush();
+  await a.off();
+  const other = await volume.device(t, { readOnly: false }).on();
+  await other.becomesWriter();
+  const b = volume.device(t);
+  let taken = false;
+  b.wrap = (real) => ({
+    acquireLease: async () => real.acquireLease(true).finally(() => (taken = true)),
+    readLog: async (...args) => {
+      if (taken) {
+        await until('the other one reads', () => !other.sync.writer);
+        other.sync.takeOver();
+        await until('the lease is taken over', () => other.sync.writer && b.sync.holder === other.name);
+      }
+      return real.readLog(...args);
+    },
+  });
+  await b.on();
+  t.notOk(b.sync.writer);
+  t.ok(other.sync.writer);
+});
+
+await t.test('a lease is kept while a checkpoint is written, however long that takes', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on();
+  await a.write('one', 'first');
+  await a.flush();
+  const b = await volume.device(t).on();
+  await a.off();
+  await b.becomesWriter();
+  await b.off();
+  let renewals = 0;
+  let isKept = false;
+  a.wrap = (real) => ({
+    renewLease: (epoch) => {
+      renewals++;
+      return real.renewLease(epoch);
+    },
+    upload: async (shard, signal) => {
+      const before = renewals;
+      if (shard.path.includes('checkpoint') && !isKept) {
+        await until('the lease was renewed for longer than it lasts', () => renewals > before + 3);
+        isKept = true;
+      }
+      return real.upload(shard, signal);
+    },
+  });
+  await a.on({ checkpointLogBytes: 1 });
+  await a.becomesWriter();
+  await b.on();
+  await a.write('two', 'second');
+  await a.flush();
+  await a.write('three', 'third');
+  await a.flush();
+  await until('a checkpoint is there', () => a.tree.head.checkpointSeq > 0);
+  t.ok(a.sync.writer && isKept);
+  t.notOk(b.sync.writer, 'nobody else wrote meanwhile');
+  t.same(a.mounted.setAside, []);
+});

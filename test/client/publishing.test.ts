@@ -3,7 +3,10 @@
 import { randomBytes } from 'node:crypto';
 import t from 'tap';
 import { XcoreError } from '../../src/lib/errors.ts';
-import { KIND } from '../../src/tree/keys.ts';
+import type { Window } from '../../src/tree/extents.ts';
+import { COUNTERS_KEY, decodeNumber, inodeKey, KIND, shardKeyOf } from '../../src/tree/keys.ts';
+import { decodeRecord } from '../../src/tree/record-codec.ts';
+import type { Counters, Dentry, Shard } from '../../src/tree/records.ts';
 import { CALLER } from '../support/volume.ts';
 import { keptShards, ROOT, unreachable, until, World } from './device.ts';
 import type { Device } from './device.ts';
@@ -169,4 +172,43 @@ await t.test('what is durable is published without what still waits behind it', 
   await a.flush();
   await b.reaches(a);
   t.strictSame(await b.records(), await a.records());
+});
+
+await t.test('what is published as several entries is sound after each of them', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on({ maxBodyBytes: 2_000, entryTargetBytes: 1_000 });
+  const names = Array.from({ length: 40 }, (_, n) => `file ${n} ${'x'.repeat(60)}`);
+  for (const name of names.slice(0, 20)) await a.write(name, name);
+  await a.flush();
+  const before = a.tree.head.seq;
+  for (const name of names.slice(10)) await a.write(name, `new ${name}`);
+  for (const name of names.slice(0, 10)) await a.fs.unlink(ROOT, name);
+  await a.flush();
+  t.ok(a.tree.head.seq > before + 3, 'it is several');
+  const records = new Map<string, Uint8Array>();
+  for (const { seq, header, changeSet } of await a.log()) {
+    for (const { key: bytes, value } of changeSet!.changes) {
+      const key = Buffer.from(bytes).toString('latin1');
+      if (value === undefined) records.delete(key);
+      else records.set(key, value);
+    }
+    const of = (kind: string): string[] => [...records.keys()].filter((key) => key.startsWith(kind));
+    const wrong: string[] = [];
+    const freed = new Set(header.shardsFreed.map((id) => Buffer.from(id).toString('hex')));
+    for (const key of of(KIND.window)) {
+      for (const shard of (decodeRecord(KIND.window, records.get(key)!, 0) as Window).shards) {
+        const record = records.get(shardKeyOf(shard));
+        const id = record && Buffer.from((decodeRecord(KIND.shard, record, shard) as Shard).id).toString('hex');
+        if (id === undefined || freed.has(id)) wrong.push(`shard ${shard}`);
+      }
+    }
+    for (const key of of(KIND.dentry)) {
+      const { ino } = decodeRecord(KIND.dentry, records.get(key)!, 0) as Dentry;
+      if (!records.has(inodeKey(ino))) wrong.push(`inode ${ino}`);
+    }
+    const counters = decodeRecord(COUNTERS_KEY.charAt(0), records.get(COUNTERS_KEY)!, 0) as Counters;
+    const newest = Math.max(...of(KIND.inode).map((key) => decodeNumber(key, 1)));
+    if (newest >= counters.nextIno) wrong.push(`inode ${newest}, and the next one is ${counters.nextIno}`);
+    t.same(wrong, [], `entry ${seq}`);
+  }
 });
