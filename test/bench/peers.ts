@@ -111,14 +111,17 @@ export class Peers {
       return started;
     };
     let daemon = await start();
-    const settle = async (): Promise<void> => {
-      await until('rclone to have sent everything', async () => !(await isSending(control)), FINISH_MS);
+    const settle = async (withinMs = FINISH_MS): Promise<void> => {
+      await until('rclone to have sent everything', async () => !(await isSending(control)), withinMs);
     };
     return {
       name: 'rclone',
       dir,
       pids: () => [daemon.pid ?? 0],
       settle,
+      // it sends small files at some dozens a second
+      pause: () => daemon.kill('SIGSTOP'),
+      resume: () => daemon.kill('SIGCONT'),
       forget: async () => {
         await settle();
         await this.#run.must('fusermount3', ['-u', dir]);

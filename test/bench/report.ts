@@ -11,6 +11,8 @@ export interface Cell {
   readonly serverCpuSeconds: number;
   /** Largest resident size of its daemons, MiB. */
   readonly peakMib: number;
+  /** Seconds after which a round was ended that took longer; it is not among the rounds. */
+  readonly endedAfter?: number;
 }
 
 /** One line of the table. */
@@ -41,6 +43,11 @@ function format(value: number): string {
   return value.toLocaleString('en', { maximumFractionDigits: digits, minimumFractionDigits: digits });
 }
 
+/** The median of a cell, or how much longer than that it took. */
+function valueOf({ median: value, endedAfter }: Cell): string {
+  return endedAfter === undefined ? format(value) : `> ${endedAfter}`;
+}
+
 /** How many times better than `base` a value is. */
 function ratio(unit: string, value: number, base: number): number {
   return unit === 's' ? base / value : value / base;
@@ -61,6 +68,7 @@ export function tableOf({ machine, rounds, targets, rows }: Report): string {
     const texts = targets.map((name) => {
       const cell = cells[name];
       if (!cell) return '-'.padStart(30);
+      if (cell.endedAfter !== undefined) return `${valueOf(cell)} s`.padStart(30);
       const spread = (Math.max(...cell.rounds) - Math.min(...cell.rounds)) / cell.median / 2;
       const servers = cell.serverCpuSeconds >= 0.05 ? `+${cell.serverCpuSeconds.toFixed(1)}` : '';
       const used = cell.peakMib > 0 ? ` ${cell.cpuSeconds.toFixed(1)}${servers}s ${cell.peakMib}M` : '';
@@ -81,7 +89,7 @@ export function markdownOf({ machine, rounds, targets, rows }: Report): string {
   for (const { workload, unit, cells } of rows) {
     const texts = targets.map((name) => {
       const cell = cells[name];
-      return cell === undefined ? '–' : name === own ? `**${format(cell.median)}**` : format(cell.median);
+      return cell === undefined ? '–' : name === own ? `**${valueOf(cell)}**` : valueOf(cell);
     });
     const { cpuSeconds = 0, serverCpuSeconds = 0, peakMib = 0 } = cells[own] ?? {};
     const used = `${cpuSeconds.toFixed(1)}${serverCpuSeconds >= 0.05 ? ` + ${serverCpuSeconds.toFixed(1)}` : ''}, ${peakMib}`;
@@ -106,7 +114,7 @@ export function drawingOf({ machine, targets, rows }: Report): string {
     parts.push(label(34 + n * 110, 33, name));
   });
   for (const { workload, unit, cells } of rows) {
-    const shown = targets.filter((name) => cells[name]);
+    const shown = targets.filter((name) => cells[name] && cells[name].endedAfter === undefined);
     const speeds = shown.map((name) => (unit === 's' ? 1 / cells[name]!.median : cells[name]!.median));
     const best = Math.max(...speeds);
     parts.push(label(LEFT - 10, y + (shown.length * BAR) / 2 + 4, workload, 'text-anchor="end"'));

@@ -10,15 +10,18 @@ import { hideBin } from 'yargs/helpers';
 import { withNetwork } from '../support/network.ts';
 import { ROOT } from '../support/run.ts';
 import type { Run, Scope } from '../support/run.ts';
+import type { Amounts } from './occasion.ts';
 import { PEER_PACKAGES, Peers } from './peers.ts';
 import { drawingOf, markdownOf, median, tableOf } from './report.ts';
 import type { Cell, Report, Row } from './report.ts';
 import type { Target } from './target.ts';
 import { cpuSeconds, peakMib, resetPeak } from './usage.ts';
 import { mountWorkloads, WORKLOADS } from './workloads.ts';
-import type { Amounts, Workload } from './workloads.ts';
+import type { Workload } from './workloads.ts';
 import { startXcore } from './xcore-target.ts';
 
+/** What our own turns, and those on the plain folder, may take. */
+const LIMIT_MS = 20 * 60_000;
 const ARCHIVED = ['eslint', '@typescript-eslint', 'prettier', '@libp2p', '@tapjs', 'typescript-eslint'];
 
 const teardowns: (() => unknown)[] = [];
@@ -40,6 +43,8 @@ interface Options {
   readonly mirrors: number;
   readonly peers: readonly string[];
   readonly only: string;
+  /** After so long a peer's turn is ended. */
+  readonly limitSeconds: number;
   readonly amounts: Amounts;
 }
 
@@ -57,18 +62,36 @@ async function startTargets(run: Run, xcore: () => Promise<Target>, names: reado
   return [...targets, await xcore()];
 }
 
+/** Targets that had a turn since they were quiet. */
+const busy = new Set<Target>();
+
+/** Lets only one target do anything: what another has left to do must not slow it. */
+async function quieten(target: Target): Promise<void> {
+  target.resume?.();
+  for (const other of busy) {
+    if (other === target) continue;
+    if (other.pause) other.pause();
+    else await other.settle();
+    busy.delete(other);
+  }
+  busy.add(target);
+}
+
+/** Targets, with the round, in which a workload failed, so that those that go on from it say nothing. */
+const broken = new Set<string>();
+
 /** All rounds of one workload, the targets by turns and a different one first in each round. */
 async function measureRow(
   run: Run,
   workload: Workload,
   targets: readonly Target[],
   archive: string,
-  { rounds, amounts }: Options,
+  { rounds, amounts, limitSeconds }: Options,
 ): Promise<Row> {
   const seen = new Map(
     targets.map(({ name }) => [
       name,
-      { rounds: [] as number[], cpu: [] as number[], network: [] as number[], peak: 0 },
+      { rounds: [] as number[], cpu: [] as number[], network: [] as number[], peak: 0, isEnded: false },
     ]),
   );
   for (let round = 1; round <= rounds; round++) {
@@ -77,12 +100,20 @@ async function measureRow(
       if ((workload.remote && !target.forget) || (workload.remounts && !target.remount)) continue;
       const what = `${workload.name}: round ${round}/${rounds} ${target.name}`;
       const cell = seen.get(target.name);
+      const isPeer = target.name in PEER_PACKAGES;
+      const attempt = `${target.name} ${round}`;
+      if (workload.goesOn === true && broken.has(attempt)) continue;
+      broken.delete(attempt);
+      const limitMs = isPeer ? limitSeconds * 1000 : LIMIT_MS;
+      let startedMs = Infinity;
       try {
-        const occasion = { run, target, amounts, round, archive };
+        const occasion = { run, target, amounts, round, archive, limitMs };
+        await quieten(target);
         await workload.prepare?.(occasion);
         resetPeak(target.pids());
         const servers = target.servers?.() ?? [];
         const before = [cpuSeconds(target.pids()), cpuSeconds(servers)] as const;
+        startedMs = performance.now();
         const value = await workload.measure(occasion);
         cell?.rounds.push(value);
         cell?.cpu.push(cpuSeconds(target.pids()) - before[0]);
@@ -91,20 +122,24 @@ async function measureRow(
         console.error(`${what}: ${value.toFixed(2)} ${workload.unit}`);
       } catch (error) {
         // what another filesystem cannot do is a result; what ours cannot do is a fault
-        if (!(target.name in PEER_PACKAGES)) throw error;
-        console.error(`${what}: failed: ${String(error)}`);
+        if (!isPeer) throw error;
+        broken.add(attempt);
+        const isEnded = performance.now() - startedMs >= limitMs;
+        if (isEnded && cell) cell.isEnded = true;
+        console.error(`${what}: ${isEnded ? `ended after ${limitSeconds} s` : `failed: ${String(error)}`}`);
       }
     }
   }
   const cells: Record<string, Cell> = {};
-  for (const [name, { rounds: values, cpu, network, peak }] of seen) {
-    if (values.length === 0) continue;
+  for (const [name, { rounds: values, cpu, network, peak, isEnded }] of seen) {
+    if (values.length === 0 && !isEnded) continue;
     cells[name] = {
       rounds: values,
       median: median(values),
       cpuSeconds: median(cpu),
       serverCpuSeconds: median(network),
       peakMib: peak,
+      ...(isEnded ? { endedAfter: limitSeconds } : {}),
     };
   }
   return { workload: workload.name, unit: workload.unit, cells };
@@ -153,6 +188,7 @@ const args = yargs(hideBin(process.argv))
     default: '',
     describe: 'only workloads whose names contain one of these texts, after commas',
   })
+  .option('limit', { type: 'number', default: 60, describe: 'seconds after which the turn of a peer is ended' })
   .option('json', { type: 'boolean', default: false, describe: 'print JSON with every round' })
   .option('markdown', { type: 'string', describe: 'write the table for a document into this file' })
   .option('save', { type: 'string', describe: 'write JSON with every round into this file' })
@@ -183,9 +219,9 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 }
 
 try {
-  const { rounds, hosts, mirrors, peers, only } = args;
+  const { rounds, hosts, mirrors, peers, only, limit: limitSeconds } = args;
   const amounts = { sizeMib: args.size, files: args.files, mounted: args.mounted };
-  await bench({ rounds, hosts, mirrors, peers: peers ?? [], only, amounts }, report);
+  await bench({ rounds, hosts, mirrors, peers: peers ?? [], only, limitSeconds, amounts }, report);
   show();
   finished = true;
 } catch (error) {

@@ -9,8 +9,11 @@ export interface Target {
   pids(): number[];
   /** Processes of the network behind it; undefined where they are not counted. */
   servers?(): number[];
-  /** Waits until nothing goes on in the background that would disturb the next measurement. */
-  settle(): Promise<void>;
+  /** Waits until nothing goes on in the background that would disturb a measurement; rejects when that takes longer than `withinMs`, if told. */
+  settle(withinMs?: number): Promise<void>;
+  /** Holds its background work, which may take minutes, until resume(); undefined where waiting for it is quicker. */
+  readonly pause?: () => void;
+  readonly resume?: () => void;
   /** Forgets every copy of file contents on this machine; undefined where there is no other place for them. */
   readonly forget?: () => Promise<void>;
   /** Takes the mount away, as its user would, and brings it back; undefined where that says nothing. */

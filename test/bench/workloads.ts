@@ -4,34 +4,16 @@ import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { ROOT } from '../support/run.ts';
-import type { Run } from '../support/run.ts';
+import { fio } from './fio.ts';
 import { makeProject } from './npm.ts';
-import type { Target } from './target.ts';
+import type { Amounts, Occasion } from './occasion.ts';
 
 const MINUTES = 60_000;
 const FOLDERS = 100;
 const TRANSACTIONS = 500;
 const SYNCED_WRITES = 500;
 const RANDOM_SECONDS = 5;
-
-/** How much to move. */
-export interface Amounts {
-  readonly sizeMib: number;
-  readonly files: number;
-  /** Files that a volume holds while it is mounted, by rising numbers. */
-  readonly mounted: readonly number[];
-}
-
-/** One measurement. */
-export interface Occasion {
-  readonly run: Run;
-  readonly target: Target;
-  readonly amounts: Amounts;
-  /** From 1. */
-  readonly round: number;
-  /** An archive of a source tree, on a plain disk. */
-  readonly archive: string;
-}
+const SETTLE_MS = 20_000;
 
 /** One thing to measure. The benchmark runs them in this order: later ones use what earlier ones left. */
 export interface Workload {
@@ -41,6 +23,8 @@ export interface Workload {
   readonly remote?: true;
   /** Only where a mount can be taken away and brought back. */
   readonly remounts?: true;
+  /** Works on what the workload before it left, and says nothing where that one failed. */
+  readonly goesOn?: true;
   /** Brings the target into the state to measure from; not counted. */
   prepare?(occasion: Occasion): Promise<void>;
   measure(occasion: Occasion): Promise<number>;
@@ -52,8 +36,15 @@ async function dropCaches({ run }: Occasion): Promise<void> {
   if (process.getuid?.() === 0) writeFileSync('/proc/sys/vm/drop_caches', '3');
 }
 
+/** Waits for what the target does in the background, for a while: what takes longer belongs to what it is. */
+async function settle({ target }: Occasion): Promise<void> {
+  await target.settle(SETTLE_MS).catch((error: unknown) => {
+    console.error(`${target.name} has not settled: ${String(error)}`);
+  });
+}
+
 async function settleAndDropCaches(occasion: Occasion): Promise<void> {
-  await occasion.target.settle();
+  await settle(occasion);
   await dropCaches(occasion);
 }
 
@@ -61,36 +52,6 @@ async function forget(occasion: Occasion): Promise<void> {
   await occasion.target.settle();
   await occasion.target.forget?.();
   await dropCaches(occasion);
-}
-
-interface FioOutput {
-  readonly jobs: readonly { job_runtime: number; read: FioSide; write: FioSide }[];
-}
-
-interface FioSide {
-  readonly io_bytes: number;
-  readonly total_ios: number;
-}
-
-/** Runs fio on a file of the target; bytes and operations per second over its whole time, fsync included. */
-async function fio(
-  { run, target, amounts }: Occasion,
-  args: readonly string[],
-): Promise<{ bytes: number; operations: number }> {
-  const common = ['--name=xcore', '--ioengine=psync', '--fallocate=none', '--output-format=json', '--group_reporting'];
-  const file = [`--filename=${join(target.dir, 'fio.bin')}`, `--size=${amounts.sizeMib}M`, '--randrepeat=0'];
-  const output = await run.must('fio', [...common, ...file, ...args], { timeoutMs: 20 * MINUTES });
-  // fio may say something before its JSON.
-  const { jobs } = JSON.parse(output.slice(output.indexOf('{'))) as FioOutput;
-  const [job] = jobs;
-  if (!job) throw new Error('fio reported no job');
-  const threads = Number(args.find((arg) => arg.startsWith('--numjobs='))?.slice('--numjobs='.length) ?? 1);
-  // fio sums the running times of the jobs of a group
-  const seconds = job.job_runtime / 1000 / threads;
-  return {
-    bytes: (job.read.io_bytes + job.write.io_bytes) / seconds,
-    operations: (job.read.total_ios + job.write.total_ios) / seconds,
-  };
 }
 
 function randomRead(depth: number): (occasion: Occasion) => Promise<number> {
@@ -103,20 +64,20 @@ async function readAll(occasion: Occasion): Promise<number> {
 }
 
 function manyFiles(what: string, folders: number): (occasion: Occasion) => Promise<number> {
-  return async ({ run, target, amounts, round }) => {
+  return async ({ run, target, amounts, round, limitMs }) => {
     const dir = join(target.dir, `files-${folders}-${round}`);
     const args = [join(ROOT, 'test/bench/files.ts'), what, dir, String(amounts.files), String(folders)];
-    const ms = Number(await run.must(process.execPath, args, { timeoutMs: 20 * MINUTES }));
+    const ms = Number(await run.must(process.execPath, args, { timeoutMs: limitMs }));
     return (what === 'rename' ? 2 : 1) * (amounts.files / (ms / 1000));
   };
 }
 
 /** `ls -l` of all folders; as GNU's does, it also asks for the access list of each file. */
 function listLong(folders: number): (occasion: Occasion) => Promise<number> {
-  return async ({ run, target, amounts, round }) => {
+  return async ({ run, target, amounts, round, limitMs }) => {
     const started = performance.now();
     const listing = await run.must('ls', ['-lR', join(target.dir, `files-${folders}-${round}`)], {
-      timeoutMs: 20 * MINUTES,
+      timeoutMs: limitMs,
     });
     const ms = performance.now() - started;
     if (listing.split('file-').length - 1 !== amounts.files) throw new Error('ls listed something else');
@@ -126,10 +87,10 @@ function listLong(folders: number): (occasion: Occasion) => Promise<number> {
 
 /** Seconds that a program takes; its folder is the source tree of this round unless told. */
 async function timed(occasion: Occasion, command: string, args: readonly string[], dir?: string): Promise<number> {
-  const { run } = occasion;
+  const { run, limitMs } = occasion;
   const env = { HOME: run.dir, GIT_CONFIG_NOSYSTEM: '1' };
   const started = performance.now();
-  await run.must(command, args, { cwd: dir ?? treeOf(occasion), env, timeoutMs: 20 * MINUTES });
+  await run.must(command, args, { cwd: dir ?? treeOf(occasion), env, timeoutMs: limitMs });
   return (performance.now() - started) / 1000;
 }
 
@@ -140,14 +101,14 @@ function treeOf({ target, round }: Occasion): string {
 const GIT = ['-c', 'user.name=bench', '-c', 'user.email=bench@localhost', '-c', 'gc.auto=0'];
 
 async function sqlite(occasion: Occasion): Promise<number> {
-  const { run, target } = occasion;
+  const { run, target, limitMs } = occasion;
   const database = join(target.dir, 'bench.sqlite');
   rmSync(database, { force: true });
   const inserts = Array.from({ length: TRANSACTIONS }, (_, n) => `INSERT INTO t VALUES (${n}, 'a row of some bytes');`);
   const started = performance.now();
   await run.must('sqlite3', [database], {
     input: `CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT);\n${inserts.join('\n')}\n`,
-    timeoutMs: 10 * MINUTES,
+    timeoutMs: limitMs,
   });
   return TRANSACTIONS / ((performance.now() - started) / 1000);
 }
@@ -155,10 +116,10 @@ async function sqlite(occasion: Occasion): Promise<number> {
 const NPM = ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'];
 
 /** Runs npm in a project that is made anew; what it downloads is in its cache from then on. */
-async function npmInstall({ run }: Occasion, dir: string, more: readonly string[]): Promise<number> {
+async function npmInstall({ run, limitMs }: Occasion, dir: string, more: readonly string[]): Promise<number> {
   const env = { npm_config_cache: join(homedir(), '.npm'), HOME: run.dir };
   const started = performance.now();
-  await run.must('npm', [...NPM, ...more], { cwd: dir, env, timeoutMs: 20 * MINUTES });
+  await run.must('npm', [...NPM, ...more], { cwd: dir, env, timeoutMs: limitMs });
   return (performance.now() - started) / 1000;
 }
 
@@ -199,14 +160,14 @@ export function mountWorkloads({ mounted }: Amounts): Workload[] {
 
 /** Writes a file of half the size and waits until none of it is on this machine only. */
 async function upload(occasion: Occasion): Promise<number> {
-  const { run, target, amounts, round } = occasion;
+  const { run, target, amounts, round, limitMs } = occasion;
   const path = join(target.dir, `upload-${round}`);
   const mib = Math.max(1, Math.floor(amounts.sizeMib / 2));
   const source = join(run.dir, 'random');
   if (!existsSync(source)) await run.must('dd', ['if=/dev/urandom', `of=${source}`, 'bs=1M', `count=${mib}`]);
   const started = performance.now();
-  await run.must('cp', [source, path], { timeoutMs: 20 * MINUTES });
-  await target.settle();
+  await run.must('cp', [source, path], { timeoutMs: limitMs });
+  await target.settle(limitMs);
   return (mib * 2 ** 20) / 1e6 / ((performance.now() - started) / 1000);
 }
 
@@ -215,7 +176,7 @@ export const WORKLOADS: readonly Workload[] = [
   {
     name: 'sequential write, fsync at the end',
     unit: 'MB/s',
-    prepare: async ({ target }) => await target.settle(),
+    prepare: settle,
     measure: async (occasion) => (await fio(occasion, ['--rw=write', '--bs=1M', '--end_fsync=1'])).bytes / 1e6,
   },
   { name: 'sequential read, cold page cache', unit: 'MB/s', prepare: settleAndDropCaches, measure: readAll },
@@ -260,16 +221,23 @@ export const WORKLOADS: readonly Workload[] = [
     const row = (what: string, name: string, prepare?: Workload['prepare']): Workload => ({
       name: `${name}, ${where}`,
       unit: 'op/s',
+      ...(what === 'create' ? {} : { goesOn: true }),
       prepare,
       measure: manyFiles(what, folders),
     });
     return [
-      row('create', 'create 4 KiB files', async ({ target }) => await target.settle()),
+      row('create', 'create 4 KiB files', settle),
       row('stat', 'list and stat, cold caches', settleAndDropCaches),
       row('stat', 'list and stat again', async (occasion) => {
         await manyFiles('stat', folders)(occasion);
       }),
-      { name: `ls -l, cold caches, ${where}`, unit: 'op/s', prepare: settleAndDropCaches, measure: listLong(folders) },
+      {
+        name: `ls -l, cold caches, ${where}`,
+        unit: 'op/s',
+        goesOn: true,
+        prepare: settleAndDropCaches,
+        measure: listLong(folders),
+      },
       row('rename', 'rename'),
       row('unlink', 'unlink'),
     ];
@@ -278,7 +246,7 @@ export const WORKLOADS: readonly Workload[] = [
     name: 'untar a source tree',
     unit: 's',
     prepare: async (occasion) => {
-      await occasion.target.settle();
+      await settle(occasion);
       mkdirSync(treeOf(occasion));
     },
     measure: async (occasion) => await timed(occasion, 'tar', ['-xf', occasion.archive]),
@@ -286,6 +254,7 @@ export const WORKLOADS: readonly Workload[] = [
   {
     name: 'git add and commit of it',
     unit: 's',
+    goesOn: true,
     prepare: async (occasion) => {
       await timed(occasion, 'git', ['init', '-q']);
     },
@@ -296,12 +265,14 @@ export const WORKLOADS: readonly Workload[] = [
   {
     name: 'git status, cold caches',
     unit: 's',
+    goesOn: true,
     prepare: settleAndDropCaches,
     measure: async (occasion) => await timed(occasion, 'git', ['status', '--porcelain']),
   },
   {
     name: 'git checkout of all files',
     unit: 's',
+    goesOn: true,
     prepare: async (occasion) => {
       const tree = treeOf(occasion);
       await occasion.run.must('sh', ['-c', 'find . -mindepth 1 -maxdepth 1 ! -name .git -exec rm -rf {} +'], {
@@ -314,6 +285,7 @@ export const WORKLOADS: readonly Workload[] = [
   {
     name: 'rm -rf of it',
     unit: 's',
+    goesOn: true,
     measure: async (occasion) => await timed(occasion, 'rm', ['-rf', treeOf(occasion)], '/'),
   },
   {
@@ -325,7 +297,7 @@ export const WORKLOADS: readonly Workload[] = [
         makeProject(warm);
         await npmInstall(occasion, warm, ['--prefer-offline']);
       }
-      await occasion.target.settle();
+      await settle(occasion);
       makeProject(projectOf(occasion));
     },
     measure: async (occasion) => await npmInstall(occasion, projectOf(occasion), ['--offline']),
@@ -333,6 +305,7 @@ export const WORKLOADS: readonly Workload[] = [
   {
     name: 'rm -rf of what npm installed',
     unit: 's',
+    goesOn: true,
     measure: async (occasion) => await timed(occasion, 'rm', ['-rf', projectOf(occasion)], '/'),
   },
   { name: 'sqlite, a transaction per row', unit: 'op/s', measure: sqlite },
@@ -340,7 +313,7 @@ export const WORKLOADS: readonly Workload[] = [
     name: 'write and upload until durable',
     unit: 'MB/s',
     remote: true,
-    prepare: async ({ target }) => await target.settle(),
+    prepare: settle,
     measure: upload,
   },
 ];
