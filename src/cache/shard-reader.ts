@@ -13,6 +13,7 @@ import { ArrivedShards } from './arrived-shards.ts';
 import { LeafCache } from './leaf-cache.ts';
 import { LocalShards } from './local-shards.ts';
 import { Neighbours } from './neighbours.ts';
+import { RangeWidth } from './range-width.ts';
 import { fileSizeOf } from './shard-files.ts';
 import type { ShardFiles } from './shard-files.ts';
 import type { Segments } from './segments.ts';
@@ -22,8 +23,6 @@ import { WantedShards } from './wanted-shards.ts';
 /** Decrypted leaves kept in memory. */
 const MEMORY_BYTES = 8 * 1024 * 1024;
 const KEYS = 1_024;
-/** A random read from the network fetches this many leaves. */
-const RANGE_LEAVES = 4;
 /** Shards of which it is remembered how many leaves were fetched by themselves. */
 const REMEMBERED_RANGES = 1_024;
 /** After so many leaves, a quarter, the whole shard is fetched as well: what is asked for so often is better kept. */
@@ -84,6 +83,7 @@ export class ShardReader {
   #rangeFetches = 0;
   readonly #arrived = new ArrivedShards();
   readonly #neighbours: Neighbours;
+  readonly #width = new RangeWidth();
   readonly #wanted = new WantedShards({
     underWay: () => this.#fetches.size,
     fetch: (shard) => this.prefetch(shard),
@@ -131,6 +131,7 @@ export class ShardReader {
       if (offset + target.length > first * LEAF_SIZE_BYTES + bytes.length && bytes.length < LEAF_SIZE_BYTES)
         return false;
       copyLeaf(first, bytes, offset, target);
+      this.#width.used(shard * LEAVES_PER_SHARD + first);
     }
     if (first > last) return true;
     const from = Math.max(offset, first * LEAF_SIZE_BYTES);
@@ -201,8 +202,10 @@ export class ShardReader {
       if (!whole && !this.#fetches.has(shard)) break;
       if (!(await abortable(this.#keep(shard), signal))) break;
     }
-    const from = first - (first % RANGE_LEAVES);
-    const to = Math.min(leafCountOf(entry.sizeBytes), Math.max(last + 1, from + RANGE_LEAVES));
+    const { leaves: width } = this.#width;
+    const from = first - (first % width);
+    const to = Math.min(leafCountOf(entry.sizeBytes), Math.max(last + 1, from + width));
+    this.#width.fetched(shard * LEAVES_PER_SHARD + first);
     this.#noteRange(shard, to - from);
     this.#rangeFetches++;
     this.#neighbours.expect(shard);

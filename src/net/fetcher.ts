@@ -161,13 +161,19 @@ export class Fetcher {
     const tooLate = (): void => giveUp.abort(new XcoreError('NO_MIRROR', 'no host gave the shard in time'));
     const stalled = clock.after(timeoutMs, tooLate);
     const absolute = clock.after(timeoutMs * MAX_DEADLINES, tooLate);
-    const either = AbortSignal.any(signal ? [signal, stopping, giveUp.signal] : [stopping, giveUp.signal]);
+    const either = giveUp.signal;
+    // AbortSignal.any() would leave something behind for each read, until the collector comes
+    const onEnd = ({ target }: Event): void => giveUp.abort((target as AbortSignal).reason);
+    for (const end of [signal, stopping]) {
+      if (end?.aborted) giveUp.abort(end.reason);
+      end?.addEventListener('abort', onEnd, { once: true });
+    }
     const backOff = new BackOff(random);
     let last: unknown;
     try {
       for (;;) {
         try {
-          const told = await raceAbort(locations.find(wanted.id), either);
+          const told = locations.known(wanted.id) ?? (await raceAbort(locations.find(wanted.id), either));
           const targets = this.#ranking.rank(told, nameOf(wanted), wanted.dataBytes);
           if (targets.length === 0) throw new XcoreError('NO_MIRROR', 'the bridge knows no mirror of the shard');
           return await hedge(
@@ -190,6 +196,8 @@ export class Fetcher {
     } finally {
       stalled.cancel();
       absolute.cancel();
+      signal?.removeEventListener('abort', onEnd);
+      stopping.removeEventListener('abort', onEnd);
     }
   }
 

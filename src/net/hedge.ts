@@ -47,12 +47,18 @@ export async function hedge<T>(
     const controller = new AbortController();
     running.set(number, controller);
     finished.push(
-      attempt(controller.signal).then(outcome.resolve, (error: unknown) => {
-        running.delete(number);
-        if (running.size > 0) start();
-        else if (next < attempts.length) start();
-        else outcome.reject(error);
-      }),
+      attempt(controller.signal).then(
+        (value) => {
+          running.delete(number);
+          outcome.resolve(value);
+        },
+        (error: unknown) => {
+          running.delete(number);
+          if (running.size > 0) start();
+          else if (next < attempts.length) start();
+          else outcome.reject(error);
+        },
+      ),
     );
   }
 
@@ -65,8 +71,10 @@ export async function hedge<T>(
     timer.cancel();
     signal.removeEventListener('abort', onAbort);
     next = attempts.length;
-    const reason = signal.aborted ? abortError(signal) : new OutrunError();
-    for (const controller of running.values()) controller.abort(reason);
-    await Promise.all(finished);
+    if (running.size > 0) {
+      const reason = signal.aborted ? abortError(signal) : new OutrunError();
+      for (const controller of running.values()) controller.abort(reason);
+      await Promise.all(finished);
+    }
   }
 }

@@ -19,9 +19,34 @@ const LARGE_BYTES = 256 * 1024;
 const SHARD_BYTES = 2 * 1024 * 1024;
 
 interface Figures {
-  readonly small: number[];
+  readonly small: Times;
   /** As if each had been a full shard. */
-  readonly large: number[];
+  readonly large: Times;
+}
+
+/** The last SAMPLES times, by age and by length. */
+class Times {
+  readonly #byAge: number[] = [];
+  readonly #sorted: number[] = [];
+
+  add(ms: number): void {
+    this.#byAge.push(ms);
+    this.#sorted.splice(this.#placeOf(ms), 0, ms);
+    const oldest = this.#byAge.length > SAMPLES ? this.#byAge.shift() : undefined;
+    if (oldest !== undefined) this.#sorted.splice(this.#placeOf(oldest), 1);
+  }
+
+  /** Undefined for fewer than `least`. */
+  quantile(quantile: number, least: number): number | undefined {
+    const { length } = this.#sorted;
+    return length < least ? undefined : this.#sorted[Math.floor(quantile * (length - 1))];
+  }
+
+  /** Of the first that is not shorter. */
+  #placeOf(ms: number): number {
+    const place = this.#sorted.findIndex((other) => other >= ms);
+    return place < 0 ? this.#sorted.length : place;
+  }
 }
 
 /** Times of reads, in milliseconds. */
@@ -31,10 +56,9 @@ export class HostFigures {
   /** Notes a read; one that was given up because another mirror was quicker took at least so long. */
   took(host: PeerName, sizeBytes: number, durationMs: number): void {
     let figures = this.#hosts.get(host);
-    if (!figures) this.#hosts.set(host, (figures = { small: [], large: [] }));
+    if (!figures) this.#hosts.set(host, (figures = { small: new Times(), large: new Times() }));
     const times = sizeBytes > LARGE_BYTES ? figures.large : figures.small;
-    times.push(sizeBytes > LARGE_BYTES ? (durationMs * SHARD_BYTES) / sizeBytes : durationMs);
-    if (times.length > SAMPLES) times.shift();
+    times.add(sizeBytes > LARGE_BYTES ? (durationMs * SHARD_BYTES) / sizeBytes : durationMs);
   }
 
   /** How long a read of this size usually takes; undefined for a host that is hardly known. */
@@ -51,9 +75,7 @@ export class HostFigures {
   #quantile(host: PeerName, sizeBytes: number, quantile: number, least: number): number | undefined {
     const large = sizeBytes > LARGE_BYTES;
     const figures = this.#hosts.get(host);
-    const times = (large ? figures?.large : figures?.small) ?? [];
-    if (times.length < least) return undefined;
-    const time = times.toSorted((a, b) => a - b)[Math.floor(quantile * (times.length - 1))]!;
-    return large ? (time * sizeBytes) / SHARD_BYTES : time;
+    const time = (large ? figures?.large : figures?.small)?.quantile(quantile, least);
+    return large && time !== undefined ? (time * sizeBytes) / SHARD_BYTES : time;
   }
 }

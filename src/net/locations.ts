@@ -35,6 +35,11 @@ export class Locations {
     this.#known = new LRUCache({ max: MAX_LOCATIONS, ttlResolution: 0, perf: { now: () => clock.monotonicMs() } });
   }
 
+  /** As find(), of what the bridge has said lately. */
+  known(id: Uint8Array): readonly Target[] | undefined {
+    return this.#known.get(Buffer.from(id).toString('base64'))?.targets;
+  }
+
   /** Mirrors of a shard, best first, with orders that are still good; fails as a call to the bridge. */
   async find(id: Uint8Array): Promise<readonly Target[]> {
     const name = Buffer.from(id).toString('base64');

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { ARRIVED_SHARDS } from '../../src/cache/arrived-shards.ts';
 import { ReadAhead } from '../../src/cache/read-ahead.ts';
+import { RangeWidth } from '../../src/cache/range-width.ts';
 import { fileSizeOf } from '../../src/cache/shard-files.ts';
 import { LEAF_SIZE_BYTES, MAX_SHARD_SIZE_BYTES } from '../../src/crypto/merkle.ts';
 import { XcoreError } from '../../src/lib/errors.ts';
@@ -342,6 +343,21 @@ t.test('a sequential reader gets ever more ahead of it, no range twice; a random
   t.ok((asked[0] ?? 0) < 3 * MIB, 'one shard at first');
   const sums = [10, 100, 30, 170, 60].map((at) => reading.note(at * MIB, 4_096));
   t.ok(sums.every(({ sequential, ahead }) => !sequential && ahead === null));
+});
+
+t.test('random reads fetch the neighbours of a leaf for as long as those are read, too', (t) => {
+  const width = new RangeWidth();
+  t.equal(width.leaves, 4);
+  for (let leaf = 0; leaf < 200 * 4; leaf += 4) width.fetched(leaf);
+  t.equal(width.leaves, 1, 'nobody read them');
+  for (let leaf = 10_000; leaf < 10_000 + 100 * 4; leaf++) width.fetched(leaf);
+  t.equal(width.leaves, 4, 'all were asked for one by one');
+  for (let leaf = 20_000; leaf < 20_000 + 200 * 4; leaf += 4) {
+    width.fetched(leaf);
+    if (leaf % 12 === 0) width.used(leaf + 3);
+  }
+  t.equal(width.leaves, 4, 'a third of them is worth it');
+  t.end();
 });
 
 t.test('a slow disk is not waited for by the thread that serves the mount, one hiccup of a fast one is', async (t) => {
