@@ -153,7 +153,8 @@ function complete(
     const shard = decodeNumber(key, 1);
     const current = tree.shard(shard);
     const then = decodeRecord(KIND.shard, value, shard) as Shard;
-    if (current === undefined || (then.liveBytes === 0 && current.liveBytes === 0 && current.id.length > 0)) {
+    // one that was open then may have come to life again, and died, in commits that are not part of this
+    if (current === undefined || (then.liveBytes === 0 && then.id.length > 0)) {
       if (current !== undefined) freed.push({ shard, id: current.id });
       changes.set(key, null);
     } else if (current.id.length > 0) {

@@ -126,6 +126,38 @@ await t.test('a dead shard is uploaded when entries before its death wait for it
   t.strictSame(await b.records(), await a.records());
 });
 
+await t.test('no entry refers to a shard that was dead for a while and came to life again', async (t) => {
+  const a = await (await world.volume()).device(t).on({ entryTargetBytes: 1 });
+  await a.write('one', 'first');
+  await a.flush();
+  const uploads = new Uploads(a);
+  uploads.held = true;
+  // all in one segment, which dies, lives and dies again while nothing can be published
+  for (const bytes of [randomBytes(5_000), randomBytes(6_000)]) {
+    await a.write('again', bytes);
+    await a.store.commit();
+    await a.fs.setattr((await a.ino('again'))!, { sizeBytes: 0 }, CALLER);
+    await a.store.commit();
+  }
+  await a.mounted.volume.segments.seal();
+  uploads.held = false;
+  await a.flush();
+  const shards = new Set<number>();
+  for (const { changeSet } of await a.log()) {
+    const changes = changeSet!.changes.map(({ key, value }) => ({ key: Buffer.from(key).toString('latin1'), value }));
+    for (const { key, value } of changes.filter(({ key: name }) => name.startsWith(KIND.shard))) {
+      if (value === undefined) shards.delete(decodeNumber(key, 1));
+      else shards.add(decodeNumber(key, 1));
+    }
+    for (const { value } of changes.filter(({ key }) => key.startsWith(KIND.window))) {
+      if (value === undefined) continue;
+      for (const shard of (decodeRecord(KIND.window, value, 0) as Window).shards)
+        t.ok(shards.has(shard), 'it is known');
+    }
+  }
+  t.same(keptShards(await a.log()), await a.shards());
+});
+
 await t.test('a volume at its quota says so, and goes on when there is room again', async (t) => {
   const small = await World.start(t, 1, { quotaBytes: 300_000 });
   const volume = await small.volume();
