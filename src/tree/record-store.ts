@@ -78,6 +78,8 @@ export class RecordStore {
   #timer: Timer | null = null;
   #failure: Error | null = null;
   #unsynced = false;
+  /** A sync failed, and records may say already what is true only once it succeeds: the next commit is one, too. */
+  #owesSync = false;
   #closed = false;
   #lastCommit = 0;
   #firstUnpublished = 1;
@@ -309,6 +311,7 @@ export class RecordStore {
       const waiter = this.#next;
       this.#next = null;
       this.#current = waiter;
+      waiter.sync ||= this.#owesSync;
       const marks = this.#durability.beginBatch(waiter.sync);
       const dirty = this.#dirty;
       const fresh = this.#fresh;
@@ -324,6 +327,7 @@ export class RecordStore {
         this.#durability.endBatch(marks, waiter.sync);
         this.#lastCommit = Math.max(this.#lastCommit, commit);
         this.#unsynced = !waiter.sync;
+        this.#owesSync = false;
         if (this.#failure !== null) this.#onHealth(null);
         this.#failure = null;
         for (const [key, record] of dirty) {
@@ -335,6 +339,7 @@ export class RecordStore {
       } catch (error) {
         this.#durability.abandonBatch(marks);
         this.#failure = asError(error);
+        this.#owesSync = waiter.sync;
         this.#onHealth(this.#failure);
         for (const [key, record] of this.#dirty) dirty.set(key, record);
         this.#dirty = dirty;
