@@ -80,6 +80,7 @@ export async function recoverSegments(c: RecoveryComponents, staged: readonly nu
     c.files.setStaged(shard, true);
     const entry = c.table.shard(shard);
     if (entry === undefined || entry.sizeBytes === 0) continue;
+    if (c.files.has(shard)) c.files.doubtNames(shard);
     const isSafe =
       entry.id.length > 0 ? await isHere(c, shard, entry) : await finish(c, shard, entry, entry.sizeBytes, entry.crc32);
     if (isSafe) continue;

@@ -1,7 +1,7 @@
 // Ciphertext on the local disk, a file for each shard number, with a hard cap. A file is the
 // shard's bytes, followed once it is sealed by its leaf hashes. What is staged is never evicted.
 
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { HASH_SIZE_BYTES, leafCountOf, MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
 import { systemClock } from '../lib/clock.ts';
 import type { Clock } from '../lib/clock.ts';
@@ -120,6 +120,12 @@ export class ShardFiles {
     }
     this.#unsyncedFolders.add(join(this.#dir, folder.toString(16)));
     return this.path(shard);
+  }
+
+  /** Names that an earlier run gave a file and its folder may not be on the disk: the next syncFolders() is for them, too. */
+  doubtNames(shard: number): void {
+    this.#unsyncedFolders.add(this.#dir);
+    this.#unsyncedFolders.add(dirname(this.path(shard)));
   }
 
   /** Lets the names of new files reach the disk. */

@@ -1,7 +1,7 @@
 // One volume on this device's disk: opens index, segments and cache together, closes them together.
 
 import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Hasher } from '../cache/hasher.ts';
 import { Segments } from '../cache/segments.ts';
 import type { SegmentOptions } from '../cache/segments.ts';
@@ -10,7 +10,7 @@ import { ShardReader } from '../cache/shard-reader.ts';
 import type { ShardFetcher } from '../cache/shard-reader.ts';
 import type { VolumeKeys } from '../crypto/keys.ts';
 import { Sealer } from '../crypto/sealer.ts';
-import { writeFileAtomic } from '../lib/atomic-file.ts';
+import { syncFolder, writeFileAtomic } from '../lib/atomic-file.ts';
 import type { Clock } from '../lib/clock.ts';
 import { systemDisk } from '../lib/disk.ts';
 import type { Disk } from '../lib/disk.ts';
@@ -24,6 +24,8 @@ import type { StoreOptions } from '../tree/record-store.ts';
 import { Tree } from '../tree/tree.ts';
 import type { VolumeParts } from '../vfs/volume.ts';
 
+const INDEX = 'index';
+const CACHE = 'cache';
 const VERSION = 3;
 /** Its index has no journal yet. */
 const UNJOURNALED_VERSION = 2;
@@ -86,6 +88,12 @@ function writeVolumeFile(path: string, content: VolumeFile, disk: Disk): Promise
   return writeFileAtomic(path, `${JSON.stringify(content, null, 2)}\n`, { mode: 0o600, disk });
 }
 
+/** All that a new volume lies in, so that no power cut takes it from under what is synced in it: `volume.json` comes next. */
+async function makeFolders(dir: string, disk: Disk): Promise<void> {
+  for (const name of [INDEX, CACHE]) await disk.mkdir(join(dir, name), { recursive: true, mode: 0o700 });
+  for (const parent of [dirname(dir), dirname(dirname(dir))]) await syncFolder(parent, disk);
+}
+
 /** What `volume.json` of a folder says; made with the folder. FOREIGN_HOME for another owner's. */
 async function readVolumeFile(dir: string, components: LocalVolumeComponents): Promise<VolumeFile> {
   const { keys, disk = systemDisk, randomBytes: random = randomBytes } = components;
@@ -96,6 +104,7 @@ async function readVolumeFile(dir: string, components: LocalVolumeComponents): P
     throw error;
   });
   if (bytes === null) {
+    await makeFolders(dir, disk);
     const made = { version: VERSION, volume: owner, lineage: Buffer.from(random(16)).toString('hex') };
     await writeVolumeFile(path, made, disk);
     return made;
@@ -162,7 +171,7 @@ async function openStore(dir: string, components: LocalVolumeComponents): Promis
     ...(onHealth && { onHealth }),
     ...(onIndexDamaged && { onDamaged: onIndexDamaged }),
   };
-  const store = await RecordStore.open(join(dir, 'index'), new Sealer(keys.indexKey, random), lineage, options).catch(
+  const store = await RecordStore.open(join(dir, INDEX), new Sealer(keys.indexKey, random), lineage, options).catch(
     (error: unknown) => {
       if (!hasCode(error, 'HOME_LOCKED')) throw error;
       throw new XcoreError('HOME_LOCKED', 'another xcore process uses this home; see xcore status', { cause: error });
@@ -188,7 +197,7 @@ export async function openLocalVolume(
   const store = await openStore(dir, components);
   try {
     const tree = new Tree(store, keys.nameKey);
-    const files = await ShardFiles.open(join(dir, 'cache'), components.cacheBytes, log, disk, clock);
+    const files = await ShardFiles.open(join(dir, CACHE), components.cacheBytes, log, disk, clock);
     const { dataKey } = keys;
     const segments = new Segments(
       {
