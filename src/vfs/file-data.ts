@@ -11,6 +11,8 @@ import type { VolumeState } from './volume.ts';
 
 /** What the kernel reads at most. */
 const READ_BYTES = 1024 * 1024;
+/** How often a read begins anew when its bytes are replaced under it. */
+const MAX_TRIES = 8;
 /** Reads that wait for nothing end here, and their bytes go to the kernel before the next one comes. */
 const lent = Buffer.allocUnsafeSlow(READ_BYTES);
 
@@ -89,12 +91,38 @@ export function read(
     known === null
       ? (readSoon(state, spans, whole, signal) ?? gather(state, spans, whole, signal))
       : known.then(() => gather(state, spans, whole, signal));
-  return gathered.catch((error: unknown) => {
-    // a write may have replaced these bytes, and their shard may be gone, while this waited
+  return gathered.catch((error: unknown) => gatherAgain(state, ino, offset, sizeBytes, spans, whole, error, signal));
+}
+
+/**
+ * Reads anew what could not be read: a write, or another device, may have replaced these bytes, cut the file or removed
+ * it while this waited, and their shards may be gone. The failure, where nothing has changed.
+ */
+async function gatherAgain(
+  state: VolumeState,
+  ino: number,
+  offset: number,
+  sizeBytes: number,
+  before: readonly Span[],
+  whole: boolean,
+  failure: unknown,
+  signal?: AbortSignal,
+): Promise<Buffer[]> {
+  let spans = before;
+  let last = failure;
+  for (let tries = 0; tries < MAX_TRIES; tries++) {
+    const length = Math.min(sizeBytes, state.inode(ino).sizeBytes - offset);
+    if (length <= 0) return [];
     const current = state.tree.extents.spans(ino, offset, length);
-    if (sameSpans(spans, current)) throw error;
-    return gather(state, current, whole, signal);
-  });
+    if (sameSpans(spans, current)) throw last;
+    spans = current;
+    try {
+      return await gather(state, spans, whole, signal);
+    } catch (error) {
+      last = error;
+    }
+  }
+  throw last;
 }
 
 /** Fills `target`, which begins at `offset` of the file, with bytes that are in memory; false where some are not. */
