@@ -130,7 +130,9 @@ export class MountedVolume {
     const kept = this.#kept;
     const onHandedIn = (what: HandedIn): Promise<void> => this.#handedIn(what);
     const handIn = new HandIn({ network, codec, kept, clock, log, onHandedIn });
-    const publisher = new Publisher({ network, codec, handIn, clock, log, device, onNeeded }, this.#options);
+    const onFreeing = (shards: readonly number[]): Promise<void> => this.#uploader.cease(shards);
+    const publishing = { network, codec, handIn, clock, log, device, onNeeded, onFreeing };
+    const publisher = new Publisher(publishing, this.#options);
     return new VolumeSync(
       {
         ...{ network, codec, publisher, handIn, keys, device, clock, log, problems },

@@ -30,6 +30,8 @@ export interface PublisherComponents {
   readonly device: string;
   /** Dead shards that must be uploaded all the same, because entries before their death wait for them. */
   readonly onNeeded: (shards: readonly number[]) => void;
+  /** An entry is about to free these shards; once this resolves, none of them is stored any more. */
+  readonly onFreeing: (shards: readonly number[]) => Promise<void>;
 }
 
 /** Bounds of what is published at once; the constants of this file unless told. */
@@ -69,6 +71,8 @@ export class Publisher {
       if (dead.length > 0) this.#c.onNeeded(dead);
       return false;
     }
+    // what is stored behind the entry that frees it nobody would ever free
+    await this.#c.onFreeing(next.freed.map(({ shard }) => shard));
     const parts = splitPublication(next, this.#limits);
     for (const [index, part] of parts.entries()) {
       const changeSet = create(ChangeSetSchema, {

@@ -34,6 +34,8 @@ export class Uploader {
   /** Waiting shards in order, with their sizes. */
   readonly #waiting = new Map<number, number>();
   readonly #active = new Map<number, Promise<void>>();
+  /** Of uploads under way. */
+  readonly #ends = new Map<number, AbortController>();
   readonly #activeBytes = new Map<number, number>();
   /** Dead shards that are uploaded all the same. */
   readonly #needed = new Set<number>();
@@ -82,6 +84,18 @@ export class Uploader {
     return () => this.#urgent--;
   }
 
+  /** Ends the uploads of shards that nothing needs any more; resolves when none of them is under way. */
+  async cease(shards: readonly number[]): Promise<void> {
+    const under: Promise<void>[] = [];
+    for (const shard of shards) {
+      this.#waiting.delete(shard);
+      this.#needed.delete(shard);
+      this.#ends.get(shard)?.abort();
+      under.push(this.#active.get(shard) ?? Promise.resolve());
+    }
+    await Promise.all(under);
+  }
+
   /** Whether a shard is on its way. */
   isBusyWith(shard: number): boolean {
     return this.#active.has(shard);
@@ -112,6 +126,7 @@ export class Uploader {
       const work = this.#upload(shard).finally(() => {
         this.#active.delete(shard);
         this.#activeBytes.delete(shard);
+        this.#ends.delete(shard);
         // also what died while it waited is no problem any more
         if (this.#active.size === 0 && this.#waiting.size === 0) this.#c.problems.clear('upload');
         this.#next();
@@ -140,7 +155,9 @@ export class Uploader {
 
   async #upload(shard: number): Promise<void> {
     const { tree, files, reader, store } = this.#volume;
-    const { signal } = this.#stopping;
+    const end = new AbortController();
+    this.#ends.set(shard, end);
+    const signal = AbortSignal.any([this.#stopping.signal, end.signal]);
     for (let delayMs = RETRY_DELAY_MS; !signal.aborted; delayMs = Math.min(delayMs * 2, MAX_RETRY_DELAY_MS)) {
       const entry = tree.shard(shard);
       if (tree.isLost(shard)) this.#needed.delete(shard);
@@ -160,15 +177,15 @@ export class Uploader {
       } catch (error) {
         if (signal.aborted) return;
         this.#tell(shard, asError(error));
-        await this.#pause(delayMs);
+        await this.#pause(delayMs, signal);
       }
     }
   }
 
-  async #pause(delayMs: number): Promise<void> {
+  async #pause(delayMs: number, ended: AbortSignal): Promise<void> {
     const pause = new AbortController();
     this.#pauses.add(pause);
-    const signal = AbortSignal.any([pause.signal, this.#stopping.signal]);
+    const signal = AbortSignal.any([pause.signal, ended]);
     await this.#c.clock.sleep(delayMs, signal).catch(() => undefined);
     this.#pauses.delete(pause);
   }
