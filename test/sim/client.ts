@@ -10,6 +10,8 @@ import { ClientNetwork } from '../../src/net/client-network.ts';
 import { entryHash } from '../../src/net/entry-hash.ts';
 import type { Head, WireEntry } from '../../src/net/network.ts';
 import { EntryHeaderSchema } from '../../src/net/proto/wire_pb.ts';
+import { SimFile } from './disk.ts';
+import { openFileSystem } from './file-system.ts';
 import { Machine } from './machines.ts';
 import type { BridgeMachine, Ground } from './machines.ts';
 import type { SimNode } from './network.ts';
@@ -31,6 +33,10 @@ export interface OwnedShard {
   /** The entries that added and freed it; 0 while there are none. */
   addedSeq: bigint;
   freedSeq: bigint;
+  /** Whether it may be dead before any entry names it. */
+  mayDie?: boolean;
+  /** Whether an entry that frees it was sent, and perhaps taken. */
+  doomed?: boolean;
 }
 
 const FRESH = { stage: 'staged', promised: false, gone: false, addedSeq: 0n, freedSeq: 0n } as const;
@@ -73,7 +79,7 @@ export class ClientMachine extends Machine {
   }
 
   protected async run(process: SimProcess, node: SimNode): Promise<void> {
-    const disk = this.disk.openFor(process);
+    const disk = openFileSystem(this.disk, process);
     const { clock, luck } = process;
     const network = new ClientNetwork(
       { bridge: this.#bridge.address, deviceSeed: this.seed, ownerSeed: this.#ownerSeed, parallelTransfers: 2 },
@@ -91,7 +97,7 @@ export class ClientMachine extends Machine {
     const network = this.#network!;
     const path = `/client/read-${shard.hex}`;
     await network.fetchShard(shard.id, shard.data.length, path);
-    const disk = this.disk.openFor(process!);
+    const disk = openFileSystem(this.disk, process!);
     const content = await disk.readFile(path);
     await disk.unlink(path);
     this.reads += 1;
@@ -121,7 +127,7 @@ export class ClientMachine extends Machine {
   async #upload(network: ClientNetwork, shard: OwnedShard): Promise<void> {
     const path = `/client/${shard.hex}`;
     if (!this.disk.find(path)) {
-      this.disk.set(path, { kind: 'file', data: shard.data, synced: shard.data });
+      this.disk.set([path, new SimFile(shard.data)]);
     }
     const standing = await network.upload({ id: shard.id, sizeBytes: shard.data.length, path });
     if (!standing.durable) throw new Error('an upload that is not durable');

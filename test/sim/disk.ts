@@ -1,33 +1,128 @@
-// The files of one simulated machine: what was not synced may be lost with the power, a file's end torn off. Has what
-// src/host/host-fs.ts and src/lib/disk.ts ask for, and no more.
+// The files of one simulated machine: what was not synced may be lost with the power, a write torn. Knows no process;
+// file-system.ts is what one sees of it.
 
-import { dirname, basename, join } from 'node:path';
-import type { HostFs } from '../../src/host/host-fs.ts';
-import type { Disk } from '../../src/lib/disk.ts';
+import { constants } from 'node:os';
+import { basename, dirname, join } from 'node:path';
 import type { Luck } from './luck.ts';
-import type { SimProcess } from './process.ts';
+import type { SimStorage } from './store.ts';
 
-const OPERATION_MS = 0.1;
-const SYNC_MS = 3;
-const DISK_BYTES = 1e9;
+/** How often a power cut takes any of the writes to a file, not only the last ones. */
+const SHARE_SCATTERED = 0.3;
 
-interface File {
-  readonly kind: 'file';
-  data: Buffer;
-  /** What a loss of power leaves at least; null before the first sync. */
-  synced: Buffer | null;
+/** Something that was done to a file. */
+interface Change {
+  readonly offset: number;
+  /** Null cuts the file off at the offset, or grows it. */
+  readonly bytes: Buffer | null;
+  /** What was there. */
+  readonly replaced: Buffer;
+  readonly sizeBefore: number;
+  /** No power cut takes it. */
+  isSafe: boolean;
 }
 
-interface Folder {
-  readonly kind: 'folder';
-  readonly entries: Map<string, File | Folder>;
-  /** Names that have changed since the last sync, in order, with what they meant before. */
-  unsynced: { readonly name: string; readonly before: File | Folder | undefined }[];
+/** A file. */
+export class SimFile {
+  readonly kind = 'file';
+  mtimeMs = 0;
+  #bytes: Buffer;
+  #size: number;
+  #unsynced: Change[] = [];
+
+  constructor(content: Uint8Array = new Uint8Array(0)) {
+    this.#bytes = Buffer.from(content);
+    this.#size = content.length;
+  }
+
+  /** What is in it; lent until it changes. */
+  get data(): Buffer {
+    return this.#bytes.subarray(0, this.#size);
+  }
+
+  write(bytes: Uint8Array, offset: number): Change {
+    const replaced = Buffer.from(this.data.subarray(offset, offset + bytes.length));
+    const change = { offset, bytes: Buffer.from(bytes), replaced, sizeBefore: this.#size, isSafe: false };
+    this.#unsynced.push(change);
+    this.#apply(change.bytes, offset);
+    return change;
+  }
+
+  truncate(sizeBytes: number): void {
+    const replaced = Buffer.from(this.data.subarray(sizeBytes));
+    this.#unsynced.push({ offset: sizeBytes, bytes: null, replaced, sizeBefore: this.#size, isSafe: false });
+    this.#apply(null, sizeBytes);
+  }
+
+  #apply(bytes: Buffer | null, offset: number): void {
+    const end = offset + (bytes?.length ?? 0);
+    if (end > this.#bytes.length) {
+      const grown = Buffer.alloc(Math.max(end, 2 * this.#bytes.length));
+      this.data.copy(grown);
+      this.#bytes = grown;
+    }
+    if (bytes === null) {
+      this.#bytes.fill(0, Math.min(offset, this.#size), Math.max(offset, this.#size));
+      this.#size = offset;
+      return;
+    }
+    if (offset > this.#size) this.#bytes.fill(0, this.#size, offset);
+    bytes.copy(this.#bytes, offset);
+    this.#size = Math.max(this.#size, end);
+  }
+
+  sync(): void {
+    this.#unsynced = [];
+  }
+
+  /** A write that went through to the disk by itself. */
+  makeSafe(change: Change): void {
+    if (this.#unsynced.length === 1 && this.#unsynced[0] === change) this.#unsynced = [];
+    else change.isSafe = true;
+  }
+
+  losePower(luck: Luck): void {
+    const changes = this.#unsynced;
+    if (changes.length === 0) return;
+    this.#unsynced = [];
+    for (const { offset, bytes, replaced, sizeBefore } of changes.toReversed()) {
+      if (bytes === null) this.#apply(null, sizeBefore);
+      this.#apply(replaced, offset);
+      this.#apply(null, sizeBefore);
+    }
+    const scattered = luck.chance(SHARE_SCATTERED);
+    let left = luck.below(changes.length + 1);
+    for (const { offset, bytes, isSafe } of changes) {
+      const isKept = scattered ? luck.chance(0.5) : left > 0;
+      const isTorn = !scattered && left === 0;
+      left -= 1;
+      if (isSafe || isKept) this.#apply(bytes, offset);
+      else if (isTorn && bytes) this.#apply(bytes.subarray(0, luck.below(bytes.length)), offset);
+    }
+  }
+}
+
+/** A folder. */
+export class SimFolder {
+  readonly kind = 'folder';
+  readonly mtimeMs = 0;
+  readonly entries = new Map<string, SimFile | SimFolder>();
+  /** What a database in it keeps. */
+  storage: SimStorage | undefined;
+}
+
+/** What a name means. */
+export type SimNode = SimFile | SimFolder;
+
+/** Names that have changed together, in some folders, and were not synced. */
+interface Naming {
+  readonly folders: readonly SimFolder[];
+  readonly undo: () => void;
 }
 
 /** A disk, over restarts of the processes that use it. */
 export class SimDisk {
-  readonly #root: Folder = newFolder();
+  readonly #root = new SimFolder();
+  #namings: Naming[] = [];
   /** Probability that an operation fails. */
   faults = 0;
   /** Told of each file that is removed, with its path and content. */
@@ -35,20 +130,46 @@ export class SimDisk {
   /** What a process reads instead of what is there. */
   lie: (content: Buffer) => Buffer = (content) => content;
 
-  /** The files as one process uses them. */
-  openFor(process: SimProcess): HostFs & Disk {
-    return new SimFs(this, process) as unknown as HostFs & Disk;
-  }
-
   /** Loses what was not synced, or some of it. */
   losePower(luck: Luck): void {
-    losePower(this.#root, luck);
+    const left = new Map<SimFolder, number>();
+    for (const { folders } of this.#namings) {
+      for (const folder of folders) left.set(folder, (left.get(folder) ?? 0) + 1);
+    }
+    for (const [folder, count] of left) left.set(folder, luck.below(count + 1));
+    const lost = this.#namings.filter(({ folders }) => {
+      const isLost = folders.some((folder) => left.get(folder) === 0);
+      // what came later in these folders is lost as well
+      for (const folder of folders) left.set(folder, isLost ? 0 : left.get(folder)! - 1);
+      return isLost;
+    });
+    for (const { undo } of lost.toReversed()) undo();
+    this.#namings = [];
+    const walk = (folder: SimFolder): void => {
+      folder.storage?.losePower(luck);
+      for (const node of folder.entries.values()) {
+        if (node.kind === 'folder') walk(node);
+        else node.losePower(luck);
+      }
+    };
+    walk(this.#root);
+  }
+
+  /** Lets the names in a folder reach the disk, and what was done elsewhere at once with them. */
+  syncFolder(folder: SimFolder): void {
+    const folders = new Set([folder]);
+    const left: Naming[] = [];
+    for (const naming of this.#namings.toReversed()) {
+      if (naming.folders.some((other) => folders.has(other))) for (const other of naming.folders) folders.add(other);
+      else left.unshift(naming);
+    }
+    this.#namings = left;
   }
 
   /** Files below a folder, by path. */
   files(path: string): Map<string, Buffer> {
     const found = new Map<string, Buffer>();
-    const walk = (at: string, node: File | Folder | undefined): void => {
+    const walk = (at: string, node: SimNode | undefined): void => {
       if (node?.kind === 'file') found.set(at, node.data);
       else for (const [name, child] of node?.entries ?? []) walk(join(at, name), child);
     };
@@ -58,24 +179,19 @@ export class SimDisk {
 
   /** Replaces what is in a file, or removes it, behind everybody's back. */
   meddle(path: string, content: Buffer | null): void {
-    const file = this.file(path);
-    if (content === null) {
-      const folder = this.folder(dirname(path));
-      folder.entries.delete(basename(path));
-      folder.unsynced = folder.unsynced.filter(({ name }) => name !== basename(path));
-      return;
-    }
-    file.data = content;
-    file.synced = content;
+    this.file(path);
+    const { entries } = this.folder(dirname(path));
+    if (content === null) entries.delete(basename(path));
+    else entries.set(basename(path), new SimFile(content));
   }
 
   /** A folder that was always there. */
   make(path: string): void {
-    this.folder(dirname(path)).entries.set(basename(path), newFolder());
+    this.folder(dirname(path)).entries.set(basename(path), new SimFolder());
   }
 
-  find(path: string): File | Folder | undefined {
-    let node: File | Folder | undefined = this.#root;
+  find(path: string): SimNode | undefined {
+    let node: SimNode | undefined = this.#root;
     for (const name of path.split('/').filter((part) => part !== '')) {
       if (node?.kind !== 'folder') return undefined;
       node = node.entries.get(name);
@@ -83,27 +199,27 @@ export class SimDisk {
     return node;
   }
 
-  folder(path: string): Folder {
+  folder(path: string): SimFolder {
     const node = this.find(path);
     if (!node) throw failure('ENOENT', path);
     if (node.kind !== 'folder') throw failure('ENOTDIR', path);
     return node;
   }
 
-  file(path: string): File {
+  file(path: string): SimFile {
     const node = this.find(path);
     if (!node) throw failure('ENOENT', path);
     if (node.kind !== 'file') throw failure('EISDIR', path);
     return node;
   }
 
-  /** Gives a name a meaning, or takes it away. */
-  set(path: string, node: File | Folder | undefined): void {
-    const folder = this.folder(dirname(path));
-    const name = basename(path);
-    folder.unsynced.push({ name, before: folder.entries.get(name) });
-    if (node) folder.entries.set(name, node);
-    else folder.entries.delete(name);
+  /** Gives names a meaning, or takes it away: all of them or none. */
+  set(...names: readonly (readonly [path: string, node: SimNode | undefined])[]): void {
+    const places = names.map(([path, node]) => ({ folder: this.folder(dirname(path)), name: basename(path), node }));
+    const before = places.map(({ folder, name }) => folder.entries.get(name));
+    for (const { folder, name, node } of places) put(folder, name, node);
+    const undo = (): void => places.forEach(({ folder, name }, at) => put(folder, name, before[at]));
+    this.#namings.push({ folders: [...new Set(places.map(({ folder }) => folder))], undo });
   }
 
   get usedBytes(): number {
@@ -113,197 +229,13 @@ export class SimDisk {
   }
 }
 
-class SimFs {
-  readonly #disk: SimDisk;
-  readonly #process: SimProcess;
-
-  constructor(disk: SimDisk, process: SimProcess) {
-    this.#disk = disk;
-    this.#process = process;
-  }
-
-  readonly mkdir = (path: string, _options: { recursive: true }): Promise<void> =>
-    this.#step('mkdir', path, () => {
-      let at = '';
-      for (const name of path.split('/').filter((part) => part !== '')) {
-        at += `/${name}`;
-        if (!this.#disk.find(at)) this.#disk.set(at, newFolder());
-      }
-    });
-
-  readonly open = (path: string, flags: string): Promise<SimHandle> =>
-    this.#step('open', path, () => {
-      if (flags === 'wx') {
-        if (this.#disk.find(path)) throw failure('EEXIST', path);
-        this.#disk.set(path, { kind: 'file', data: Buffer.alloc(0), synced: null });
-      }
-      const node = this.#disk.find(path);
-      if (!node) throw failure('ENOENT', path);
-      return new SimHandle(this.#disk, this.#process, path, node);
-    });
-
-  readonly readdir = (path: string, options?: { withFileTypes?: boolean }): Promise<unknown[]> =>
-    this.#step('readdir', path, () => {
-      const { entries } = this.#disk.folder(path);
-      if (options?.withFileTypes !== true) return [...entries.keys()];
-      return [...entries].map(([name, { kind }]) => ({ name, isDirectory: () => kind === 'folder' }));
-    });
-
-  readonly rename = (from: string, to: string): Promise<void> =>
-    this.#step('rename', to, () => {
-      const node = this.#disk.file(from);
-      this.#disk.set(to, node);
-      this.#disk.set(from, undefined);
-    });
-
-  readonly link = (from: string, to: string): Promise<void> =>
-    this.#step('link', to, () => {
-      if (this.#disk.find(to)) throw failure('EEXIST', to);
-      this.#disk.set(to, this.#disk.file(from));
-    });
-
-  readonly unlink = (path: string): Promise<void> => this.#step('unlink', path, () => this.#remove(path));
-
-  readonly rm = (path: string, options: { force?: boolean } = {}): Promise<void> =>
-    this.#step('rm', path, () => {
-      if (options.force !== true || this.#disk.find(path)) this.#remove(path);
-    });
-
-  readonly stat = (path: string): Promise<unknown> =>
-    this.#step('stat', path, () => {
-      const node = this.#disk.find(path);
-      if (!node) throw failure('ENOENT', path);
-      return statsOf(node);
-    });
-
-  readonly statfs = (path: string): Promise<unknown> =>
-    this.#step('statfs', path, () => ({ bavail: DISK_BYTES - this.#disk.usedBytes, bsize: 1 }));
-
-  readonly readFile = (path: string): Promise<Buffer> =>
-    this.#step('readFile', path, () => Buffer.from(this.#disk.file(path).data));
-
-  #remove(path: string): void {
-    const { data } = this.#disk.file(path);
-    this.#disk.set(path, undefined);
-    this.#disk.onUnlink(path, data);
-  }
-
-  #step<T>(what: string, path: string, action: () => T): Promise<T> {
-    return step(this.#disk, this.#process, what, path, OPERATION_MS, action);
-  }
+function put({ entries }: SimFolder, name: string, node: SimNode | undefined): void {
+  if (node) entries.set(name, node);
+  else entries.delete(name);
 }
 
-class SimHandle {
-  readonly #disk: SimDisk;
-  readonly #process: SimProcess;
-  readonly #path: string;
-  readonly #node: File | Folder;
-
-  constructor(disk: SimDisk, process: SimProcess, path: string, node: File | Folder) {
-    this.#disk = disk;
-    this.#process = process;
-    this.#path = path;
-    this.#node = node;
-  }
-
-  writeFile(data: Uint8Array | string): Promise<void> {
-    const added = Buffer.from(data as Uint8Array);
-    return this.#step('write', OPERATION_MS, () => {
-      const file = this.#file();
-      file.data = Buffer.concat([file.data, added]);
-    });
-  }
-
-  read(target: Uint8Array, at: number, length: number, position: number): Promise<{ bytesRead: number }> {
-    return this.#step('read', OPERATION_MS, () => {
-      const content = this.#disk.lie(this.#file().data);
-      const part = content.subarray(position, position + length);
-      target.set(part, at);
-      return { bytesRead: part.length };
-    });
-  }
-
-  sync(): Promise<void> {
-    return this.#step('sync', SYNC_MS * (0.5 + this.#process.luck.next()), () => {
-      const node = this.#node;
-      if (node.kind === 'file') node.synced = node.data;
-      else node.unsynced = [];
-    });
-  }
-
-  datasync(): Promise<void> {
-    return this.sync();
-  }
-
-  chmod(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  stat(): Promise<unknown> {
-    return this.#step('fstat', OPERATION_MS, () => statsOf(this.#node));
-  }
-
-  close(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  #file(): File {
-    if (this.#node.kind !== 'file') throw failure('EISDIR', this.#path);
-    return this.#node;
-  }
-
-  #step<T>(what: string, ms: number, action: () => T): Promise<T> {
-    return step(this.#disk, this.#process, what, this.#path, ms, action);
-  }
-}
-
-const WRITES = new Set(['write', 'sync', 'rename', 'open']);
-
-function step<T>(
-  disk: SimDisk,
-  process: SimProcess,
-  what: string,
-  path: string,
-  ms: number,
-  action: () => T,
-): Promise<T> {
-  const { scheduler, name, luck } = process;
-  return process.step(ms, () => {
-    if (disk.faults > 0 && luck.chance(disk.faults)) {
-      scheduler.trace(`${name} ${what} fails`);
-      throw failure(WRITES.has(what) && luck.chance(0.3) ? 'ENOSPC' : 'EIO', path);
-    }
-    scheduler.trace(`${name} ${what}`);
-    return action();
-  });
-}
-
-function statsOf(node: File | Folder): unknown {
-  const size = node.kind === 'file' ? node.data.length : 0;
-  return { size, isFile: () => node.kind === 'file', isDirectory: () => node.kind === 'folder' };
-}
-
-function losePower(folder: Folder, luck: Luck): void {
-  const kept = luck.below(folder.unsynced.length + 1);
-  for (const { name, before } of folder.unsynced.splice(kept).reverse()) {
-    if (before) folder.entries.set(name, before);
-    else folder.entries.delete(name);
-  }
-  folder.unsynced = [];
-  for (const node of folder.entries.values()) {
-    if (node.kind === 'folder') losePower(node, luck);
-    else if (node.synced !== node.data) {
-      const least = node.synced?.length ?? 0;
-      node.data = node.data.subarray(0, least + luck.below(node.data.length - least + 1));
-      node.synced = node.data;
-    }
-  }
-}
-
-function newFolder(): Folder {
-  return { kind: 'folder', entries: new Map(), unsynced: [] };
-}
-
-function failure(code: string, path: string): Error {
-  return Object.assign(new Error(`${code}: simulated, '${path}'`), { code });
+/** An error as the system has it. */
+export function failure(code: string, path: string): Error {
+  const errno = -(constants.errno as Record<string, number>)[code]!;
+  return Object.assign(new Error(`${code}: simulated, '${path}'`), { code, errno });
 }

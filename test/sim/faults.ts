@@ -75,7 +75,7 @@ export class Faults {
 
   #one(): void {
     const luck = this.#luck;
-    const { machines, hosts, bridge } = this.#world;
+    const { machines, hosts, bridge, devices } = this.#world;
     const machine = luck.pick(machines)!;
     const kinds: [number, string, () => void][] = [
       [3, 'cut', () => this.#cut(machine, luck.pick(machines)!)],
@@ -83,12 +83,18 @@ export class Faults {
       [4, 'crash', () => this.#crash(machine)],
       [1, 'crash of the bridge', () => this.#crash(bridge)],
       [3, 'break', () => this.#break()],
-      [2, 'failing disk', () => this.#failingDisk(luck.chance(0.25) ? bridge : luck.pick(hosts)!)],
+      [2, 'failing disk', () => this.#failingDisk(luck.chance(0.25) ? bridge : luck.pick([...hosts, ...devices])!)],
       [2, 'rot', () => this.#rot(luck.pick(hosts)!)],
       [1, 'slow', () => this.#slow(machine)],
       [0.5, 'pause', () => this.#pause(luck.pick(hosts)!)],
       [0.5, 'verify', () => luck.pick(hosts)!.tell('verify')],
       [0.3, 'exit', () => this.#exit(luck.pick(hosts)!)],
+      ...(devices.length > 0
+        ? ([
+            [6, 'crash of a device', () => this.#crash(luck.pick(devices)!)],
+            [1, 'unmount', () => this.#unmount(luck.pick(devices)!)],
+          ] as [number, string, () => void][])
+        : []),
     ];
     let draw = luck.next() * kinds.reduce((sum, [weight]) => sum + weight, 0);
     const [, name, begin] = kinds.find(([weight]) => (draw -= weight) < 0)!;
@@ -177,6 +183,15 @@ export class Faults {
     const honest = this.#world.hosts.filter(({ deceit }) => deceit === undefined);
     if (host.deceit === undefined && honest.length > WANTED && !honest.some(({ leaving }) => leaving))
       host.tell('exit');
+  }
+
+  #unmount(device: World['devices'][number]): void {
+    const back = (): void => this.#until(this.#luck.between(50, 20_000), () => device.start());
+    device.unmount().then(back, () => {
+      // the disk fails, or the network: nothing is promised then
+      device.crash(false);
+      back();
+    });
   }
 
   #slow(machine: Machine): void {

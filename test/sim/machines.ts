@@ -11,6 +11,7 @@ import { runHost } from '../../src/host/run-host.ts';
 import { silentLogger } from '../../src/lib/log.ts';
 import { peerNameOf } from '../../src/net/peer-name.ts';
 import { SimDisk } from './disk.ts';
+import { openFileSystem } from './file-system.ts';
 import { lyingNode } from './liar.ts';
 import type { Luck } from './luck.ts';
 import type { SimNetwork, SimNode } from './network.ts';
@@ -163,7 +164,7 @@ export class HostMachine extends Machine {
 
   protected async run(process: SimProcess, node: SimNode): Promise<void> {
     const { clock, luck } = process;
-    const fs = this.disk.openFor(process);
+    const fs = openFileSystem(this.disk, process);
     const intent = await Intent.open('/host', fs);
     const { seed } = this;
     const said = this.deceit === 'lies' ? lyingNode(node, process, seed, luck.between(0.1, 1)) : node;

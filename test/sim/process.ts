@@ -9,6 +9,8 @@ import type { Planned, Scheduler } from './scheduler.ts';
 /** Wall time at the beginning of each world, about 2027. */
 const EPOCH_MS = 1_800_000_000_000;
 const NS_PER_MS = 1_000_000n;
+/** Timers of a dead process that pass after the end of the world. */
+const MAX_AFTER_END = 200;
 
 /** One process. */
 export class SimProcess {
@@ -19,9 +21,12 @@ export class SimProcess {
   alive = true;
   /** Whether its world is over: deadlines pass at once, nothing is waited for. */
   buried = false;
+  /** By which its clock is ahead of the world's. */
+  lagMs = 0;
   /** Steps until a crash that is planned; none when absent. */
   #stepsLeft = Infinity;
   #onCrash: () => void = () => {};
+  #afterEnd = 0;
   readonly #onDeath = new Set<() => void>();
   /** What its clock is still to do. */
   readonly #plans = new Map<Planned, () => void>();
@@ -70,6 +75,32 @@ export class SimProcess {
     this.#plans.clear();
   }
 
+  /** Something that it does outside of itself at once: a step. Throws if the process is dead by then; nothing comes of that. */
+  stepNow<T>(action: () => T): T {
+    if (!this.alive) throw new Error('the process is dead');
+    this.#stepsLeft -= 1;
+    const dies = this.#stepsLeft <= 0;
+    if (dies) this.#stepsLeft = Infinity;
+    if (dies && this.luck.chance(0.5)) {
+      this.#onCrash();
+      throw new Error('the process is dead');
+    }
+    const result = action();
+    if (!dies) return result;
+    this.#onCrash();
+    throw new Error('the process is dead');
+  }
+
+  /** Counts what it still waits for after the end of the world. */
+  afterEnd(): number {
+    return (this.#afterEnd += 1);
+  }
+
+  /** It did nothing else for so long: its clock went on. */
+  lag(ms: number): void {
+    this.lagMs += ms;
+  }
+
   /** Something that the process does outside of itself, taking so long: a step. Settles never if the process is dead by then. */
   step<T>(delayMs: number, action: () => T): Promise<T> {
     return new Promise((resolve, reject) => {
@@ -105,7 +136,7 @@ class SimClock implements Clock {
   }
 
   now(): number {
-    return Math.floor(EPOCH_MS + this.#skewMs + this.#process.scheduler.nowMs);
+    return Math.floor(EPOCH_MS + this.#skewMs + this.#process.scheduler.nowMs + this.#process.lagMs);
   }
 
   nowNs(): bigint {
@@ -113,7 +144,7 @@ class SimClock implements Clock {
   }
 
   monotonicMs(): number {
-    return 1_000 + this.#process.scheduler.nowMs;
+    return 1_000 + this.#process.scheduler.nowMs + this.#process.lagMs;
   }
 
   sleep(ms: number, signal?: AbortSignal): Promise<void> {
@@ -137,7 +168,8 @@ class SimClock implements Clock {
 
   after(ms: number, run: () => void): Timer {
     if (this.#process.buried) {
-      queueMicrotask(run);
+      // a loop that waits between its rounds would go on for ever
+      if (this.#process.afterEnd() <= MAX_AFTER_END) queueMicrotask(run);
       return { cancel: () => {}, restart: () => {} };
     }
     let planned = this.#plan(ms, run);

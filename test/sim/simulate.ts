@@ -25,6 +25,8 @@ export interface Outcome {
   /** From the end of the faults until all was well. */
   readonly healedMs: number;
   readonly shards: number;
+  /** Changes that users made; none where there are none. */
+  readonly moments?: number;
 }
 
 /** Lives one world. */

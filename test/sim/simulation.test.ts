@@ -3,14 +3,15 @@
 // prints all that happens in it.
 
 import { availableParallelism } from 'node:os';
-import { Worker } from 'node:worker_threads';
 import t from 'tap';
+import { liveAll } from './live-all.ts';
 import { simulate } from './simulate.ts';
 import type { Outcome } from './simulate.ts';
 
 const MAX_MS = 60 * 60_000;
 const WORLDS = Number(process.env['XCORE_SIM_SEEDS'] ?? 60);
 const ONE = process.env['XCORE_SIM_SEED'];
+const SEEDS = Array.from({ length: WORLDS }, (_, number) => String(number + 1));
 
 t.setTimeout(MAX_MS);
 
@@ -24,7 +25,7 @@ void t.test(
   'what is durable stays readable and gets its mirrors back, and only what its owner freed goes',
   async (t) => {
     t.setTimeout(MAX_MS);
-    const outcomes = await (ONE === undefined ? liveAll() : liveOne(ONE));
+    const outcomes = await (ONE === undefined ? liveAll(SEEDS, availableParallelism()) : liveOne(ONE));
     for (const { seed, complaints } of outcomes) {
       // One assertion a world would be most of the output.
       if (complaints.length > 0) t.fail(`world ${seed}`, { complaints });
@@ -42,26 +43,4 @@ void t.test(
 async function liveOne(seed: string): Promise<Outcome[]> {
   process.prependListener('unhandledRejection', () => console.error(`# in world ${seed}`));
   return [await simulate(seed, (line) => console.log(`# ${line}`))];
-}
-
-/** Worlds have nothing in common: each processor lives some of them. */
-async function liveAll(): Promise<Outcome[]> {
-  const seeds = Array.from({ length: WORLDS }, (_, number) => String(number + 1));
-  const threads = Math.min(availableParallelism(), Math.ceil(WORLDS / 10));
-  const shares = Array.from({ length: threads }, (_, thread) => seeds.filter((_, at) => at % threads === thread));
-  return (await Promise.all(shares.map(liveSome))).flat();
-}
-
-function liveSome(seeds: readonly string[]): Promise<Outcome[]> {
-  return new Promise((resolve, reject) => {
-    const worker = new Worker(new URL('./live.ts', import.meta.url), { workerData: seeds });
-    const outcomes: Outcome[] = [];
-    let now = '';
-    worker.on('message', ({ seed, outcome }: { seed: string; outcome?: Outcome }) => {
-      now = seed;
-      if (outcome) outcomes.push(outcome);
-    });
-    worker.on('error', (cause) => reject(new Error(`world ${now} broke down`, { cause })));
-    worker.on('exit', () => resolve(outcomes));
-  });
 }

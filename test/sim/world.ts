@@ -5,10 +5,14 @@ import { BridgeMachine, HostMachine, pathOf } from './machines.ts';
 import type { Deceit, Ground } from './machines.ts';
 import { ClientMachine } from './client.ts';
 import type { Habits, OwnedShard } from './client.ts';
+import { DeviceMachine } from './device.ts';
+import type { Keeping, Owner } from './device.ts';
+import { History } from './history.ts';
 import { Luck } from './luck.ts';
 import { SimNetwork } from './network.ts';
 import { Scheduler } from './scheduler.ts';
 import type { BridgeOptions } from '../../src/bridge/options.ts';
+import type { VolumeKeys } from '../../src/crypto/keys.ts';
 
 /** Mirrors that each shard is to have in the end. */
 export const WANTED = 3;
@@ -42,6 +46,12 @@ export interface WorldOptions {
   readonly habits: Habits;
   /** Whether its bridge will be restored from a backup, and has to be patient with what it does not know. */
   readonly restores: boolean;
+  /** Devices that have the same volume mounted, and how. */
+  readonly devices?: number;
+  readonly keeping?: Keeping;
+  /** Of that volume. */
+  readonly keys?: VolumeKeys;
+  readonly bridge?: Partial<BridgeOptions>;
 }
 
 /** One world. */
@@ -52,7 +62,11 @@ export class World {
   readonly bridge: BridgeMachine;
   readonly hosts: HostMachine[];
   readonly clients: ClientMachine[];
+  readonly devices: DeviceMachine[] = [];
+  readonly owner: Owner | undefined;
   readonly complaints: string[] = [];
+  readonly #ground: Ground;
+  readonly #keeping: Keeping;
 
   constructor(seed: string, options: WorldOptions) {
     this.luck = new Luck(seed);
@@ -61,6 +75,7 @@ export class World {
     this.bridge = new BridgeMachine(ground, {
       ...BRIDGE_OPTIONS,
       ...(options.restores && { strayAfterMs: PATIENT_MS }),
+      ...options.bridge,
     });
     this.hosts = Array.from(
       { length: options.hosts },
@@ -70,18 +85,32 @@ export class World {
       { length: options.clients },
       (_, number) => new ClientMachine(ground, number, this.bridge, options.habits),
     );
+    this.#ground = ground;
+    this.#keeping = options.keeping ?? { cacheBytes: 100_000_000 };
+    if (options.keys) {
+      const history = new History((line) => this.scheduler.trace(line));
+      this.owner = { keys: options.keys, history, shards: new Map() };
+    }
+    for (let number = options.devices ?? 0; number > 0; number -= 1) this.addDevice();
     for (const host of this.hosts) {
       host.disk.onUnlink = (path, content) => this.#removed(host, path, content);
     }
   }
 
-  get machines(): (BridgeMachine | HostMachine | ClientMachine)[] {
-    return [this.bridge, ...this.hosts, ...this.clients];
+  /** One more device of the owner; it is to be started. */
+  addDevice(): DeviceMachine {
+    const device = new DeviceMachine(this.#ground, this.devices.length, this.bridge, this.owner!, this.#keeping);
+    this.devices.push(device);
+    return device;
+  }
+
+  get machines(): (BridgeMachine | HostMachine | ClientMachine | DeviceMachine)[] {
+    return [this.bridge, ...this.hosts, ...this.clients, ...this.devices];
   }
 
   /** Shards of all owners. */
   get shards(): OwnedShard[] {
-    return this.clients.flatMap(({ shards }) => shards);
+    return [...this.clients.flatMap(({ shards }) => shards), ...(this.owner?.shards.values() ?? [])];
   }
 
   start(): void {
@@ -104,8 +133,9 @@ export class World {
     for (const shard of this.shards) {
       const name = `${shard.hex.slice(0, 8)} (${shard.stage})`;
       const holders = this.holders(shard);
-      if (shard.stage === 'staged' || shard.stage === 'durable') missing.push(`${name} is not published`);
-      else if (shard.stage === 'published' && holders.length < WANTED)
+      if (shard.stage === 'staged' || shard.stage === 'durable') {
+        if (shard.mayDie !== true) missing.push(`${name} is not published`);
+      } else if (shard.stage === 'published' && holders.length < WANTED)
         missing.push(`${name} has ${holders.length} mirrors: ${holders.map((host) => host.name).join(', ')}`);
       else if (shard.stage === 'freed' && !shard.gone) missing.push(`${name} is not freed yet`);
       else if (
@@ -123,20 +153,21 @@ export class World {
   /** Every durable shard is on an honest disk. */
   check(): void {
     for (const shard of this.shards) {
-      if (!shard.promised || shard.stage === 'freed') continue;
+      if (!shard.promised || shard.stage === 'freed' || shard.doomed === true) continue;
       if (this.honest(shard).length === 0) this.#complain(`${shard.hex.slice(0, 8)} (${shard.stage}) is lost`);
     }
   }
 
   /** All that went wrong. */
   verdict(): string[] {
-    return [...this.complaints, ...this.clients.flatMap(({ complaints }) => complaints)];
+    const mounted = this.owner?.history.complaints ?? [];
+    return [...this.complaints, ...this.clients.flatMap(({ complaints }) => complaints), ...mounted];
   }
 
   #removed(host: HostMachine, path: string, content: Buffer): void {
     const shard = this.shards.find(({ hex }) => pathOf(hex) === path);
     if (shard) this.scheduler.trace(`${host.name} deletes ${shard.hex.slice(0, 8)}`);
-    if (!shard?.promised || shard.stage === 'freed') return;
+    if (!shard?.promised || shard.stage === 'freed' || shard.doomed === true) return;
     if (host.deceit || !content.equals(shard.data)) return;
     if (this.honest(shard).length === 0)
       this.#complain(`${host.name} deleted the last good mirror of ${shard.hex.slice(0, 8)}`);

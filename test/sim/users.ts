@@ -1,0 +1,295 @@
+// Who uses the filesystem of a simulated device: makes, writes, cuts, renames and removes files, syncs, reads, and now and
+// then asks for a flush, or for the lease.
+
+import type { MountedVolume } from '../../src/client/mounted-volume.ts';
+import { asError, hasCode, XcoreError } from '../../src/lib/errors.ts';
+import type { DeviceMachine } from './device.ts';
+import { FILES, FOLDERS } from './history.ts';
+import type { Change, Contents, Shown, Version } from './history.ts';
+import type { SimProcess } from './process.ts';
+
+const O_RDWR = 2;
+const O_TRUNC = 0o1000;
+const READ_BYTES = 1024 * 1024;
+const MAX_FLUSH_MS = 30_000;
+const NOBODY = { uid: 1_000, gid: 1_000, pid: 1 };
+
+const PATHS = [...FILES, ...FOLDERS.flatMap((folder) => FILES.slice(0, 3).map((file) => `${folder}/${file}`))].map(
+  (path) => `/${path}`,
+);
+
+interface Named {
+  readonly path: string;
+  readonly folder: string;
+  readonly parent: number;
+  readonly name: string;
+  /** Inode number, 0 where nothing has the name. */
+  readonly ino: number;
+}
+
+/** The users of one process. */
+export class Users {
+  readonly #device: DeviceMachine;
+  readonly #mounted: MountedVolume;
+  readonly #process: SimProcess;
+
+  constructor(device: DeviceMachine, mounted: MountedVolume, process: SimProcess) {
+    this.#device = device;
+    this.#mounted = mounted;
+    this.#process = process;
+  }
+
+  async run(): Promise<void> {
+    await Promise.all([this.#write(), this.#read(), this.#flush()]);
+  }
+
+  async #write(): Promise<void> {
+    const { clock, luck } = this.#process;
+    while (this.#process.alive) {
+      await clock.sleep(luck.chance(0.1) ? luck.between(2_000, 10_000) : luck.between(1, 400));
+      if (!this.#device.busy || !this.#mounted.sync.writer) continue;
+      try {
+        await this.#one();
+      } catch (error) {
+        this.#failed(error, 'a change');
+      }
+    }
+  }
+
+  /** What a filesystem may say; whoever means to say something else is heard of. */
+  #failed(error: unknown, what: string): void {
+    if (!this.#process.alive) return;
+    if (error instanceof XcoreError && !hasCode(error, 'CORRUPT_RECORD', 'CORRUPT_SHARD', 'FORKED_LOG', 'BAD_FORMAT'))
+      return;
+    const { code } = error as { code?: string };
+    if (code === 'EIO' || code === 'ENOSPC') return;
+    this.#device.owner.history.complain(`${this.#device.name}: ${what} fails: ${asError(error).stack}`);
+  }
+
+  async #one(): Promise<void> {
+    const { luck } = this.#process;
+    const kinds: [number, () => Promise<void>][] = [
+      [6, () => this.#writeFile()],
+      [2, () => this.#cut()],
+      [2, () => this.#unlink()],
+      [2, () => this.#rename()],
+      [1, () => this.#link()],
+      [1, () => this.#mkdir()],
+      [0.5, () => this.#rmdir()],
+      [2, () => this.#sync()],
+      [0.05, async () => this.#mounted.sync.takeOver()],
+    ];
+    let draw = luck.next() * kinds.reduce((sum, [weight]) => sum + weight, 0);
+    await kinds.find(([weight]) => (draw -= weight) < 0)![1]();
+  }
+
+  /** Looks a path up, as it is now. */
+  async #find(path: string): Promise<Named> {
+    const fs = this.#mounted.filesystem;
+    const [folder, name] = [path.slice(0, path.lastIndexOf('/')), path.slice(path.lastIndexOf('/') + 1)];
+    const parent = folder === '' ? 1 : (await fs.lookup(1, folder.slice(1)))?.ino;
+    if (parent === undefined) throw new XcoreError('ENOENT');
+    return { path, folder, parent, name, ino: (await fs.lookup(parent, name))?.ino ?? 0 };
+  }
+
+  #any(): Promise<Named> {
+    return this.#find(this.#process.luck.pick(PATHS)!);
+  }
+
+  async #writeFile(): Promise<void> {
+    const { luck, clock } = this.#process;
+    const fs = this.#mounted.filesystem;
+    const named = await this.#any();
+    let { ino } = named;
+    let handle: number;
+    if (ino === 0) {
+      const made = await this.#change('create', named, undefined, empty(named.path), () =>
+        fs.create(named.parent, named.name, 0o644, O_RDWR, NOBODY),
+      );
+      ino = made.attributes.ino;
+      ({ handle } = made.file);
+    } else if (luck.chance(0.5)) {
+      const opened = await this.#change('open and cut', named, ino, resized(ino, 0), () =>
+        fs.open(ino, O_RDWR | O_TRUNC),
+      );
+      ({ handle } = opened);
+    } else {
+      ({ handle } = await fs.open(ino, O_RDWR));
+    }
+    try {
+      for (let times = 1 + luck.below(3); times > 0; times -= 1) {
+        const bytes = luck.content(1 + luck.below(luck.chance(0.1) ? 300_000 : 30_000));
+        const offset = luck.chance(0.6)
+          ? (this.#device.moment.contents.get(ino)?.bytes.length ?? 0)
+          : luck.below(60_000);
+        await this.#change('write', named, ino, written(ino, offset, bytes), () =>
+          fs.write(ino, handle, offset, Buffer.from(bytes), false),
+        );
+        if (luck.chance(0.3)) await clock.sleep(luck.between(1, 200));
+        if (luck.chance(0.2)) await this.#acknowledge('synced', () => fs.fsync(ino, handle, false));
+      }
+      await this.#acknowledge('closed', () => fs.flush(ino, handle));
+    } finally {
+      await fs.release(ino, handle);
+    }
+  }
+
+  async #cut(): Promise<void> {
+    const named = await this.#any();
+    if (named.ino === 0) return;
+    const sizeBytes = this.#process.luck.below(50_000);
+    await this.#change('truncate', named, named.ino, resized(named.ino, sizeBytes), () =>
+      this.#mounted.filesystem.setattr(named.ino, { sizeBytes }, NOBODY),
+    );
+  }
+
+  async #unlink(): Promise<void> {
+    const named = await this.#any();
+    if (named.ino === 0) return;
+    await this.#change('unlink', named, named.ino, undefined, () =>
+      this.#mounted.filesystem.unlink(named.parent, named.name),
+    );
+  }
+
+  async #rename(): Promise<void> {
+    const [from, to] = [await this.#any(), await this.#any()];
+    if (from.ino === 0 || from.path === to.path) return;
+    const paths = new Set([...pathsOf(from), ...pathsOf(to), ...this.#namesOf(to.ino)]);
+    await this.#device.change({ what: `rename ${from.path} ${to.path}`, paths, ino: from.ino }, () =>
+      this.#mounted.filesystem.rename(from.parent, from.name, to.parent, to.name, 0),
+    );
+  }
+
+  async #link(): Promise<void> {
+    const [from, to] = [await this.#any(), await this.#any()];
+    if (from.ino === 0 || to.ino !== 0) return;
+    await this.#change(`link ${from.path}`, to, from.ino, undefined, () =>
+      this.#mounted.filesystem.link(from.ino, to.parent, to.name),
+    );
+  }
+
+  async #mkdir(): Promise<void> {
+    const named = await this.#find(`/${this.#process.luck.pick(FOLDERS)!}`);
+    if (named.ino !== 0) return;
+    await this.#change('mkdir', named, undefined, undefined, () =>
+      this.#mounted.filesystem.mkdir(named.parent, named.name, 0o755, NOBODY),
+    );
+  }
+
+  async #rmdir(): Promise<void> {
+    const named = await this.#find(`/${this.#process.luck.pick(FOLDERS)!}`);
+    if (named.ino === 0) return;
+    await this.#change('rmdir', named, undefined, undefined, () =>
+      this.#mounted.filesystem.rmdir(named.parent, named.name),
+    );
+  }
+
+  async #sync(): Promise<void> {
+    await this.#acknowledge('synced', () => this.#mounted.filesystem.fsyncdir(1, false));
+  }
+
+  async #flush(): Promise<void> {
+    const { clock, luck } = this.#process;
+    while (this.#process.alive) {
+      await clock.sleep(luck.between(2_000, 30_000));
+      if (!this.#device.busy || !this.#mounted.sync.writer) continue;
+      const giveUp = new AbortController();
+      const timer = clock.after(luck.between(100, MAX_FLUSH_MS), () => giveUp.abort());
+      try {
+        await this.#acknowledge('flushed', () => this.#mounted.flush(() => undefined, giveUp.signal));
+      } catch (error) {
+        this.#failed(error, 'a flush');
+      }
+      timer.cancel();
+    }
+  }
+
+  async #read(): Promise<void> {
+    const { clock, luck } = this.#process;
+    while (this.#process.alive) {
+      await clock.sleep(luck.between(50, 2_000));
+      if (!this.#device.busy) continue;
+      try {
+        const { path, ino } = await this.#any();
+        if (ino === 0) continue;
+        const bytes = await this.content(ino);
+        if (!this.#process.alive) return;
+        if (!this.#device.owner.history.wasEver(bytes))
+          this.#device.owner.history.complain(`${this.#device.name} reads in ${path} what was never written`);
+      } catch (error) {
+        this.#failed(error, 'a read');
+      }
+    }
+  }
+
+  /** All bytes of a file. */
+  async content(ino: number): Promise<Buffer> {
+    const fs = this.#mounted.filesystem;
+    const { handle } = await fs.open(ino, 0);
+    try {
+      const parts = fs.read(ino, handle, 0, READ_BYTES);
+      return Buffer.concat(parts instanceof Promise ? await parts : parts);
+    } finally {
+      await fs.release(ino, handle);
+    }
+  }
+
+  #namesOf(ino: number): string[] {
+    return [...this.#device.moment.shown].filter(([, place]) => place.ino === ino).map(([path]) => path);
+  }
+
+  #change<T>(
+    what: string,
+    named: Named,
+    ino: number | undefined,
+    effect: Change['effect'],
+    call: () => T | Promise<T>,
+  ): Promise<T> {
+    const change: Change = {
+      ...{ what: `${what} ${named.path}`, paths: new Set(pathsOf(named)) },
+      ...(ino !== undefined && { ino }),
+      ...(effect && { effect }),
+    };
+    return this.#device.change(change, call);
+  }
+
+  async #acknowledge(how: 'closed' | 'synced' | 'flushed', call: () => void | Promise<void>): Promise<void> {
+    this.#device.locate();
+    const { moment } = this.#device;
+    await call();
+    if (this.#process.alive) this.#device.acknowledged(moment, how);
+  }
+}
+
+function pathsOf({ path, folder }: Named): string[] {
+  return [path, folder];
+}
+
+function empty(path: string) {
+  return (before: Contents, after: Shown): Contents => {
+    const place = after.get(path);
+    return place ? new Map(before).set(place.ino, { bytes: Buffer.alloc(0), doubtful: false }) : before;
+  };
+}
+
+function changed(ino: number, of: (version: Version) => Version) {
+  return (before: Contents): Contents =>
+    new Map(before).set(ino, of(before.get(ino) ?? { bytes: Buffer.alloc(0), doubtful: false }));
+}
+
+function resized(ino: number, sizeBytes: number): (before: Contents) => Contents {
+  return changed(ino, ({ bytes, doubtful }) => {
+    const next = Buffer.alloc(sizeBytes);
+    bytes.copy(next);
+    return { bytes: next, doubtful: doubtful && sizeBytes > 0 };
+  });
+}
+
+function written(ino: number, offset: number, data: Buffer): (before: Contents) => Contents {
+  return changed(ino, ({ bytes, doubtful }) => {
+    const next = Buffer.alloc(Math.max(bytes.length, offset + data.length));
+    bytes.copy(next);
+    data.copy(next, offset);
+    return { bytes: next, doubtful };
+  });
+}
