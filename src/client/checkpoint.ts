@@ -81,13 +81,17 @@ async function writeWhole(disk: Disk, path: string, bytes: Uint8Array): Promise<
   }
 }
 
-/** Stores the tree of a snapshot, which is as after entry `seq`; resolves when all its shards are durable. */
+/**
+ * Stores the tree of a snapshot, which is as after entry `seq`; resolves when all its shards are durable. `onShard` is
+ * told of each before it is stored.
+ */
 export async function writeCheckpoint(
   { network, dataKey, dir, disk = systemDisk, randomBytes: random = randomBytes }: CheckpointComponents,
   tree: Tree,
   snapshot: StoreSnapshot,
   seq: number,
   signal: AbortSignal,
+  onShard: (id: Uint8Array) => void = () => undefined,
 ): Promise<Checkpoint> {
   await disk.mkdir(dir, { recursive: true, mode: 0o700 });
   const path = join(dir, 'shard');
@@ -107,6 +111,7 @@ export async function writeCheckpoint(
       const ciphertext = new CtrStream(shardKey(dataKey, salt)).encrypt(block);
       const id = shardIdOf(leafHashes(ciphertext), ciphertext.length);
       await writeWhole(disk, path, ciphertext);
+      onShard(id);
       await network.upload({ id, sizeBytes: ciphertext.length, path }, signal);
       shards.push({ salt, sizeBytes: ciphertext.length, id });
     }

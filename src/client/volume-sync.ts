@@ -1,16 +1,13 @@
 // Keeps this device and the volume log together: who writes, what others published, what is ours
 // to publish. One loop does all of it, one step after another, so that no two steps ever meet.
 
-import { create } from '@bufbuild/protobuf';
 import type { VolumeKeys } from '../crypto/keys.ts';
 import type { Clock } from '../lib/clock.ts';
 import { asError, hasCode, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Lease, Network } from '../net/network.ts';
-import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
-import type { Checkpoint } from '../tree/proto/tree_pb.ts';
-import { writeCheckpoint } from './checkpoint.ts';
 import type { CheckpointComponents } from './checkpoint.ts';
+import { Checkpointing } from './checkpointing.ts';
 import { follow, isStaged } from './follow.ts';
 import { FORKED_ADVICE, newestSeen } from './hand-in.ts';
 import type { HandIn } from './hand-in.ts';
@@ -24,9 +21,6 @@ import { WriteLease } from './write-lease.ts';
 
 const STEP_INTERVAL_MS = 1_000;
 const RETRY_DELAY_MS = 1_000;
-/** The log may grow to this, or to half of the last checkpoint's size, before the next one. */
-const CHECKPOINT_LOG_BYTES = 8 * 1024 * 1024;
-const SHARD_SIZE_BYTES = 2_097_152;
 
 /** What the loop is built from. */
 export interface SyncComponents {
@@ -69,10 +63,10 @@ export class VolumeSync {
   readonly #stopping = new AbortController();
   readonly #pace: Pace;
   readonly #lease: WriteLease;
+  readonly #checkpointing: Checkpointing;
   #connected = false;
   #mustRead = true;
   #mustSetAside = false;
-  #mustCheckpoint = false;
   #running: Promise<void> | null = null;
   readonly #waiters = new Set<() => void>();
 
@@ -81,6 +75,8 @@ export class VolumeSync {
     this.#options = options;
     const { network, device, clock, onRole } = components;
     this.#lease = new WriteLease({ network, device, clock, onRole }, options.takeOver);
+    const lease = this.#lease;
+    this.#checkpointing = new Checkpointing({ ...components, lease }, options.checkpointLogBytes);
     this.#pace = new Pace(components.clock, this.#stopping.signal);
   }
 
@@ -150,7 +146,7 @@ export class VolumeSync {
 
   /** Writes a checkpoint as soon as this device may: the shards of the one that the log names may be gone. */
   wantCheckpoint(): void {
-    this.#mustCheckpoint = true;
+    this.#checkpointing.want();
   }
 
   /** Something happened that may be published or read. */
@@ -289,7 +285,7 @@ export class VolumeSync {
     const volume = this.#c.volume();
     try {
       while (!this.#stopping.signal.aborted && this.#lease.writer) {
-        if (this.#mustCheckpoint || this.#checkpointDue(volume)) await this.#checkpoint(volume);
+        if (this.#checkpointing.isDue(volume)) await this.#checkpointing.write(volume, this.#stopping.signal);
         if (!(await this.#c.publisher.publish(volume, this.#lease.epoch))) break;
         for (const waiter of this.#waiters) waiter();
         this.#waiters.clear();
@@ -309,41 +305,6 @@ export class VolumeSync {
       volume.tree.putUpload(shard, { durable: false });
       volume.files.setStaged(shard, true);
       this.#c.onUndurable(shard);
-    }
-  }
-
-  #checkpointDue({ tree }: LocalVolume): boolean {
-    const { logBytes } = tree.head;
-    const usual = Math.max(CHECKPOINT_LOG_BYTES, (tree.checkpointShards.length * SHARD_SIZE_BYTES) / 2);
-    return logBytes > (this.#options.checkpointLogBytes ?? usual);
-  }
-
-  async #checkpoint(volume: LocalVolume): Promise<void> {
-    const { tree, store } = volume;
-    const { publisher } = this.#c;
-    await store.commit();
-    const snapshot = store.snapshot();
-    const boundary = store.lastCommit;
-    try {
-      while (store.firstUnpublished <= boundary) {
-        // the rest waits for shards: the checkpoint is tried again when they are durable
-        if (!(await publisher.publish(volume, this.#lease.epoch, boundary))) return;
-      }
-      const { seq } = tree.head;
-      const old = tree.checkpointShards.map((id) => ({ id }));
-      const write = (signal: AbortSignal): Promise<Checkpoint> =>
-        writeCheckpoint(this.#c.checkpoints, tree, snapshot, seq, signal);
-      const checkpoint = await this.#lease.keepDuring(write, this.#stopping.signal);
-      const changeSet = create(ChangeSetSchema, {
-        lineage: store.lineage,
-        lastCommit: BigInt(tree.head.lastCommit),
-        checkpoint,
-      });
-      await publisher.append(volume, this.#lease.epoch, changeSet, checkpoint.shards, old, seq);
-      this.#mustCheckpoint = false;
-      this.#c.log.info({ seq, records: Number(checkpoint.records) }, 'wrote a checkpoint of the volume');
-    } finally {
-      await snapshot.close();
     }
   }
 }

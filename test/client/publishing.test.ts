@@ -244,3 +244,28 @@ await t.test('what is published as several entries is sound after each of them',
     t.same(wrong, [], `entry ${seq}`);
   }
 });
+
+await t.test('a checkpoint that fails keeps nothing waiting, and takes no room', async (t) => {
+  const volume = await world.volume();
+  const a = volume.device(t);
+  let tries = 0;
+  a.wrap = (real) => ({
+    upload: async (shard, signal) => {
+      const standing = await real.upload(shard, signal);
+      if (!shard.path.includes('checkpoint')) return standing;
+      tries++;
+      throw new XcoreError('QUOTA', 'no room for the next one');
+    },
+  });
+  await a.on({ checkpointLogBytes: 1 });
+  for (const name of ['one', 'two', 'three']) {
+    await a.write(name, randomBytes(10_000));
+    await a.flush();
+  }
+  t.match(a.problem('QUOTA'), /copy of the whole tree/);
+  t.equal(tries, 1, 'it is not tried with each entry');
+  let sizeBytes = 0;
+  for await (const { record } of a.store.range(KIND.shard)) sizeBytes += (record as Shard).sizeBytes;
+  t.equal((await a.network.space()).usedBytes, sizeBytes);
+  t.same(keptShards(await a.log()), await a.shards());
+});

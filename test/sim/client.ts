@@ -64,10 +64,14 @@ export class ClientMachine extends Machine {
   readonly #bridge: BridgeMachine;
   readonly #habits: Habits;
   readonly #ownerSeed: Buffer;
+  /** Else it says again, in other entries, what a restored bridge has lost. */
+  readonly #handsIn: boolean;
   #network: ClientNetwork | undefined;
   #seq = 0n;
   /** Of all entries that were answered, the first of them nothing. */
   readonly #hashes: Uint8Array[] = [new Uint8Array(32)];
+  /** Those entries. */
+  readonly #entries: WireEntry[] = [];
   #pending: Pending | undefined;
   reads = 0;
 
@@ -76,6 +80,7 @@ export class ClientMachine extends Machine {
     this.#bridge = bridge;
     this.#habits = habits;
     this.#ownerSeed = this.luck.bytes(32);
+    this.#handsIn = number % 2 === 0;
   }
 
   protected async run(process: SimProcess, node: SimNode): Promise<void> {
@@ -148,8 +153,11 @@ export class ClientMachine extends Machine {
       try {
         if (mustLook) {
           const { head } = await network.readLog(1, 1, true);
+          if (BigInt(head.seq) < this.#seq && this.#wasRestored(head)) {
+            if (this.#handsIn) await this.#handIn(network, head.seq);
+            else this.#rewind(head);
+          }
           mustLook = false;
-          if (BigInt(head.seq) < this.#seq) this.#rewind(head);
         }
         if (epoch === 0) {
           const lease = await network.acquireLease(true);
@@ -163,6 +171,7 @@ export class ClientMachine extends Machine {
         if (!Buffer.from(head.hash).equals(entryHash(pending.entry.header))) throw new Error('another head');
         this.#seq += 1n;
         this.#hashes.push(head.hash);
+        this.#entries.push(pending.entry);
         this.#pending = undefined;
         for (const shard of pending.added) Object.assign(shard, { stage: 'published', addedSeq: this.#seq });
         for (const shard of pending.freed) Object.assign(shard, { gone: true, freedSeq: this.#seq });
@@ -191,18 +200,25 @@ export class ClientMachine extends Machine {
     }
   }
 
-  /**
-   * Goes back to where the bridge is, which was restored from a backup: what later entries said is said again, and what
-   * they named is stored again.
-   */
-  #rewind({ seq, hash }: Head): void {
-    if (!this.#bridge.restored || !Buffer.from(hash).equals(this.#hashes[seq]!)) {
-      this.complaints.push(`the bridge is at entry ${seq} of ${this.#seq}`);
-      return;
-    }
+  /** Whether a bridge that has lost entries may have; nothing is done about one that may not. */
+  #wasRestored({ seq, hash }: Head): boolean {
+    if (this.#bridge.restored && Buffer.from(hash).equals(this.#hashes[seq]!)) return true;
+    this.complaints.push(`the bridge is at entry ${seq} of ${this.#seq}`);
+    return false;
+  }
+
+  /** Hands in again what the bridge has lost, as the mounted client does. */
+  async #handIn(network: ClientNetwork, seq: number): Promise<void> {
+    this.ground.scheduler.trace(`${this.name} hands in ${seq + 1} to ${this.#seq}`);
+    for (const entry of this.#entries.slice(seq)) await network.append(entry, true);
+  }
+
+  /** Goes back to where the bridge is: what later entries said is said again, and what they named is stored again. */
+  #rewind({ seq }: Head): void {
     this.ground.scheduler.trace(`${this.name} goes back from ${this.#seq} to ${seq}`);
     this.#seq = BigInt(seq);
     this.#hashes.length = seq + 1;
+    this.#entries.length = seq;
     this.#pending = undefined;
     for (const shard of this.shards) {
       if (shard.freedSeq > this.#seq) Object.assign(shard, { gone: false, freedSeq: 0n });
