@@ -2,6 +2,7 @@
 // than the bytes. Knows no ids and no leaves.
 
 import { LRUCache } from 'lru-cache';
+import { freeBuffer } from '../lib/free-buffer.ts';
 import { readResident } from '../lib/resident-read.ts';
 import type { HostFs } from './host-fs.ts';
 
@@ -54,5 +55,7 @@ export function residentBytes(file: HostFile, offset: number, length: number): B
   const { fd } = file as { readonly fd?: number };
   if (fd === undefined || fd < 0) return null;
   const bytes = Buffer.allocUnsafeSlow(length);
-  return readResident(fd, bytes, offset) ? bytes : null;
+  if (readResident(fd, bytes, offset)) return bytes;
+  freeBuffer(bytes);
+  return null;
 }

@@ -220,7 +220,8 @@ export class ShardStore {
     const file = await this.#openFile(id);
     try {
       for (let at = 0; at < sizeBytes; at += READ_BYTES) {
-        const part = await readExactly(file, at, Math.min(READ_BYTES, sizeBytes - at));
+        const length = Math.min(READ_BYTES, sizeBytes - at);
+        const part = residentBytes(file, at, length) ?? (await readExactly(file, at, length));
         markToSend(part);
         yield part;
       }
