@@ -113,7 +113,8 @@ async function sqlite(occasion: Occasion): Promise<number> {
   return TRANSACTIONS / ((performance.now() - started) / 1000);
 }
 
-const NPM = ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'];
+// links, which rclone does not have, are left out
+const NPM = ['ci', '--no-bin-links', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'];
 
 /** Runs npm in a project that is made anew; what it downloads is in its cache from then on. */
 async function npmInstall({ run, limitMs }: Occasion, dir: string, more: readonly string[]): Promise<number> {
