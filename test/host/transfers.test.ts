@@ -14,9 +14,6 @@ import { Harness, randomShard } from './harness.ts';
 
 const MAX = 2_097_152;
 
-/** Lets all work go on that needs no clock. */
-const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 20));
-
 t.test('shards of every size are stored byte for byte and read back, whole and in proven ranges', async (t) => {
   const host = await Harness.start(t);
   let sum = 0;
@@ -204,15 +201,17 @@ t.test('used serials are forgotten only after their orders have expired', async 
 t.test('the limit holds with transfers in flight', async (t) => {
   const host = await Harness.start(t, { capacityBytes: 250_000 });
   const gates = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const begun = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
   const shards = [randomShard(100_000), randomShard(100_000), randomShard(100_000)];
   const slowly = async function* (at: number): AsyncGenerator<Buffer> {
     yield shards[at]!.data.subarray(0, 50_000);
+    begun[at]!.resolve();
     await gates[at]!.promise;
     yield shards[at]!.data.subarray(50_000);
   };
   const first = host.put(host.order(shards[0]!), slowly(0));
   const second = host.put(host.order(shards[1]!), slowly(1));
-  await settle();
+  await Promise.all(begun.map(({ promise }) => promise));
   t.equal(host.store.budget.reservedBytes, 200_000);
   t.equal(await host.store.budget.freeBytes(), 50_000);
   await t.rejects(host.store1(shards[2]!), { code: 'HOST_FULL' });
@@ -260,12 +259,14 @@ t.test('the same shard is stored once, however often it comes', async (t) => {
 t.test('a shard that takes too long to arrive is given up', async (t) => {
   const host = await Harness.start(t, { storeDeadlineMs: 60_000, maxStores: 1 });
   const shard = randomShard(100);
+  const begun = Promise.withResolvers<void>();
   const drip = async function* (): AsyncGenerator<Buffer> {
     yield shard.data.subarray(0, 1);
+    begun.resolve();
     await new Promise(() => {});
   };
   const attempt = host.put(host.order(shard), drip());
-  await settle();
+  await begun.promise;
   await t.rejects(host.store1(randomShard(100)), { code: 'EAGAIN' }, 'only so many at once');
   host.clock.advance(60_000);
   await t.rejects(attempt, { code: 'TIMEOUT' });
