@@ -10,6 +10,8 @@ import { relayedAddress } from '../net/peer-name.ts';
 
 /** Between two looks at the same host. */
 const CHECK_INTERVAL_MS = 10 * 60_000;
+/** After a look in vain, at first; twice as long after each more. A router that is asked for a port takes some seconds. */
+const FIRST_RETRY_MS = 10_000;
 /** Hosts that are looked at side by side. */
 const MAX_AT_ONCE = 16;
 /** Ports of one host that are tried. */
@@ -36,7 +38,9 @@ export interface ReachabilityView {
 
 interface Known {
   readonly candidates: readonly string[];
-  dueMs: number;
+  lookedMs: number;
+  /** From the last look to the next one. */
+  waitMs: number;
   dialled: boolean | undefined;
   address: string;
   reason: string;
@@ -66,10 +70,20 @@ export class Reachability {
     if (!this.#outside) return;
     const candidates = candidatesFor(from, announced);
     const known = this.#hosts.get(host);
-    if (known?.candidates.join() === candidates.join()) return;
+    if (known?.candidates.join() === candidates.join()) {
+      // Its owner may have done something about it, or its router.
+      if (known.dialled === false) known.waitMs = FIRST_RETRY_MS;
+      return;
+    }
     this.#hosts.delete(host);
     const first = candidates[0] ?? '';
-    const fresh = { candidates, dueMs: 0, dialled: candidates.length > 0 ? undefined : false, address: first };
+    const fresh = {
+      candidates,
+      lookedMs: -Infinity,
+      waitMs: FIRST_RETRY_MS,
+      dialled: candidates.length > 0 ? undefined : false,
+      address: first,
+    };
     this.#hosts.set(host, { ...fresh, reason: candidates.length > 0 ? '' : 'it listens on no TCP port' });
   }
 
@@ -102,9 +116,9 @@ export class Reachability {
     const due: [PeerName, Known][] = [];
     for (const [host, known] of this.#hosts) {
       if (due.length >= MAX_AT_ONCE) break;
-      if (known.dueMs <= now) due.push([host, known]);
+      if (known.lookedMs + known.waitMs <= now) due.push([host, known]);
     }
-    for (const [, known] of due) known.dueMs = now + CHECK_INTERVAL_MS;
+    for (const [, known] of due) known.lookedMs = now;
     const there = due.filter(([host]) => isOnline(host));
     await Promise.all(there.map(([host, known]) => this.#look(host, known, signal)));
   }
@@ -116,12 +130,15 @@ export class Reachability {
       try {
         await this.#outside?.dial(host, address, deadline(this.#clock, DIAL_TIMEOUT_MS, signal));
         known.dialled = true;
+        known.waitMs = CHECK_INTERVAL_MS;
         return;
       } catch (error) {
         if (signal.aborted) return;
         known.reason = asError(error).message;
       }
     }
+    // The first look in vain is followed by one soon.
+    known.waitMs = known.dialled === false ? Math.min(2 * known.waitMs, CHECK_INTERVAL_MS) : FIRST_RETRY_MS;
     known.dialled = false;
   }
 }

@@ -112,7 +112,7 @@ export function reachabilityAdvice({ state, address, reason }: HostStatus['reach
   const port = /\/tcp\/(\d+)/.exec(address)?.[1];
   if (port === undefined) return [`this host listens on no TCP port: give --listen; ${until}`];
   return [
-    `the bridge could not connect back at ${address} (${reason}): let TCP port ${port} through router and firewall to this machine, and keep it with --listen /ip4/0.0.0.0/tcp/${port}; ${until}`,
+    `the bridge could not connect back at ${address} (${reason}): let TCP port ${port} through router and firewall to this machine, and keep it with --listen /ip4/0.0.0.0/tcp/${port}; ${until}. It tries again, soon at first: a router that opens the port by itself (UPnP) needs half a minute`,
   ];
 }
 

@@ -19,6 +19,7 @@ import { boundedYamux } from './bounded-yamux.ts';
 import type { DialGate } from './dial-gate.ts';
 import { nativeTls } from './native-tls.ts';
 import type { PeerName } from './network.ts';
+import { OwnAddresses } from './own-addresses.ts';
 import { peerNameIn } from './peer-name.ts';
 import { RELAY_WINDOW_BYTES, relayService } from './relay.ts';
 import type { RelayTransport } from './relay.ts';
@@ -117,9 +118,10 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
   checkSeed(options.seed);
   const maxInboundStreams = options.maxInboundStreams ?? MAX_INBOUND_STREAMS;
   const maxOutboundStreams = options.maxOutboundStreams ?? MAX_OUTBOUND_STREAMS;
+  const own = new OwnAddresses();
   const node = await createLibp2p({
     privateKey: await generateKeyPairFromSeed('Ed25519', options.seed),
-    addresses: { listen: [...options.listen] },
+    addresses: { listen: [...options.listen], announceFilter: own.filter },
     nodeInfo: { name: 'xcore', version: '1' },
     transports: [tcp(), ...(options.relayed ? [options.relayed.factory] : [])],
     // In this order: TLS is done natively by Node and is the faster one.
@@ -152,6 +154,7 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
     connectionMonitor: { enabled: false },
     services: {
       identify: identify(),
+      own: own.service,
       ping: ping(),
       ...(options.relays === true ? { relay: relayService(options.relayBounds) } : {}),
       // The bridge tries every address that it is told.

@@ -3,6 +3,7 @@ import { chmodSync, readdirSync, readFileSync, statSync, writeFileSync } from 'n
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { multiaddr } from '@multiformats/multiaddr';
 import t from 'tap';
 import { publicKeyOf } from '../../src/crypto/sign.ts';
 import { XcoreError } from '../../src/lib/errors.ts';
@@ -15,6 +16,7 @@ import type { Attempt } from '../../src/net/hedge.ts';
 import { Limiter } from '../../src/net/limiter.ts';
 import { bridgeAt, dialAddresses, loadOrCreateSeed } from '../../src/net/node.ts';
 import { checkOrder, signOrder, signReceipt, verifyOrder, verifyReceipt } from '../../src/net/orders.ts';
+import { OwnAddresses } from '../../src/net/own-addresses.ts';
 import { peerNameIn, peerNameOf, publicKeyOfPeer } from '../../src/net/peer-name.ts';
 import { Problems } from '../../src/net/problems.ts';
 import { BridgeResponseSchema } from '../../src/net/proto/wire_pb.ts';
@@ -109,6 +111,17 @@ void t.test('addresses', async (t) => {
   t.throws(() => peerNameIn('/ip4/1.2.3.4/tcp/5'), { code: 'USAGE' });
   t.equal(bridgeAt(`/ip4/1.2.3.4/tcp/5/p2p/${peer}`), peer);
   t.throws(() => bridgeAt(`/nonsense/p2p/${peer}`), { code: 'USAGE' });
+});
+
+void t.test('a node tells every address on which it listens, public ones too, once', (t) => {
+  const own = new OwnAddresses();
+  const peer = '/p2p/12D3KooWB6S2a9BoMi6qKWtNfSafstwqBCpnHu6f9Dwcqp9pwcny';
+  const told = [multiaddr(`/ip4/10.0.0.1/tcp/4001${peer}`)];
+  t.same(own.filter(told), told);
+  const listening = ['/ip4/10.0.0.1/tcp/4001', '/ip4/11.77.0.1/tcp/4001'].map((address) => multiaddr(address));
+  own.service({ transportManager: { getAddrs: () => listening } });
+  t.same(own.filter(told).map(String), [`/ip4/10.0.0.1/tcp/4001${peer}`, '/ip4/11.77.0.1/tcp/4001']);
+  t.end();
 });
 
 void t.test('errors as they travel', async (t) => {
