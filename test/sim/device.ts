@@ -44,6 +44,7 @@ export class DeviceMachine extends Machine {
   /** Whether its users go on. */
   busy = true;
   mounted: MountedVolume | undefined;
+  #problems: Problems | undefined;
   readonly #bridge: BridgeMachine;
   readonly #keeping: Keeping;
   /** What its filesystem shows. */
@@ -80,6 +81,8 @@ export class DeviceMachine extends Machine {
 
   protected override failed(error: unknown): void {
     this.mounted = undefined;
+    // an older copy of the bridge's store has another log, until somebody hands in what it lacks
+    if (this.#bridge.restored && hasCode(error, 'FORKED_LOG')) return;
     // a new home needs its bridge, and a disk that fails is nobody's fault
     if (hasCode(error, 'UNREACHABLE', 'TIMEOUT', 'ENOSPC', 'EIO', 'CLOSED', 'ABORTED')) return;
     const { code } = error as { code?: string };
@@ -98,6 +101,7 @@ export class DeviceMachine extends Machine {
       { clock, random: luck.next, randomBytes: luck.bytes, disk, createNode: () => Promise.resolve(node) },
     );
     const problems = new Problems(clock);
+    this.#problems = problems;
     const mounted = await MountedVolume.open(
       {
         ...{ network, keys, device: this.peer, clock, log: silentLogger, problems, disk },
@@ -288,6 +292,9 @@ export class DeviceMachine extends Machine {
     const { firstUnpublished, lastCommit, dirtyRecords } = volume.store;
     if (firstUnpublished <= lastCommit) missing.push(`${this.name} has unpublished commits`);
     if (sync.writer && dirtyRecords > 0) missing.push(`${this.name} has uncommitted changes`);
+    if (missing.length > 0) {
+      for (const { message } of this.#problems?.list() ?? []) missing.push(`${this.name} says: ${message}`);
+    }
     return missing;
   }
 }
