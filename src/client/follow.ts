@@ -1,8 +1,8 @@
 // Brings a local volume up to the head of its log: checks each entry, settles own ones whose answer
 // was lost, applies those of other devices.
 
-import { XcoreError } from '../lib/errors.ts';
-import type { Head } from '../net/network.ts';
+import { asError, XcoreError } from '../lib/errors.ts';
+import type { Head, WireEntry } from '../net/network.ts';
 import { bootstrap } from './bootstrap.ts';
 import type { BootstrapComponents } from './bootstrap.ts';
 import { newestSeen } from './hand-in.ts';
@@ -46,15 +46,33 @@ export async function follow(c: FollowComponents, volume: LocalVolume): Promise<
     if (entries.length === 0 && head.seq > seq) {
       throw new XcoreError('FORKED_LOG', `the bridge names entry ${head.seq} but does not show entry ${seq + 1}`);
     }
-    let previous: Uint8Array = hash;
-    for (const [index, wire] of entries.entries()) {
-      const entry = c.codec.open(wire, seq + 1 + index, previous);
-      previous = entry.hash;
-      await c.handIn.keep(wire);
-      if (!(await take(c, volume, entry))) return 'stuck';
-    }
+    const { opened, failure } = openAll(c, entries, seq, hash);
+    // kept before the index says that they were seen, whatever a power cut takes
+    for (const { wire } of opened) await c.handIn.keep(wire);
+    await c.handIn.sync();
+    for (const { entry } of opened) if (!(await take(c, volume, entry))) return 'stuck';
+    if (failure !== null) throw failure;
     if (tree.head.seq >= head.seq) return 'caught up';
   }
+}
+
+/** Checks entries, up to the first that is not what it should be. */
+function openAll(
+  { codec }: FollowComponents,
+  entries: readonly WireEntry[],
+  seq: number,
+  hash: Uint8Array,
+): { opened: { wire: WireEntry; entry: OpenedEntry }[]; failure: Error | null } {
+  const opened: { wire: WireEntry; entry: OpenedEntry }[] = [];
+  try {
+    for (const wire of entries) {
+      const entry = codec.open(wire, seq + 1 + opened.length, opened.at(-1)?.entry.hash ?? hash);
+      opened.push({ wire, entry });
+    }
+  } catch (error) {
+    return { opened, failure: asError(error) };
+  }
+  return { opened, failure: null };
 }
 
 /** What was seen once must be there: whether it was not, and was handed in again. */

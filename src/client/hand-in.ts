@@ -60,6 +60,11 @@ export class HandIn {
     await this.#c.kept.keep(entry);
   }
 
+  /** Lets what was kept outlive a power cut. */
+  async sync(): Promise<void> {
+    await this.#c.kept.sync();
+  }
+
   /**
    * Hands in what comes after the head that the bridge shows, up to what was seen; resolves when the bridge shows it, or
    * something else by then. FORKED_LOG when its log is another one, when it refuses, or when it is not known what to hand in.

@@ -1,8 +1,9 @@
 // The newest entries of the volume log as they were signed, on this disk: two files, of which the older one goes when
 // the newer one is full. Knows how they are found again, not what they say or what they are for.
 
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fromBinary } from '@bufbuild/protobuf';
+import { syncFolder } from '../lib/atomic-file.ts';
 import type { Disk, DiskFile } from '../lib/disk.ts';
 import { systemDisk } from '../lib/disk.ts';
 import { asError, ERRNO, errnoOf, XcoreError } from '../lib/errors.ts';
@@ -57,6 +58,7 @@ export class KeptEntries {
   readonly #older: string;
   #file: DiskFile | null = null;
   #end = 0;
+  #isUnsynced = false;
 
   constructor({ dir, log, disk = systemDisk }: KeptEntriesComponents, maxFileBytes = MAX_KEPT_FILE_BYTES) {
     this.#dir = dir;
@@ -80,10 +82,22 @@ export class KeptEntries {
       const { bytesWritten } = await file.write(bytes, 0, bytes.length, this.#end);
       if (bytesWritten < bytes.length) throw new XcoreError('ENOSPC', 'a part of an entry was written');
       this.#end += bytes.length;
+      this.#isUnsynced = true;
     } catch (error) {
       this.#log.warn({ error: asError(error) }, 'an entry of the volume log could not be kept');
       // its end is looked for again
       await this.close().catch(() => undefined);
+    }
+  }
+
+  /** Lets what was kept outlive a power cut. */
+  async sync(): Promise<void> {
+    if (!this.#isUnsynced) return;
+    try {
+      await this.#file?.datasync();
+      this.#isUnsynced = false;
+    } catch (error) {
+      this.#log.warn({ error: asError(error) }, 'entries of the volume log could not be synced');
     }
   }
 
@@ -133,6 +147,7 @@ export class KeptEntries {
   async #fileFor(sizeBytes: number): Promise<DiskFile> {
     this.#file ??= await this.#open();
     if (this.#end > 0 && this.#end + sizeBytes > this.#maxFileBytes) {
+      await this.sync();
       await this.close();
       await this.#disk.rename(this.#newer, this.#older);
       this.#file = await this.#open();
@@ -151,6 +166,7 @@ export class KeptEntries {
     });
     const { size } = await file.stat();
     if (size > this.#end) await file.truncate(this.#end);
+    if (size === 0) for (const dir of [this.#dir, dirname(this.#dir)]) await syncFolder(dir, this.#disk);
     return file;
   }
 

@@ -108,6 +108,7 @@ export class Publisher {
     });
     await this.#c.network.append(wire);
     await this.#c.handIn.keep(wire);
+    await this.#c.handIn.sync();
     await settleEntry(volume, {
       seq: head.seq + 1,
       hash,

@@ -33,10 +33,10 @@ export class WatchedNetwork extends ClientNetwork {
     return super.upload(shard, signal);
   }
 
-  override async append(entry: WireEntry): Promise<Head> {
+  override async append(entry: WireEntry, again?: boolean): Promise<Head> {
     const { shardsFreed } = fromBinary(EntryHeaderSchema, entry.header);
     for (const id of shardsFreed) this.#change(id, { doomed: true });
-    const head = await super.append(entry);
+    const head = await super.append(entry, again);
     this.#note(entry);
     return head;
   }
