@@ -10,6 +10,17 @@ export interface KeyChange {
   readonly value: Uint8Array | null;
 }
 
+/** What a tally says (Tally). */
+export interface TallyNumbers {
+  readonly batch: number;
+  readonly records: number;
+  readonly sum: bigint;
+  readonly lastCommit: number;
+  readonly firstUnpublished: number;
+  readonly journal: number;
+  readonly journalId: bigint;
+}
+
 const NO_BYTES = new Uint8Array(0);
 const MAX_VARINT_BYTES = 10;
 
@@ -61,6 +72,12 @@ function putFixed32(tag: number, value: number): void {
   at = out.writeUInt32LE(value, at);
 }
 
+function putFixed64(tag: number, value: bigint): void {
+  if (value === 0n) return;
+  out[at++] = tag;
+  at = out.writeBigUInt64LE(value, at);
+}
+
 function putBytes(tag: number, value: Uint8Array): void {
   if (value.length === 0) return;
   out[at++] = tag;
@@ -75,13 +92,32 @@ function varintBytes(value: number): number {
   return bytes;
 }
 
+/** Bytes left for the length of a list, before it is known. */
+const LENGTH_BYTES = 4;
+
 function putList(tag: number, values: readonly number[]): void {
   if (values.length === 0) return;
-  let bytes = 0;
-  for (const value of values) bytes += varintBytes(value);
   out[at++] = tag;
-  putVarint(bytes);
-  for (const value of values) putVarint(value);
+  const start = at;
+  const from = start + LENGTH_BYTES;
+  // a window may hold hundreds of each list: a few local variables and no calls, as long as the numbers are usual ones
+  const bytes = out;
+  let to = from;
+  for (const value of values) {
+    if (!(value >= 0 && value < 0x20_0000)) {
+      at = to;
+      putVarint(value);
+      to = at;
+      continue;
+    }
+    if (value >= 0x80) bytes[to++] = (value & 127) | 128;
+    if (value >= 0x4000) bytes[to++] = ((value >>> 7) & 127) | 128;
+    bytes[to++] = value >= 0x4000 ? value >>> 14 : value >= 0x80 ? value >>> 7 : value;
+  }
+  at = start;
+  putVarint(to - from);
+  out.copyWithin(at, from, to);
+  at += to - from;
 }
 
 /** Bytes of an InodeRecord. */
@@ -138,6 +174,19 @@ export function shardBytes(shard: Shard): Buffer {
   putFixed32(0x2d, shard.crc32);
   putNumber(0x30, shard.syncedBytes);
   putFixed32(0x3d, shard.syncedCrc32);
+  return finish();
+}
+
+/** Bytes of a TallyRecord. */
+export function tallyBytes(tally: TallyNumbers): Buffer {
+  begin(96);
+  putNumber(0x08, tally.batch);
+  putNumber(0x10, tally.records);
+  putFixed64(0x19, tally.sum);
+  putNumber(0x20, tally.lastCommit);
+  putNumber(0x28, tally.firstUnpublished);
+  putNumber(0x30, tally.journal);
+  putFixed64(0x39, tally.journalId);
   return finish();
 }
 

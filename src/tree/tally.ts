@@ -2,11 +2,11 @@
 // goes. One is written with each batch of changes, into a ring, so that batches which were lost from
 // the middle are missed at the next start, and any lost, returned or replaced record by a full check.
 
-import { create, toBinary } from '@bufbuild/protobuf';
 import type { Sealer } from '../crypto/sealer.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { encodeNumber, KIND, keyBytes } from './keys.ts';
 import { TallyRecordSchema } from './proto/tree_pb.ts';
+import { tallyBytes } from './record-bytes.ts';
 import { unpack } from './record-codec.ts';
 
 /** Batches that are remembered: read at each start, so that it stays a matter of milliseconds. */
@@ -71,16 +71,7 @@ export function tallyKey(batch: number): string {
 /** The sealed slot of a tally, under its key. */
 export function sealTally(sealer: Sealer, tally: Tally): { key: Buffer; value: Buffer } {
   const key = keyBytes(tallyKey(tally.batch));
-  const record = create(TallyRecordSchema, {
-    batch: BigInt(tally.batch),
-    records: BigInt(tally.records),
-    sum: tally.sum,
-    lastCommit: BigInt(tally.lastCommit),
-    firstUnpublished: BigInt(tally.firstUnpublished),
-    journal: BigInt(tally.journal),
-    journalId: tally.journalId,
-  });
-  return { key, value: sealer.seal(toBinary(TallyRecordSchema, record), key) };
+  return { key, value: sealer.seal(tallyBytes(tally), key) };
 }
 
 /** Reads one slot; CORRUPT_RECORD when it is damaged. */

@@ -12,10 +12,11 @@ import {
   DentryRecordSchema,
   InodeRecordSchema,
   ShardRecordSchema,
+  TallyRecordSchema,
   WindowRecordSchema,
 } from '../../src/tree/proto/tree_pb.ts';
 import { changesOf } from '../../src/tree/change-set-bytes.ts';
-import { changeSetBytes } from '../../src/tree/record-bytes.ts';
+import { changeSetBytes, tallyBytes } from '../../src/tree/record-bytes.ts';
 import { RecordStore } from '../../src/tree/record-store.ts';
 import type { StoreOptions } from '../../src/tree/record-store.ts';
 import { decodeRecord, encodeRecord, unpack } from '../../src/tree/record-codec.ts';
@@ -243,7 +244,8 @@ t.test('what no journal may hold waits for a commit', async (t) => {
 });
 
 t.test('records are the bytes that the generic encoder makes of them', (t) => {
-  const number = (): number => random.pick([0, 1, 127, 128, 2 ** 31, 2 ** 32 - 1, random.below(2 ** 30)]);
+  const BORDERS = [0, 1, 127, 128, 2 ** 14 - 1, 2 ** 14, 2 ** 21 - 1, 2 ** 21, 2 ** 31, 2 ** 32 - 1];
+  const number = (): number => random.pick([...BORDERS, random.below(2 ** 30)]);
   const large = (): number => random.pick([number(), 2 ** 32, 2 ** 44, Number.MAX_SAFE_INTEGER]);
   const time = (): bigint => random.pick([0n, 1n, -1n, 2n ** 63n - 1n, -(2n ** 63n), 1_700_000_000_000_000_000n]);
   const same = (kind: string, record: Parameters<typeof encodeRecord>[1], generic: Uint8Array, ino = 0): void => {
@@ -282,7 +284,7 @@ t.test('records are the bytes that the generic encoder makes of them', (t) => {
         create(DentryRecordSchema, { name: Buffer.from(name, 'latin1'), ino: big(ino), type: 0o100000 }),
       ),
     );
-    const list = (make: () => number): number[] => Array.from({ length: round % 50 }, make);
+    const list = (make: () => number): number[] => Array.from({ length: round === 0 ? 5_000 : round % 50 }, make);
     const window = {
       offsets: list(number),
       lengths: list(number),
@@ -291,6 +293,13 @@ t.test('records are the bytes that the generic encoder makes of them', (t) => {
     };
     const shards = window.shards.map(big);
     same(KIND.window, window, toBinary(WindowRecordSchema, create(WindowRecordSchema, { ...window, shards })));
+    const stamp = (): bigint => random.pick([0n, 1n, 2n ** 64n - 1n, random.bytes(8).readBigUInt64BE()]);
+    const [batch, records, lastCommit, firstUnpublished, journal] = [large(), large(), large(), large(), large()];
+    const stamps = { sum: stamp(), journalId: stamp() };
+    const tally = { batch, records, lastCommit, firstUnpublished, journal, ...stamps };
+    const wide = { batch: big(batch), records: big(records), lastCommit: big(lastCommit), journal: big(journal) };
+    const bigTally = { ...wide, firstUnpublished: big(firstUnpublished), ...stamps };
+    t.ok(tallyBytes(tally).equals(toBinary(TallyRecordSchema, create(TallyRecordSchema, bigTally))), 'tally');
     const counters = { nextIno: large(), nextShard: large(), inodes: large(), storedBytes: large() };
     same(
       KIND.counters,
