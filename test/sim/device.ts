@@ -84,7 +84,7 @@ export class DeviceMachine extends Machine {
     // an older copy of the bridge's store has another log, until somebody hands in what it lacks
     if (this.#bridge.restored && hasCode(error, 'FORKED_LOG')) return;
     // a new home needs its bridge, and a disk that fails is nobody's fault
-    if (hasCode(error, 'UNREACHABLE', 'TIMEOUT', 'ENOSPC', 'EIO', 'CLOSED', 'ABORTED')) return;
+    if (hasCode(error, 'UNREACHABLE', 'TIMEOUT', 'ENOSPC', 'EIO', 'CLOSED', 'ABORTED', 'INTERNAL', 'EAGAIN')) return;
     const { code } = error as { code?: string };
     if ((code === 'EIO' || code === 'ENOSPC') && asError(error).message.includes('simulated')) return;
     this.owner.history.complain(`${this.name} cannot be mounted: ${asError(error).stack}`);

@@ -291,6 +291,22 @@ t.test('a snapshot and a range show what is committed, in order, from a key on',
   t.same(await list({ from: keyBytes(inodeKey(257)) }), [300, 65_536]);
 });
 
+t.test('the commit after a sync that failed is a sync, too', async (t) => {
+  const store = await openStore(t, temporaryFolder(t));
+  const syncs: boolean[] = [];
+  store.setBarrier(async (sync) => {
+    syncs.push(sync);
+    if (syncs.length === 1) throw new Error('the disk fails');
+  });
+  store.put(inodeKey(2), inode(2));
+  await t.rejects(store.commit(true), /the disk fails/);
+  // records may say by now what a sync would have made true
+  await store.commit();
+  store.put(inodeKey(3), inode(3));
+  await store.commit();
+  t.same(syncs, [true, true, false]);
+});
+
 t.test('the index is open once', async (t) => {
   const dir = temporaryFolder(t);
   await openStore(t, dir);
