@@ -274,7 +274,8 @@ export class MountedVolume {
   async #handedIn(what: HandedIn): Promise<void> {
     tellHandedIn(this.#c.problems, what);
     if (what.hasCheckpoint) this.sync.wantCheckpoint();
-    await storeAgain(this.#volume, this.#uploader, what.added);
+    // what another device frees meanwhile would be stored behind its back, and kept for ever
+    if (this.sync.writer) await storeAgain(this.#volume, this.#uploader, what.added);
   }
 
   /** Removes what was unlinked but open when an earlier run ended. */

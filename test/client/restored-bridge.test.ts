@@ -112,9 +112,10 @@ await t.test('a checkpoint that was lost comes back, and another one follows', a
   await a.write('three', 'third');
   await a.flush();
   const two = (await a.read('two'))!;
+  await until('its checkpoint is there', () => a.tree.head.logBytes === 0);
+  const { checkpointSeq } = a.tree.head;
   await world.restoreBridge(backup);
   await until('it is handed in', () => a.problem(HANDED_IN) !== undefined);
-  const { checkpointSeq } = a.tree.head;
   await until('another checkpoint is there', () => a.tree.head.checkpointSeq > checkpointSeq);
   await a.flush();
   const fresh = await volume.device(t, { readOnly: true }).on();
