@@ -22,7 +22,7 @@ const DRAWS = 1_000;
 const ROUNDS = 5;
 
 /** How long something took, and how much processor time. */
-interface Cost {
+export interface Cost {
   readonly ms: number;
   readonly cpuMs: number;
 }
@@ -30,7 +30,8 @@ interface Cost {
 /** What was measured at one size; figures by name, with their units. */
 export type Figures = Readonly<Record<string, number>>;
 
-async function costOf(work: () => Promise<unknown>): Promise<Cost> {
+/** What it takes. */
+export async function costOf(work: () => Promise<unknown>): Promise<Cost> {
   const [started, before] = [performance.now(), process.cpuUsage()];
   await work();
   const { user, system } = process.cpuUsage(before);

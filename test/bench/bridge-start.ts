@@ -2,6 +2,7 @@
 // memory it has after some more.
 
 import { readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { MAX_SHARD_BYTES } from '../../src/bridge/policy.ts';
 import { MAX_PLACE_SHARDS } from '../../src/net/protocols.ts';
 import { Harness, Party, someShard } from '../bridge/harness.ts';
@@ -21,7 +22,8 @@ export interface StartFigures {
 
 async function main(dir: string): Promise<void> {
   const teardowns: (() => unknown)[] = [];
-  const scope = { testdir: () => dir, teardown: (action: () => unknown) => teardowns.push(action) };
+  // The harness keeps its store in `store` of that folder.
+  const scope = { testdir: () => dirname(dir), teardown: (action: () => unknown) => teardowns.push(action) };
   const started = performance.now();
   const bridge = await Harness.start(scope, BENCH_OPTIONS);
   const startMs = performance.now() - started;

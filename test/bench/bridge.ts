@@ -7,6 +7,7 @@ import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { measureAudits, measurePlacing, measureRepair, measureStart, measureUpkeep } from './bridge-measures.ts';
 import type { Figures } from './bridge-measures.ts';
+import { measureQueue, settle } from './bridge-queue.ts';
 import { BridgeWorld } from './bridge-world.ts';
 
 const options = yargs(hideBin(process.argv))
@@ -39,7 +40,18 @@ function show(columns: ReadonlyMap<string, Figures>): void {
   }
 }
 
-const sizes = options.shards.split(',').map(Number);
+/** Placing in a store that time has brought in order. */
+async function measureSettled(world: BridgeWorld): Promise<Figures> {
+  await settle(world);
+  for (const host of [...world.network.hosts, ...world.hosts]) await host.beat(1e12);
+  const placing = Object.entries(await measurePlacing(world)).filter(([name]) => !name.includes('online'));
+  return Object.fromEntries(placing.map(([name, value]) => [`settled: ${name}`, value]));
+}
+
+const sizes = options.shards
+  .split(',')
+  .map(Number)
+  .sort((a, b) => a - b);
 if (sizes.some((size) => !Number.isInteger(size) || size < 0)) throw new RangeError('--shards are numbers');
 const world = await BridgeWorld.start(options.dir);
 try {
@@ -48,7 +60,7 @@ try {
   const repair = await measureRepair(world);
   console.error(`registering ${options.hosts} hosts`);
   await world.join(options.hosts);
-  for (const size of sizes.sort((a, b) => a - b)) {
+  for (const size of sizes) {
     console.error(`writing ${size} shards`);
     const started = performance.now();
     await world.fill(size);
@@ -59,6 +71,9 @@ try {
       ...(await measurePlacing(world)),
       ...(await measureAudits(world)),
       ...(await measureUpkeep(world)),
+      ...(await measureSettled(world)),
+      // The last one: it leaves hosts lost.
+      ...(size === sizes.at(-1) ? await measureQueue(world) : {}),
       ...repair,
     };
     columns.set(`${size} shards`, figures);
