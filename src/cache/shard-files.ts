@@ -3,6 +3,7 @@
 
 import { dirname, join } from 'node:path';
 import { HASH_SIZE_BYTES, leafCountOf, MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
+import { syncFolder } from '../lib/atomic-file.ts';
 import { systemClock } from '../lib/clock.ts';
 import type { Clock } from '../lib/clock.ts';
 import { systemDisk } from '../lib/disk.ts';
@@ -69,6 +70,8 @@ export class ShardFiles {
     for (const folder of disk.readdirSync(dir)) {
       if (!/^[0-9a-f]+$/.test(folder)) continue;
       files.#folders.add(Number.parseInt(folder, 16));
+      // the name that a killed process gave it may not be on the disk
+      files.#unsyncedFolders.add(dir);
       for (const name of disk.readdirSync(join(dir, folder))) {
         const path = join(dir, folder, name);
         if (/^[0-9a-f]+$/.test(name)) {
@@ -130,17 +133,14 @@ export class ShardFiles {
 
   /** Lets the names of new files reach the disk. */
   async syncFolders(): Promise<void> {
-    const folders = [...this.#unsyncedFolders];
-    this.#unsyncedFolders.clear();
-    for (const path of folders) {
-      const folder = await this.disk.open(path, 'r');
+    for (const path of [...this.#unsyncedFolders]) {
+      // names that come from now on are for the next time
+      this.#unsyncedFolders.delete(path);
       try {
-        await folder.sync();
+        await syncFolder(path, this.disk);
       } catch (error) {
         this.#unsyncedFolders.add(path);
         throw error;
-      } finally {
-        await folder.close();
       }
     }
   }

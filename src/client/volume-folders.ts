@@ -40,6 +40,8 @@ export class VolumeFolders {
     // the one in use is only moved away once its replacement is complete
     if (!(await this.#has(this.current)) && (await this.#has(this.next)))
       await this.#disk.rename(this.next, this.current);
+    // also where a killed process moved them: no power cut may bring another volume back under what is synced from now on
+    if (await this.#has(this.current)) await syncFolder(this.#dir, this.#disk);
     await this.clearNext();
   }
 

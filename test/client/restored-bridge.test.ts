@@ -69,7 +69,10 @@ await t.test('the writer hands in what was lost, once, and goes on', async (t) =
   t.same(a.mounted.setAside, []);
   await b.reaches(a);
   const told = [a, b].flatMap((device) => device.problems.list().filter(({ code }) => code === HANDED_IN));
-  t.match(told, [{ message: /had lost entries \d+ to \d+/, advice: /restored from a backup/ }], 'one of them tells it');
+  // both may hand in at the same time, each what the other one has not yet
+  t.ok(told.length >= 1, 'whoever handed in tells it');
+  for (const problem of told)
+    t.match(problem, { message: /had lost entr(y|ies) \d+/, advice: /restored from a backup/ });
   t.equal(a.problem('FORKED_LOG'), undefined);
   await sound(t, a, { one: 'first', two, three: 'third' });
   t.same(await b.names(), ['one', 'three', 'two']);

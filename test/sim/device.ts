@@ -54,6 +54,8 @@ export class DeviceMachine extends Machine {
   #synced: Moment | null = null;
   /** A change that is under way. */
   #pending: Change | null = null;
+  /** It is being unmounted. */
+  #isEnding = false;
   #lostPower = false;
 
   constructor(ground: Ground, number: number, bridge: BridgeMachine, owner: Owner, keeping: Keeping) {
@@ -91,6 +93,7 @@ export class DeviceMachine extends Machine {
   }
 
   protected async run(process: SimProcess, node: SimNode): Promise<void> {
+    this.#isEnding = false;
     const { clock, luck } = process;
     const { keys, shards } = this.owner;
     const disk = openFileSystem(this.disk, process);
@@ -135,6 +138,7 @@ export class DeviceMachine extends Machine {
   async unmount(): Promise<void> {
     const { mounted, process } = this;
     if (!mounted || !process?.alive) return;
+    this.#isEnding = true;
     await mounted.stop();
     if (!process.alive) return;
     this.ground.scheduler.trace(`${this.name} is unmounted`);
@@ -193,7 +197,9 @@ export class DeviceMachine extends Machine {
     const bound = this.#lostPower ? this.#synced : this.#kept;
     const isOfBranch = isBefore(found, this.#moment) || isBefore(this.#moment, found);
     const keeps = bound === null || isBefore(bound, found);
-    const isSetAside = mounted.setAside.length > 0 && isBefore(found, history.published);
+    // what another device published last may not have been noted, if it died right then
+    const isPublished = isBefore(found, history.published) || isBefore(history.published, found);
+    const isSetAside = mounted.setAside.length > 0 && isPublished;
     if (!keeps && !isSetAside && !isBefore(found, history.published))
       history.complain(
         `${this.name} starts with moment ${found.depth} and had ${bound.depth} (${this.#lostPower ? 'synced' : 'closed'}, ${bound.what}): ${differenceOf(bound.shown, found.shown)}`,
@@ -228,6 +234,8 @@ export class DeviceMachine extends Machine {
     const process = this.process1;
     // no two changes at the same time: they are told apart by theirs
     await process.clock.sleep(1);
+    // the kernel hands on nothing more
+    if (this.#isEnding) return await new Promise<T>(() => {});
     this.locate();
     this.#pending = change;
     try {
@@ -274,6 +282,7 @@ export class DeviceMachine extends Machine {
   acknowledged(moment: Moment, how: 'closed' | 'synced' | 'flushed'): void {
     this.ground.scheduler.trace(`${this.name} ${how} ${moment.depth}`);
     if (how === 'flushed') this.owner.history.notePublished(moment, `${this.name} flushed`);
+    if (this.#isEnding) return;
     if (!isBefore(moment, this.#moment)) return;
     const later = (known: Moment | null): Moment => (known && isBefore(moment, known) ? known : moment);
     this.#kept = later(this.#kept);

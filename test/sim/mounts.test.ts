@@ -13,7 +13,7 @@ const WORLDS = Math.ceil(Number(process.env['XCORE_SIM_SEEDS'] ?? 60) / 3);
 const ONE = process.env['XCORE_SIM_SEED'];
 const WORDS = `${'abandon '.repeat(23)}art`;
 /** Worlds in which something went wrong once. */
-const OLD_FAULTS = ['59', '118', '135', '137', '161'];
+const OLD_FAULTS = ['59', '118', '135', '137', '158', '160', '161', '274'];
 
 t.setTimeout(MAX_MS);
 const keys = await deriveVolumeKeys(WORDS);

@@ -279,6 +279,7 @@ t.test('a snapshot and a range show what is committed, in order, from a key on',
   store.put(inodeKey(2), inode(2));
   store.delete(inodeKey(255));
   await store.commit();
+  const blocked = gate(store);
   store.put(inodeKey(3), inode(3));
   const list = async (options: { from?: Buffer; snapshot?: typeof snapshot } = {}): Promise<number[]> => {
     const found: number[] = [];
@@ -289,6 +290,7 @@ t.test('a snapshot and a range show what is committed, in order, from a key on',
   await snapshot.close();
   t.same(await list(), [1, 2, 256, 300, 65_536]);
   t.same(await list({ from: keyBytes(inodeKey(257)) }), [300, 65_536]);
+  blocked.open();
 });
 
 t.test('the commit after a sync that failed is a sync, too', async (t) => {
