@@ -5,6 +5,7 @@ import { crc32 } from 'node:zlib';
 import { CtrStream, ctrInto } from '../crypto/ctr.ts';
 import type { Disk, DiskFile } from '../lib/disk.ts';
 import { XcoreError } from '../lib/errors.ts';
+import { forgetPages } from '../lib/resident-read.ts';
 import type { Hasher } from './hasher.ts';
 
 /** Encrypted at once: what the checksum finds in the processor's cache. */
@@ -220,6 +221,15 @@ export class Segment {
       done += this.#file?.writeSync(leaves, done, leaves.length - done, this.#length + done) ?? leaves.length;
     }
     return { id, sizeBytes: this.#length };
+  }
+
+  /**
+   * Lets the kernel use the memory of a large file for the next one: its bytes are among the mount's own pages already.
+   * To be called once they are on the disk.
+   */
+  async forgetPages(): Promise<void> {
+    const fd = this.#file?.fd;
+    if (this.roomBytes === 0 && fd !== undefined && fd >= 0) await forgetPages(fd);
   }
 
   /** Closes the file. */

@@ -331,6 +331,7 @@ export class Segments {
       [...this.#unsynced].map(async ([shard, segment]) => {
         await segment.flush(true);
         this.#unsynced.delete(shard);
+        await segment.forgetPages();
         await segment.close();
       }),
     );

@@ -8,6 +8,7 @@ import type { Clock } from './clock.ts';
 /** linux/fs.h: fail rather than wait for the disk. */
 const RWF_NOWAIT = 8;
 const POSIX_FADV_WILLNEED = 3;
+const POSIX_FADV_DONTNEED = 4;
 /** Of one read in the average of reads. */
 const WEIGHT = 0.1;
 /** What a read by another thread costs besides the disk, and a little. */
@@ -126,5 +127,13 @@ export function readAhead(fd: number, offset: number, sizeBytes: number): Promis
   return new Promise((resolve) => {
     if (fadvise === null) resolve();
     else fadvise.async(fd, offset, sizeBytes, POSIX_FADV_WILLNEED, () => resolve());
+  });
+}
+
+/** Has the kernel give up what it has of a file in memory and on the disk; the descriptor must stay open until this resolves. */
+export function forgetPages(fd: number): Promise<void> {
+  return new Promise((resolve) => {
+    if (fadvise === null) resolve();
+    else fadvise.async(fd, 0, 0, POSIX_FADV_DONTNEED, () => resolve());
   });
 }
