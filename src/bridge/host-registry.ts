@@ -153,7 +153,7 @@ export class HostRegistry {
       auditsPassed: record.auditsPassed,
       auditsFailed: record.auditsFailed,
       auditScore: auditScore(record),
-      uptime: uptimeOf(record, this.#clock.now()),
+      uptime: uptimeOf(record, this.#clock.now(), this.#isOnline(record)),
       reliability: record.reliability,
       mayLeave: record.exiting && record.shards === 0n,
     };

@@ -46,10 +46,11 @@ export function auditScore(record: HostRecord): number {
   return passed / (passed + failed);
 }
 
-/** Share of the time since the host was first seen in which it was there. */
-export function uptimeOf(record: HostRecord, nowMs: number): number {
+/** Share of the time since the host was first seen in which it was there; one that is `online` has been since it was heard of last. */
+export function uptimeOf(record: HostRecord, nowMs: number, online: boolean): number {
   const known = nowMs - Number(record.firstSeenMs);
-  return known > 0 ? Math.min(1, Number(record.onlineMs) / known) : 1;
+  const sinceHeard = online ? Math.max(0, nowMs - Number(record.lastSeenMs)) : 0;
+  return known > 0 ? Math.min(1, (Number(record.onlineMs) + sinceHeard) / known) : 1;
 }
 
 /** The standing and its reason. */

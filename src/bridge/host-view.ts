@@ -66,7 +66,7 @@ export function viewOf({ host, record, addresses, online, nowMs }: HostNow): Hos
     freeBytes: Number(record.freeBytes),
     bytesPerSecond: record.bytesPerSecond,
     reliability: record.reliability,
-    uptime: uptimeOf(record, nowMs),
+    uptime: uptimeOf(record, nowMs, online),
     takesShards: takesShards(record),
     vetted: standing.state !== 'vetting',
     network: record.network,
