@@ -168,6 +168,7 @@ export class SimulatedHosts implements HostCalls {
     t.teardown(() => serials.close());
     const options = { ...HOST_DEFAULTS, floorBytes: 0, limitBytes: CAPACITY_BYTES };
     const store = await ShardStore.open(dir, { fs: promises, log: silentLogger }, options);
+    t.teardown(() => store.close());
     const host = new SimulatedHost(this, dir, { store, serials, tombstones });
     this.hosts.push(host);
     await host.register();
