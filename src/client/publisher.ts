@@ -57,8 +57,7 @@ export class Publisher {
     const { tree, store } = volume;
     // until one of these changes, reading the outbox again would find the same
     if (this.#blockedOn.some((shard) => tree.isStaged(shard) && tree.shard(shard)?.liveBytes !== 0)) return false;
-    // what others may see must survive a power cut here
-    await store.commit(true);
+    await store.commit();
     const limit = Math.min(boundary, store.lastCommit);
     const next = await nextPublication(tree, limit, this.#limits.entryTargetBytes);
     this.#blockedOn = [];
@@ -73,6 +72,8 @@ export class Publisher {
     }
     // what is stored behind the entry that frees it nobody would ever free
     await this.#c.onFreeing(next.freed.map(({ shard }) => shard));
+    // what others may see must survive a power cut here, ids of shards too that were sealed since that commit
+    await store.commit(true);
     const parts = splitPublication(next, this.#limits);
     for (const [index, part] of parts.entries()) {
       const changeSet = create(ChangeSetSchema, {
