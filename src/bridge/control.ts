@@ -22,13 +22,15 @@ const LOW_FREE_SHARE = 0.1;
 /** One function a call. */
 export type BridgeHandlers = Handlers<BridgeCalls>;
 
-/** How people are told of a bridge. */
-export const BRIDGE_NAME: ServerName = {
-  name: 'the bridge',
-  busy: 'another bridge answers for this folder already',
-  absent: 'no bridge runs on this folder; start it with xcore bridge, or name its folder with --dir',
-  absentCode: 'UNREACHABLE',
-};
+/** How people are told of the bridge in a folder. */
+export function bridgeIn(dir: string): ServerName {
+  return {
+    name: 'the bridge',
+    busy: `another bridge answers for ${dir} already; stop it, or choose another folder`,
+    absent: `no bridge runs on ${dir}; start it with xcore bridge, or name its folder with --dir`,
+    absentCode: 'UNREACHABLE',
+  };
+}
 
 /** What the calls are answered from. */
 export interface BridgeControlComponents {
@@ -53,7 +55,7 @@ export function callBridge<M extends keyof BridgeCalls>(
   params: BridgeCalls[M]['params'],
   options: CallOptions = {},
 ): Promise<BridgeCalls[M]['result']> {
-  return callSocket<BridgeCalls, M>(bridgeSocket(dir), method, params, BRIDGE_NAME, options);
+  return callSocket<BridgeCalls, M>(bridgeSocket(dir), method, params, bridgeIn(dir), options);
 }
 
 /** The handlers of a bridge's calls. */

@@ -10,7 +10,7 @@ import type { Metrics } from '../lib/metrics.ts';
 import { dialBack, DialGate } from '../net/dial-gate.ts';
 import { addressesOf, createNode, loadOrCreateSeed } from '../net/node.ts';
 import { relaysFor } from '../net/relay.ts';
-import { BRIDGE_NAME, bridgeSocket } from './control.ts';
+import { bridgeIn, bridgeSocket } from './control.ts';
 import { openLevelStore } from './level-store.ts';
 import { BRIDGE_DEFAULTS } from './options.ts';
 import type { BridgeOptions } from './options.ts';
@@ -71,7 +71,7 @@ async function startOn(
   };
   try {
     const serving = await runBridge({ store, node, outside, seed, clock, random, randomBytes, log }, options);
-    const hangUp = await serveCallsIfShort(bridgeSocket(settings.dir), serving.control, BRIDGE_NAME, log);
+    const hangUp = await serveCallsIfShort(bridgeSocket(settings.dir), serving.control, bridgeIn(settings.dir), log);
     const addresses = addressesOf(node);
     log.info({ addresses }, 'the bridge listens');
     return {

@@ -2,7 +2,7 @@
 
 import { isDriverName, type DriverName } from '../fuse/choose-driver.ts';
 import { XcoreError } from '../lib/errors.ts';
-import { parseBytes } from '../lib/units.ts';
+import { bytesOf } from './option-values.ts';
 
 /** What a list of options asks for; an absent field is not mentioned in it. */
 export interface ListedOptions {
@@ -46,6 +46,6 @@ export function parseMountOptions(list: string): ListedOptions {
 }
 
 function size(value: string): string {
-  parseBytes(value);
+  bytesOf('cache-size', value);
   return value;
 }

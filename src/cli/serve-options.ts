@@ -5,9 +5,9 @@ import { MIN_BYTES_PER_SECOND } from '../host/allowance.ts';
 import type { HostOptions } from '../host/options.ts';
 import { parseSchedule } from '../host/schedule.ts';
 import { XcoreError } from '../lib/errors.ts';
-import { parseBytes, parseRate } from '../lib/units.ts';
 import { METRICS_OPTION } from './metrics.ts';
 import { checkListenAddress } from './multiaddr.ts';
+import { bytesOf, rateOf } from './option-values.ts';
 
 /** Options as they are given. */
 export interface ServeOptions {
@@ -31,6 +31,10 @@ export interface ServeSettings {
   readonly listen: string;
   readonly options: Partial<HostOptions>;
 }
+
+/** With less, a host takes no shard at all, or few and then none. */
+const MIN_SPACE_BYTES = 10_000_000;
+const MIN_MONTHLY_BYTES = 100_000_000;
 
 /** Labels are short and printable, so that they can be shown and compared. */
 const LABEL = /^[\w.:@+-]{1,64}$/;
@@ -60,13 +64,13 @@ export function serveOptions(yargs: Argv): Argv<ServeOptions> {
 /** Reads the options; USAGE. */
 export function serveSettings(args: ServeOptions): ServeSettings {
   return {
-    spaceBytes: parseBytes(args.space),
+    spaceBytes: atLeast(MIN_SPACE_BYTES, '--space', args.space),
     listen: checkListenAddress(args.listen),
     options: {
-      floorBytes: parseBytes(args.floor),
+      floorBytes: bytesOf('--floor', args.floor),
       upBytesPerSecond: rate('--up', args.up),
       downBytesPerSecond: rate('--down', args.down),
-      monthlyBytes: args.monthly === undefined ? 0 : parseBytes(args.monthly),
+      monthlyBytes: args.monthly === undefined ? 0 : atLeast(MIN_MONTHLY_BYTES, '--monthly', args.monthly),
       schedule: parseSchedule(args.hours, args.days),
       mapsPorts: !args['no-upnp'],
       operator: label('--operator', args.operator),
@@ -97,9 +101,15 @@ export function serveArguments(args: ServeOptions): string[] {
   return args['no-upnp'] ? [...given, '--no-upnp'] : given;
 }
 
+function atLeast(leastBytes: number, option: string, text: string): number {
+  const bytes = bytesOf(option, text);
+  if (bytes >= leastBytes) return bytes;
+  throw new XcoreError('USAGE', `${option} ${text} is too little to be of use; ${leastBytes / 1e6}MB is the least`);
+}
+
 function rate(option: string, text: string | undefined): number {
   if (text === undefined) return 0;
-  const bytes = parseRate(text);
+  const bytes = rateOf(option, text);
   if (bytes >= MIN_BYTES_PER_SECOND) return bytes;
   throw new XcoreError('USAGE', `${option} ${text} is too slow for a shard to arrive in time; 64KB/s is the least`);
 }

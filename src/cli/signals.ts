@@ -10,8 +10,16 @@ export interface Running {
   stop(): Promise<void>;
 }
 
+/** What happens besides. */
+export interface RunOptions {
+  /** Tells whoever waits for it that it runs; from then on a signal ends it as it should. */
+  readonly tellReady: () => void | Promise<void>;
+  /** Stops it as well. */
+  readonly also?: Promise<void>;
+}
+
 /** Keeps the process up until `running` ends or a signal (or `also`) stops it; resolves once it is stopped. */
-export async function runUntilStopped(running: Running, log: Logger, also?: Promise<void>): Promise<void> {
+export async function runUntilStopped(running: Running, log: Logger, { tellReady, also }: RunOptions): Promise<void> {
   const keepAlive = setInterval(() => undefined, 1 << 30);
   const off = stayUpOnRejection(log);
   try {
@@ -27,6 +35,7 @@ export async function runUntilStopped(running: Running, log: Logger, also?: Prom
     });
     // A terminal that closes must not take a mount with it.
     process.on('SIGHUP', () => log.info({}, 'the terminal is gone; going on'));
+    await tellReady();
     const ends = [asked, ...(running.ended ? [running.ended] : []), ...(also ? [also] : [])];
     await Promise.race(ends);
     await running.stop();

@@ -52,6 +52,8 @@ export class BridgeAgent {
   #lost: Uint8Array[] = [];
   #standing: Standing | undefined;
   #reachability: Reachability | undefined;
+  /** Why the bridge cannot be reached, as it was logged last; empty while it can. */
+  #complaint: string | undefined;
   /** As the bridge was told last. */
   #addresses = '';
   #hurry = new AbortController();
@@ -65,8 +67,12 @@ export class BridgeAgent {
       greet: (rpc) => this.#register(rpc),
       onConnection: (connected, error) => {
         this.#firstAnswer.resolve(connected);
+        const reason = connected ? '' : (error?.message ?? 'unknown');
+        // Once, not at each attempt in vain.
+        if (reason === this.#complaint || this.#stopping.signal.aborted) return;
+        this.#complaint = reason;
         if (connected) log.info({}, 'registered with the bridge');
-        else log.warn({ reason: error?.message }, 'not connected to the bridge');
+        else log.warn({ reason }, 'not connected to the bridge; it is tried again and again');
       },
     });
   }

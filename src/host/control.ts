@@ -9,12 +9,14 @@ import type { HostCalls, HostProgress } from './control-api.ts';
 /** One function a call. */
 export type HostHandlers = Handlers<HostCalls, HostProgress>;
 
-const HOST: ServerName = {
-  name: 'the host',
-  busy: 'another host answers for this folder already',
-  absent: 'no host runs on this folder; start it with xcore serve, or name its folder with --dir',
-  absentCode: 'UNREACHABLE',
-};
+function hostIn(dir: string): ServerName {
+  return {
+    name: 'the host',
+    busy: `another host answers for ${dir} already; stop it, or choose another folder`,
+    absent: `no host runs on ${dir}; start it with xcore serve, or name its folder with --dir`,
+    absentCode: 'UNREACHABLE',
+  };
+}
 
 /** The socket of the host in a folder. */
 export function hostSocket(dir: string): string {
@@ -23,7 +25,7 @@ export function hostSocket(dir: string): string {
 
 /** Listens for calls, as serveCallsIfShort() does. */
 export function serveHostControl(dir: string, handlers: HostHandlers, log: Logger): Promise<() => Promise<void>> {
-  return serveCallsIfShort<HostCalls, HostProgress>(hostSocket(dir), handlers, HOST, log);
+  return serveCallsIfShort<HostCalls, HostProgress>(hostSocket(dir), handlers, hostIn(dir), log);
 }
 
 /** Makes one call to the host in a folder, as callSocket() does; UNREACHABLE when none runs. */
@@ -33,5 +35,5 @@ export function callHost<M extends keyof HostCalls>(
   params: HostCalls[M]['params'],
   options: CallOptions<HostProgress> = {},
 ): Promise<HostCalls[M]['result']> {
-  return callSocket<HostCalls, M, HostProgress>(hostSocket(dir), method, params, HOST, options);
+  return callSocket<HostCalls, M, HostProgress>(hostSocket(dir), method, params, hostIn(dir), options);
 }

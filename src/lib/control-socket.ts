@@ -180,6 +180,9 @@ function listen(server: Server, path: string): Promise<void> {
 
 /** Connects, or fails with `who.absentCode` for an absent or dead socket. */
 async function connect(path: string, who: ServerName): Promise<Socket> {
+  if (Buffer.byteLength(path) > SOCKET_PATH_MAX_BYTES) {
+    throw new XcoreError('USAGE', `${path} is too long for a unix socket: ${who.name} there cannot be asked`);
+  }
   const socket = createConnection(path);
   return await new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
@@ -193,12 +196,18 @@ async function connect(path: string, who: ServerName): Promise<Socket> {
     });
     socket.once('error', (cause) => {
       clearTimeout(timer);
-      reject(
-        'code' in cause && (cause.code === 'ENOENT' || cause.code === 'ECONNREFUSED')
-          ? new XcoreError(who.absentCode, who.absent, { cause })
-          : cause,
-      );
+      reject(connectError(cause, path, who));
     });
+  });
+}
+
+function connectError(cause: NodeJS.ErrnoException, path: string, who: ServerName): Error {
+  const { code = '' } = cause;
+  if (['ENOENT', 'ECONNREFUSED', 'ENOTDIR'].includes(code))
+    return new XcoreError(who.absentCode, who.absent, { cause });
+  if (code !== 'EACCES') return cause;
+  return new XcoreError('EACCES', `${path}: permission denied; only who runs ${who.name}, or root, may ask it`, {
+    cause,
   });
 }
 

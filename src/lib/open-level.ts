@@ -60,7 +60,7 @@ async function checkFormat(db: BinaryLevel, dir: string, options: OpenLevelOptio
     if (stored.length === 1 && olderVersions.includes(stored[0]!)) return setFormat(db, formatVersion);
     throw new XcoreError(
       'BAD_FORMAT',
-      `${dir} has format ${stored[0] ?? 0}, which this xcore does not know; update it`,
+      `${dir} has format ${stored[0] ?? 0}, which is none of a ${user} that this xcore knows: update xcore, or give the ${user} a folder of its own`,
     );
   }
   for await (const _key of db.keys({ limit: 1 })) {

@@ -125,7 +125,7 @@ export function ensurePrivateFolder(path: string, uid: number = process.getuid?.
 }
 
 /** mkdir -p with mode 0700; Node's own never ends where the kernel refuses with ENOENT, as below /proc. */
-function makeFolders(path: string): void {
+export function makeFolders(path: string): void {
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return;
   const parent = dirname(path);
   if (parent !== path) makeFolders(parent);

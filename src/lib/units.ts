@@ -37,7 +37,11 @@ export function parseBytes(text: string): number {
 
 /** Parses '2MB/s', '500 KiB/s' or '2MB' to whole bytes a second; USAGE as parseBytes(). */
 export function parseRate(text: string): number {
-  return parseBytes(text.replace(/\s*\/\s*s\s*$/i, ''));
+  const [size = '', unit = 's', ...more] = text.split('/');
+  if (unit.trim().toLowerCase() !== 's' || more.length > 0) {
+    throw new XcoreError('USAGE', `'${text}' is not a rate; write it as in 2MB/s or 500KB/s`);
+  }
+  return parseBytes(size);
 }
 
 const STEPS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'] as const;

@@ -17,6 +17,7 @@ import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { boundedYamux } from './bounded-yamux.ts';
 import type { DialGate } from './dial-gate.ts';
+import { toListenError } from './listen-error.ts';
 import { nativeTls } from './native-tls.ts';
 import type { PeerName } from './network.ts';
 import { OwnAddresses } from './own-addresses.ts';
@@ -113,7 +114,7 @@ export interface NodeOptions {
   readonly clock?: Clock;
 }
 
-/** Starts a libp2p node; the caller stops it. */
+/** Starts a libp2p node; the caller stops it. Errors as toListenError() where an address cannot be listened on. */
 export async function createNode(options: NodeOptions): Promise<Libp2p> {
   checkSeed(options.seed);
   const maxInboundStreams = options.maxInboundStreams ?? MAX_INBOUND_STREAMS;
@@ -161,6 +162,8 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
       ...(options.mapsPorts === true ? { ports: await portMapping() } : {}),
     },
     ...(options.gate ? { connectionGater: options.gate.gater } : {}),
+  }).catch((error: unknown) => {
+    throw toListenError(error);
   });
   node.addEventListener('connection:open', ({ detail: { remotePeer } }) => {
     const connections = node.getConnections(remotePeer);

@@ -1,8 +1,11 @@
 // Every command with wrong arguments, and what needs no network: help, completion, doctor, exit codes.
 
-import { chmodSync, chownSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { openLevelStore } from '../../src/bridge/level-store.ts';
+import { claimServerFolder } from '../../src/cli/server-folder.ts';
+import { openSerialStore } from '../../src/host/used-serials.ts';
 import { EXIT } from '../../src/lib/errors.ts';
 import { Client } from '../support/client.ts';
 import { Run, type Result } from '../support/run.ts';
@@ -57,8 +60,11 @@ await t.test('wrong arguments are exit 2, one sentence, and change nothing', asy
     [['status', 'extra'], /extra/],
     [['flush', dir, 'extra'], /extra/],
     [['serve'], /--bridge/],
-    [['serve', '--space', 'many', '--bridge', BRIDGE], /'many' is not a size/],
-    [['serve', '--space', '0', '--bridge', BRIDGE], /less than one byte/],
+    [['serve', '--space', 'many', '--bridge', BRIDGE], /--space 'many' is not a size/],
+    [['serve', '--space', '0', '--bridge', BRIDGE], /--space '0' is less than one byte/],
+    [['serve', '--space', '1MB', '--bridge', BRIDGE], /--space 1MB is too little/],
+    [['serve', '--up', '2MB/h', '--bridge', BRIDGE], /--up '2MB\/h' is not a rate/],
+    [['bridge', '--repair-after', '4'], /--repair-after '4' is not a duration/],
     [['serve', '--bridge', '/ip4/127.0.0.1/tcp/9'], /\/p2p\//],
     [['serve', '--bridge', BRIDGE, '--listen', '/ip4/127.0.0.1/udp/9'], /not a TCP address/],
     [['bridge', '--listen', 'localhost:80'], /--listen localhost:80/],
@@ -80,6 +86,40 @@ await t.test('wrong arguments are exit 2, one sentence, and change nothing', asy
     t.equal(result.stdout, '');
   }
   t.throws(() => readdirSync(client.home), { code: 'ENOENT' }, 'no home was made');
+});
+
+await t.test('a host and a bridge take no folder that is not theirs', async (t) => {
+  const dir = t.testdir({
+    letters: { 'letter.txt': '', 'photo.jpg': '' },
+    'a-host': { 'identity.seed': '', shards: {}, state: {}, 'notes.txt': 'of its operator' },
+    'a-bridge': { 'identity.seed': '', state: {} },
+    'a-disk': { 'lost+found': {} },
+    file: '',
+  });
+  const claim = (name: string, server: 'bridge' | 'host'): Promise<void> => claimServerFolder(join(dir, name), server);
+  for (const server of ['bridge', 'host'] as const) {
+    await t.rejects(claim('letters', server), { code: 'FOREIGN_HOME', message: /letter\.txt, photo\.jpg/ });
+    await t.rejects(claim('file', server), { code: 'FOREIGN_HOME', message: /not a folder/ });
+    await t.rejects(claim('file/below', server), { code: 'FOREIGN_HOME' });
+    await claim('a-disk', server);
+    await claim(`new/${server}`, server);
+    t.equal(statSync(join(dir, 'new', server)).mode & 0o777, 0o700);
+  }
+  await claim('a-host', 'host');
+  await t.rejects(claim('a-host', 'bridge'), { code: 'FOREIGN_HOME', message: /the folder of a host/ });
+  await claim('a-bridge', 'bridge');
+  await (await openLevelStore(join(dir, 'a-bridge/state'))).close();
+  await t.rejects(openSerialStore(join(dir, 'a-bridge/state')), { code: 'BAD_FORMAT', message: /none of a host/ });
+  if (process.getuid?.() === 0) {
+    chownSync(join(dir, 'a-host/identity.seed'), 1000, 1000);
+    await t.rejects(claim('a-host', 'host'), { code: 'FOREIGN_HOME', message: /another user \(uid 1000\)/ });
+  } else {
+    chmodSync(join(dir, 'a-disk'), 0o500);
+    await t.rejects(claim('a-disk', 'host'), { code: 'EACCES' });
+  }
+  const refused = await newClient().xcore(['serve', '--bridge', BRIDGE, '--dir', join(dir, 'letters')]);
+  t.ok(isClear(refused, EXIT.identity), refused.stderr);
+  t.strictSame(readdirSync(join(dir, 'letters')), ['letter.txt', 'photo.jpg'], 'and nothing was put there');
 });
 
 await t.test('with --json an error is JSON on stdout too', async (t) => {

@@ -67,8 +67,11 @@ await t.test('bridge and serve print one line and end cleanly on SIGTERM and SIG
 
   const port = /tcp\/(\d+)/.exec(bridge.line)?.[1] ?? '';
   const taken = await run.exec(process.execPath, [XCORE, 'bridge', '--listen', `/ip4/127.0.0.1/tcp/${port}`]);
-  t.not(taken.code, 0, 'the port is taken');
-  t.match(taken.stderr, /^xcore: .+\n$/);
+  t.equal(taken.code, EXIT.busy, 'the port is taken');
+  t.match(taken.stderr, new RegExp(`^xcore: another program listens on /ip4/127.0.0.1/tcp/${port} already; .+\n$`));
+  const elsewhere = await run.exec(process.execPath, [XCORE, 'bridge', '--listen', '/ip4/192.0.2.99/tcp/4001']);
+  t.equal(elsewhere.code, EXIT.usage);
+  t.match(elsewhere.stderr, /^xcore: .+ is no address of this machine; .+\n$/);
 
   t.equal(await end(host.child, 'SIGINT'), 0);
   t.equal(await end(bridge.child, 'SIGTERM'), 0);
@@ -114,8 +117,10 @@ await t.test('a host starts while its bridge is away', async (t) => {
   const gone = '/ip4/127.0.0.1/tcp/9/p2p/12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo';
   const host = await start('lonely', ['serve', '--bridge', gone, '--space', '1GB', ...LISTEN]);
   t.match(host.output(), LINE);
-  t.match(readFileSync(join(run.dir, 'lonely.log'), 'utf8'), /does not answer yet/);
   t.equal(await end(host.child, 'SIGTERM'), 0);
+  const said = readFileSync(join(run.dir, 'lonely.log'), 'utf8');
+  t.match(said, /does not answer yet/);
+  t.equal(said.match(/not connected to the bridge/g)?.length, 1, 'which is told once');
 });
 
 await t.test('the embedded network ends with its parent, and starts again right after', async (t) => {

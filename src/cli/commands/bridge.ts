@@ -9,12 +9,14 @@ import type { BridgeOptions } from '../../bridge/options.ts';
 import { XcoreError } from '../../lib/errors.ts';
 import { parseMetricsAddress } from '../../lib/metrics-server.ts';
 import { ensurePrivateFolder } from '../../lib/paths.ts';
-import { formatBytes, parseBytes, parseDuration } from '../../lib/units.ts';
+import { formatBytes } from '../../lib/units.ts';
 import { currentPaths, foregroundLog } from '../context.ts';
 import { METRICS_OPTION, withMetrics } from '../metrics.ts';
 import { checkMirrors } from '../mirrors.ts';
 import { checkListenAddress } from '../multiaddr.ts';
+import { bytesOf, durationOf, rateOf } from '../option-values.ts';
 import { note, print, printJson } from '../output.ts';
+import { claimServerFolder } from '../server-folder.ts';
 import { runUntilStopped } from '../signals.ts';
 
 /** A hundred a second. */
@@ -120,22 +122,25 @@ async function bridge(args: BridgeArguments): Promise<void> {
     if (paths.home !== null) ensurePrivateFolder(paths.home);
     ensurePrivateFolder(dir);
   }
+  await claimServerFolder(dir, 'bridge');
   const log = foregroundLog('bridge');
   const { startBridge } = await import('../../bridge/start-bridge.ts');
   const server = await startBridge({ dir, listen: [listen], options }, { log });
   const { running, url } = await withMetrics(args.metrics, server);
-  if (args.json) printJson({ bridge: server.address, addresses: server.addresses, ...(url ? { metrics: url } : {}) });
-  else print(server.address);
-  if (url && !args.json) note(`figures at ${url}`);
-  await runUntilStopped(running, log);
+  const tellReady = (): void => {
+    if (args.json) printJson({ bridge: server.address, addresses: server.addresses, ...(url ? { metrics: url } : {}) });
+    else print(server.address);
+    if (url && !args.json) note(`figures at ${url}`);
+  };
+  await runUntilStopped(running, log, { tellReady });
 }
 
 function optionsOf(args: BridgeArguments): Partial<BridgeOptions> {
   return {
-    ...timesFor(parseDuration(args['repair-after'])),
-    repairBytesPerSecond: parseBytes(args['repair-rate']),
+    ...timesFor(durationOf('--repair-after', args['repair-after'])),
+    repairBytesPerSecond: rateOf('--repair-rate', args['repair-rate']),
     auditsPerDay: numberOf(args, 'audits-per-day', MAX_AUDITS_PER_DAY),
-    quotaBytes: parseBytes(args.quota),
+    quotaBytes: bytesOf('--quota', args.quota),
     maxHosts: numberOf(args, 'max-hosts', MAX_PARTIES),
     maxVolumes: numberOf(args, 'max-volumes', MAX_PARTIES),
     relays: !args['no-relay'],

@@ -34,8 +34,7 @@ export const localNetworkCommand: CommandModule<object, { dir: string }> = {
       process.stdin.once('close', done).resume();
     });
     const network = await startWhenFree({ dir, hosts: HOSTS, capacityBytes: await capacityOf(dir) }, log);
-    print(network.bridge);
-    await runUntilStopped(network, log, parentGone);
+    await runUntilStopped(network, log, { tellReady: () => print(network.bridge), also: parentGone });
   },
 };
 

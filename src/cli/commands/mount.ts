@@ -9,13 +9,13 @@ import { hasCode, XcoreError } from '../../lib/errors.ts';
 import { createLogger, logLevel } from '../../lib/log.ts';
 import { MemoryTrim } from '../../lib/memory-trim.ts';
 import { ensureHome, type Paths } from '../../lib/paths.ts';
-import { parseBytes } from '../../lib/units.ts';
 import { currentPaths } from '../context.ts';
 import { receivePassphrase, startDaemonProcess, tellStarter } from '../daemon-process.ts';
 import { requireFuse } from '../fuse-checks.ts';
 import { parseMountOptions, type ListedOptions } from '../mount-options.ts';
 import { checkMirrors } from '../mirrors.ts';
 import { mountPointPath, prepareMountPoint, refuseOwnFolders, removeMountPoint } from '../mount-point.ts';
+import { bytesOf } from '../option-values.ts';
 import { note, print, printJson } from '../output.ts';
 import { askPassphrase } from '../prompt.ts';
 import { runUntilStopped } from '../signals.ts';
@@ -96,7 +96,7 @@ function withListed(args: MountArguments, listed: ListedOptions): void {
 }
 
 async function mount(args: MountArguments): Promise<void> {
-  parseBytes(args['cache-size']);
+  bytesOf('--cache-size', args['cache-size']);
   checkMirrors(args.mirrors);
   const paths = currentPaths();
   const dir = await mountPointPath(args.dir);
@@ -178,7 +178,7 @@ async function serveMount(args: MountArguments): Promise<void> {
         mountPoint: dir,
         readOnly: args['read-only'],
         allowOther: args['allow-other'],
-        cacheBytes: parseBytes(args['cache-size']),
+        cacheBytes: bytesOf('--cache-size', args['cache-size']),
         takeOver: args['take-over'],
         accessTimes,
         noExec,
@@ -190,9 +190,12 @@ async function serveMount(args: MountArguments): Promise<void> {
       },
       { log, paths, spawnLocalNetwork: (folder) => spawnLocalNetwork(folder, paths) },
     );
-    if (args.daemon) await tellStarter({ notes: daemon.notes });
-    else tellReady(args, dir, daemon.notes, process.pid);
-    await runUntilStopped(daemon, log);
+    await runUntilStopped(daemon, log, {
+      tellReady: () => {
+        if (args.daemon) return tellStarter({ notes: daemon.notes });
+        tellReady(args, dir, daemon.notes, process.pid);
+      },
+    });
   } catch (error) {
     log.error({ err: error }, 'the mount failed');
     if (args.daemon) await tellStarter({ error });

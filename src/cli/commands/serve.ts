@@ -17,6 +17,7 @@ import type { Installed } from '../install-unit.ts';
 import { withMetrics } from '../metrics.ts';
 import { checkBridgeAddress } from '../multiaddr.ts';
 import { note, print, printJson } from '../output.ts';
+import { claimServerFolder } from '../server-folder.ts';
 import { serveArguments, serveOptions, serveSettings } from '../serve-options.ts';
 import type { ServeOptions } from '../serve-options.ts';
 import { runUntilStopped } from '../signals.ts';
@@ -83,6 +84,7 @@ async function serve(args: ServeArguments): Promise<void> {
     if (paths.home !== null) ensurePrivateFolder(paths.home);
     ensurePrivateFolder(dir);
   }
+  await claimServerFolder(dir, 'host');
   if (args.install) {
     if (args.dir !== undefined) ensurePrivateFolder(dir);
     const command = [process.execPath, BIN, 'serve', '--bridge', bridge, '--dir', dir, ...serveArguments(args)];
@@ -98,21 +100,23 @@ async function serve(args: ServeArguments): Promise<void> {
   const { startHost } = await import('../../host/start-host.ts');
   const host = await startHost({ dir, bridge, capacityBytes: spaceBytes, listen: [listen], options }, { log });
   const { running, url } = await withMetrics(args.metrics, host);
-  if (!host.registered) note('the bridge does not answer yet; the host goes on trying to reach it');
-  if (args.json)
-    printJson({
-      host: host.address,
-      addresses: host.addresses,
-      capacityBytes: spaceBytes,
-      ...(url ? { metrics: url } : {}),
-    });
-  else print(host.address);
-  if (url && !args.json) note(`figures at ${url}`);
+  const tellReady = (): void => {
+    if (!host.registered) note('the bridge does not answer yet; the host goes on trying to reach it');
+    if (args.json)
+      printJson({
+        host: host.address,
+        addresses: host.addresses,
+        capacityBytes: spaceBytes,
+        ...(url ? { metrics: url } : {}),
+      });
+    else print(host.address);
+    if (url && !args.json) note(`figures at ${url}`);
+  };
   const ending = new AbortController();
   const advising = host
     .reachabilityAdvice(AbortSignal.any([ending.signal, AbortSignal.timeout(ADVICE_TIMEOUT_MS)]))
     .then((advice) => advice.forEach(note));
-  await runUntilStopped(running, log);
+  await runUntilStopped(running, log, { tellReady });
   ending.abort();
   await advising;
 }
