@@ -53,19 +53,22 @@ export async function simulate(seed: string, onTrace?: (line: string) => void): 
   faults.end();
   for (const client of world.clients) client.busy = false;
   const healFrom = scheduler.nowMs;
-  let unfinished = world.unfinished();
-  while (unfinished.length > 0 && scheduler.nowMs < healFrom + PATIENCE_MS && world.verdict().length === 0) {
-    await scheduler.run(scheduler.nowMs + CHECK_EVERY_MS);
-    world.check();
-    unfinished = world.unfinished();
-  }
+  const settle = async (): Promise<string[]> => {
+    for (;;) {
+      const unfinished = world.unfinished();
+      // Mirrors on disks are no use to readers until the bridge has found them.
+      if (unfinished.length === 0) unfinished.push(...(await readAll(world)));
+      const isOver = scheduler.nowMs >= healFrom + PATIENCE_MS || world.verdict().length > 0;
+      if (unfinished.length === 0 || isOver) return unfinished;
+      await scheduler.run(scheduler.nowMs + CHECK_EVERY_MS);
+      world.check();
+    }
+  };
+  const unfinished = await settle();
   const healedMs = scheduler.nowMs - healFrom;
-  // Those that start only now are to be there.
-  await scheduler.run(scheduler.nowMs + 2_000);
-  const unread = unfinished.length === 0 ? await readAll(world) : [];
   const outcome = {
     seed,
-    complaints: [...world.verdict(), ...unfinished, ...unread],
+    complaints: [...world.verdict(), ...unfinished],
     digest: scheduler.digest(),
     events: scheduler.events,
     virtualMs: scheduler.nowMs,
