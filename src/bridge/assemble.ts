@@ -28,6 +28,7 @@ import { RepairQueue } from './repair-queue.ts';
 import { leaseAnswer, Service } from './service.ts';
 import { ShardDirectory } from './shard-directory.ts';
 import { spaceFor } from './space.ts';
+import { signSighting } from '../net/sightings.ts';
 import { Upkeep } from './upkeep.ts';
 import type { UpkeepTask } from './upkeep.ts';
 import { VolumeLog } from './volume-log.ts';
@@ -117,6 +118,7 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
         const record = await mirrors.get(shardId);
         if (record) await mirrors.fail(shardId, record.volume, host);
       },
+      sight: (...what) => signSighting(seed, ...what),
       space: (owner) => spaceFor(parts, owner),
       bridge,
       clock,

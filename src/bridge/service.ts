@@ -8,7 +8,7 @@ import { PeerRates } from '../lib/peer-rates.ts';
 import { announceable } from '../net/address-scope.ts';
 import { networkPrefix } from '../net/network-prefix.ts';
 import type { PeerName } from '../net/network.ts';
-import type { Heartbeat, RegisterHost } from '../net/proto/wire_pb.ts';
+import type { Heartbeat, RegisterHost, Signed } from '../net/proto/wire_pb.ts';
 import type { RequestBody, ResponseInit, RpcContext, RpcSession } from '../net/rpc.ts';
 import { authenticate } from './authenticate.ts';
 import type { Owner } from './authenticate.ts';
@@ -41,6 +41,8 @@ export interface ServiceParts {
   readonly deletes: DeleteQueue;
   /** Called for a shard that its host says it has lost. */
   readonly onLost: (host: PeerName, shardId: Uint8Array) => Promise<void>;
+  /** The bridge's word that a peer is connected from a multiaddr. */
+  readonly sight: (peer: PeerName, from: string, nonce: Uint8Array) => Signed;
   readonly space: (owner: Owner) => Promise<ResponseInit>;
   readonly bridge: PeerName;
   readonly clock: Clock;
@@ -119,6 +121,8 @@ export class Service {
         return leaseAnswer(await leases.renew(ownerOf(session), body.value.epoch));
       case 'releaseLease':
         return leaseAnswer(await leases.release(ownerOf(session), body.value.epoch));
+      case 'sight':
+        return { case: 'sighting', value: this.#parts.sight(context.remotePeer, from, body.value.nonce) };
       case 'handOver':
         return keys.handOver(ownerOf(session), body.value);
       case 'space':

@@ -1,7 +1,7 @@
 // What the daemon behind a mount answers on its control socket. The command line is its only caller
 // in this package; `xcore status --json` prints MountStatus as it is, so fields are only ever added.
 
-import type { HostInfo } from '../net/network.ts';
+import type { HostInfo, Routes } from '../net/network.ts';
 
 /** Something that is wrong, and what the user can do about it. */
 export interface StatusProblem {
@@ -45,6 +45,8 @@ export interface MountStatus {
     readonly connected: boolean;
     readonly mirrors: number;
     readonly hosts: readonly HostInfo[];
+    /** How hosts are connected to this device now. */
+    readonly routes: Routes;
   };
   readonly problems: readonly StatusProblem[];
   readonly setAside: readonly SetAside[];

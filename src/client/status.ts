@@ -79,6 +79,7 @@ export function statusOf(s: StatusSources): MountStatus {
       connected: network.connected,
       mirrors: s.space?.mirrors ?? 0,
       hosts: s.space?.hosts ?? [],
+      routes: network.routes,
     },
     problems: [...s.problems, ...aside, ...seen],
     setAside: s.setAside,

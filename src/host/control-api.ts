@@ -1,6 +1,8 @@
 // What a running host answers on its control socket. `xcore host status --json` prints HostStatus as it is, so
 // fields are only ever added.
 
+import type { Routes } from '../net/network.ts';
+
 /** How the bridge judges a host. */
 export interface HostStanding {
   /** "vetting", "good", "suspended", "disqualified" or "leaving". */
@@ -30,6 +32,8 @@ export interface HostStatus {
   readonly bridge: { readonly address: string; readonly connected: boolean };
   /** Whether others can dial it, as the bridge found: "direct", "relayed" (through the bridge only), "none", or empty while that is not known. */
   readonly reachability: { readonly state: string; readonly address: string; readonly reason: string };
+  /** Clients and hosts that are connected to it now. */
+  readonly routes: Routes;
   readonly space: {
     readonly limitBytes: number;
     readonly usedBytes: number;

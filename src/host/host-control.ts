@@ -1,6 +1,7 @@
 // Answers the calls on a host's control socket.
 
 import type { Clock } from '../lib/clock.ts';
+import type { Routes } from '../net/network.ts';
 import type { Allowance } from './allowance.ts';
 import type { BridgeAgent } from './bridge-agent.ts';
 import type { HostStanding, HostStatus } from './control-api.ts';
@@ -27,6 +28,7 @@ export interface HostControlComponents {
   readonly host: string;
   readonly bridge: string;
   readonly addresses: () => readonly string[];
+  readonly routes: () => Routes;
 }
 
 /** The handlers of a host's calls. */
@@ -58,7 +60,7 @@ export function hostHandlers(components: HostControlComponents): HostHandlers {
 }
 
 async function statusOf(components: HostControlComponents, startedMs: number): Promise<HostStatus> {
-  const { store, transfers, agent, intent, allowance, host, bridge, addresses } = components;
+  const { store, transfers, agent, intent, allowance, host, bridge, addresses, routes } = components;
   const { budget } = store;
   const freeBytes = await budget.freeBytes();
   const told = agent.standing;
@@ -85,6 +87,7 @@ async function statusOf(components: HostControlComponents, startedMs: number): P
       address: agent.reachability?.address ?? '',
       reason: agent.reachability?.reason ?? '',
     },
+    routes: routes(),
     space: {
       limitBytes: budget.limitBytes,
       usedBytes: budget.usedBytes,
@@ -107,7 +110,7 @@ export function reachabilityAdvice({ state, address, reason }: HostStatus['reach
   if (state !== 'none' && state !== 'relayed') return [];
   const until =
     state === 'relayed'
-      ? 'until then all shards go through the bridge, which is slower'
+      ? 'until then shards go through the bridge, which is slower, but for peers whose router lets both connect at once'
       : 'until then nobody can store or read here';
   const port = /\/tcp\/(\d+)/.exec(address)?.[1];
   if (port === undefined) return [`this host listens on no TCP port: give --listen; ${until}`];

@@ -10,8 +10,11 @@ import type { RandomBytes } from '../lib/random-bytes.ts';
 import type { Store } from '../lib/store.ts';
 import { HostClient } from '../net/host-client.ts';
 import type { HostTarget } from '../net/host-client.ts';
+import { NO_ROUTES } from '../net/network.ts';
 import { addressesOf, peerNameIn } from '../net/node.ts';
 import type { ByteStream, NetworkNode, NodeConnection } from '../net/node.ts';
+import type { PunchTransport } from '../net/punch-transport.ts';
+import { Puncher } from '../net/puncher.ts';
 import { SHARD_PROTOCOL } from '../net/protocols.ts';
 import { serveShardStream } from '../net/shard-protocol.ts';
 import type { ShardHandlers } from '../net/shard-protocol.ts';
@@ -42,6 +45,8 @@ export interface HostComponents {
   readonly allowance?: Allowance | undefined;
   /** Gets or keeps a place on the bridge's relay. */
   readonly reserve?: (() => Promise<void>) | undefined;
+  /** Makes direct connections to those who come through the relay; there are none without it. */
+  readonly punching?: PunchTransport | undefined;
   readonly node: NetworkNode;
   /** Ed25519 seed of the node's identity, 32 bytes. */
   readonly seed: Uint8Array;
@@ -80,7 +85,7 @@ export async function runHost(
   settings: ServingSettings,
   options: HostOptions,
 ): Promise<ServingHost> {
-  const { fs, intent, allowance, reserve, node, seed, clock, random, randomBytes, log } = components;
+  const { fs, intent, allowance, reserve, punching, node, seed, clock, random, randomBytes, log } = components;
   const { dir, capacityBytes } = settings;
   const bridge = peerNameIn(settings.bridge);
   const host = node.peerId.toString();
@@ -88,7 +93,8 @@ export async function runHost(
   const tombstones = await Tombstones.open({ store: components.serials, clock });
   const store = await ShardStore.open(dir, { fs, log }, { ...options, limitBytes: capacityBytes });
   const metrics = createMetrics();
-  const peers = new HostClient(node, { clock });
+  const puncher = punching && new Puncher({ node, transport: punching, bridge: settings.bridge, clock, randomBytes });
+  const peers = new HostClient(node, { clock, shortcuts: puncher });
   const transfers = new Transfers(
     {
       ...{ store, serials, tombstones, clock, metrics, seed, host, bridge, allowance, randomBytes },
@@ -108,10 +114,12 @@ export async function runHost(
   const streams = new Set<Promise<void>>();
   const { maxRequestsPerSecond } = options;
   await serve(components, ratedHandlers(transfers, { clock, bridge, maxRequestsPerSecond }), streams, options);
+  await puncher?.serve();
   const handlers = hostHandlers({
     ...{ store, transfers, agent, intent, allowance, clock, host },
     bridge: settings.bridge,
     addresses: () => addressesOf(node),
+    routes: () => puncher?.routes ?? NO_ROUTES,
   });
   watchHost(metrics, handlers);
   return {
@@ -129,6 +137,7 @@ export async function runHost(
     async stop() {
       await agent.stop();
       await peers.stop();
+      await puncher?.stop();
       await node.stop();
       await Promise.all(streams);
       await store.close();

@@ -14,6 +14,7 @@ import { Intent } from './intent.ts';
 import { HOST_DEFAULTS } from './options.ts';
 import type { HostOptions } from './options.ts';
 import { runHost } from './run-host.ts';
+import { PunchTransport } from '../net/punch-transport.ts';
 import { RelayTransport } from '../net/relay.ts';
 import { openSerialStore } from './used-serials.ts';
 
@@ -72,13 +73,14 @@ export async function startHost(settings: HostSettings, surroundings: HostSurrou
     allowance.start();
     cleanups.push(() => allowance.stop());
     const relayed = new RelayTransport();
+    const punching = new PunchTransport({ clock });
     const node = await createNode({
-      ...{ seed, listen: settings.listen, maxConnections: options.maxConnections, relayed },
+      ...{ seed, listen: settings.listen, maxConnections: options.maxConnections, relayed, punching },
       mapsPorts: options.mapsPorts && settings.listen.some((address) => !isLoopback(address)),
     });
     cleanups.push(async () => node.stop());
     const reserve = (): Promise<void> => relayed.reserve(bridge);
-    const parts = { fs, serials, intent, allowance, reserve, node, seed, clock, log, random: Math.random };
+    const parts = { fs, serials, intent, allowance, reserve, punching, node, seed, clock, log, random: Math.random };
     const host = await runHost(parts, settings, options);
     cleanups.push(() => host.stop());
     cleanups.push(await serveHostControl(dir, host.handlers, log));

@@ -13,6 +13,7 @@ import { Fetcher } from './fetcher.ts';
 import { HostClient } from './host-client.ts';
 import { KeyMinter } from './key-minter.ts';
 import { Locations } from './locations.ts';
+import { NO_ROUTES } from './network.ts';
 import type {
   Head,
   Lease,
@@ -30,6 +31,8 @@ import { bridgeAt, createNode } from './node.ts';
 import type { NetworkNode } from './node.ts';
 import { peerNameOf } from './peer-name.ts';
 import { Problems } from './problems.ts';
+import { Puncher } from './puncher.ts';
+import { PunchTransport } from './punch-transport.ts';
 import { RelayTransport } from './relay.ts';
 import type { ResponseBody } from './rpc.ts';
 import { Uploader } from './uploader.ts';
@@ -63,6 +66,7 @@ interface Parts {
   readonly link: BridgeLink;
   readonly bridge: BridgeCalls;
   readonly hosts: HostClient;
+  readonly puncher: Puncher | undefined;
   readonly minter: KeyMinter;
   readonly uploader: Uploader;
   readonly fetcher: Fetcher;
@@ -100,9 +104,13 @@ export class ClientNetwork implements Network {
     const parallelTransfers = this.#options.parallelTransfers ?? DEFAULT_PARALLEL_TRANSFERS;
     const clock = this.#clock;
     const { random = Math.random, disk = systemDisk } = this.#surroundings;
+    const punching = this.#surroundings.createNode ? undefined : new PunchTransport({ clock, random });
     const makeNode =
       this.#surroundings.createNode ??
-      (() => createNode({ seed: deviceSeed, listen: [], maxInboundStreams: 8, relayed: new RelayTransport() }));
+      (() => {
+        const options = { seed: deviceSeed, listen: [], maxInboundStreams: 8, relayed: new RelayTransport() };
+        return createNode({ ...options, ...(punching ? { punching } : {}) });
+      });
     const node = await makeNode();
     const link = new BridgeLink(node, {
       bridge: address,
@@ -116,7 +124,8 @@ export class ClientNetwork implements Network {
       onConnection: (connected, error) => this.#onConnection(connected, error),
     });
     const bridge = new BridgeCalls(link, clock);
-    const hosts = new HostClient(node, { clock });
+    const puncher = punching && new Puncher({ node, transport: punching, bridge: address, clock });
+    const hosts = new HostClient(node, { clock, shortcuts: puncher });
     const minter = new KeyMinter(bridge, deviceSeed, this.#surroundings.randomBytes);
     const shared = {
       bridge,
@@ -139,7 +148,7 @@ export class ClientNetwork implements Network {
         stopping,
       },
     );
-    this.#parts = { node, link, bridge, hosts, minter, uploader, fetcher };
+    this.#parts = { node, link, bridge, hosts, puncher, minter, uploader, fetcher };
     const tell = (): void => {
       this.#measuring?.restart();
       void bridge.sendMeasurements().catch(() => {});
@@ -152,11 +161,12 @@ export class ClientNetwork implements Network {
     this.#stopping.abort(new XcoreError('CLOSED', 'the network was stopped'));
     this.#measuring?.cancel();
     if (!this.#parts) return;
-    const { node, link, hosts, minter, uploader, fetcher } = this.#parts;
+    const { node, link, hosts, puncher, minter, uploader, fetcher } = this.#parts;
     await link.stop();
     await Promise.all([uploader.settled(), fetcher.settled()]);
     await minter.settled();
     await hosts.stop();
+    await puncher?.stop();
     await node.stop();
   }
 
@@ -171,6 +181,7 @@ export class ClientNetwork implements Network {
       device: peerNameOf(this.#options.deviceSeed),
       uploadedBytes: this.#parts?.uploader.uploadedBytes ?? 0,
       downloadedBytes: this.#parts?.fetcher.downloadedBytes ?? 0,
+      routes: this.#parts?.puncher?.routes ?? NO_ROUTES,
       problems: this.#problems.list(),
     };
   }

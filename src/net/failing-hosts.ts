@@ -12,13 +12,21 @@ interface Failing {
   readonly untilMs: number;
 }
 
-/** Hosts to avoid: 5 s after a first failure, doubling to 2 minutes while they go on failing. */
+/** For how long to avoid a host after a first failure, and at most. */
+export interface AvoidTimes {
+  readonly firstMs: number;
+  readonly maxMs: number;
+}
+
+/** Hosts to avoid: 5 s after a first failure unless told, doubling to 2 minutes while they go on failing. */
 export class FailingHosts {
   readonly #hosts = new LRUCache<PeerName, Failing>({ max: MAX_FAILING_HOSTS });
   readonly #now: () => number;
+  readonly #times: AvoidTimes;
 
-  constructor(now: () => number = Date.now) {
+  constructor(now: () => number = Date.now, times: AvoidTimes = { firstMs: FIRST_AVOID_MS, maxMs: MAX_AVOID_MS }) {
     this.#now = now;
+    this.#times = times;
   }
 
   /** A transfer with this host failed. */
@@ -28,7 +36,7 @@ export class FailingHosts {
     // Many transfers fail at once when a host dies: that is one failure.
     if (known && known.untilMs > now) return;
     const failures = (known?.failures ?? 0) + 1;
-    const avoidMs = Math.min(MAX_AVOID_MS, FIRST_AVOID_MS * 2 ** (failures - 1));
+    const avoidMs = Math.min(this.#times.maxMs, this.#times.firstMs * 2 ** (failures - 1));
     this.#hosts.set(host, { failures, untilMs: now + avoidMs });
   }
 

@@ -13,8 +13,9 @@ import { errorOf, toNetworkError } from './failure.ts';
 import { FrameStream } from './frames.ts';
 import { Limiter } from './limiter.ts';
 import type { PeerName } from './network.ts';
-import { DIAL_TIMEOUT_MS, dialAddresses, isRelayed } from './node.ts';
+import { DIAL_TIMEOUT_MS, dialAddresses } from './node.ts';
 import type { ByteStream, NetworkNode } from './node.ts';
+import { isRelayed } from './peer-name.ts';
 import { SHARD_FRAME_BYTES, SHARD_PROTOCOL } from './protocols.ts';
 import { HostRequestSchema, HostResponseSchema } from './proto/wire_pb.ts';
 import type { HostResponse, Signed } from './proto/wire_pb.ts';
@@ -66,6 +67,14 @@ interface Host {
   readonly idle: { frames: FrameStream; sinceMs: number }[];
 }
 
+/** Knows which hosts are reached through a relay, and may find a better way to them. */
+export interface Shortcuts {
+  /** Whether there is a connection to a host that does not go through a relay. */
+  isDirect(host: PeerName): boolean;
+  /** A relayed connection to this host is in use. */
+  wish(host: PeerName): void;
+}
+
 /** Opens a stream of the shard protocol to a host. */
 export type OpenStream = (target: HostTarget, signal: AbortSignal) => Promise<ByteStream>;
 
@@ -76,6 +85,9 @@ export class HostClient {
     max: MAX_HOSTS,
     dispose: (host) => void closeAll(host),
   });
+  readonly #shortcuts: Shortcuts | undefined;
+  /** Streams that go through a relay. */
+  readonly #relayed = new WeakSet<FrameStream>();
   readonly #clock: Clock;
   readonly #sweeper: Timer;
   #stopped = false;
@@ -83,9 +95,14 @@ export class HostClient {
   /** The node is the caller's; `openStream` dials the target's addresses unless told otherwise. */
   constructor(
     node: NetworkNode,
-    { openStream = dialWith(node), clock = systemClock }: { openStream?: OpenStream; clock?: Clock } = {},
+    {
+      openStream = dialWith(node),
+      shortcuts,
+      clock = systemClock,
+    }: { openStream?: OpenStream; shortcuts?: Shortcuts | undefined; clock?: Clock } = {},
   ) {
     this.#openStream = openStream;
+    this.#shortcuts = shortcuts;
     this.#clock = clock;
     this.#sweeper = clock.after(KEEP_STREAM_MS / 2, () => this.#sweep(), { background: true });
   }
@@ -203,8 +220,9 @@ export class HostClient {
     const host = this.#hostOf(target.host);
     return host.limiter.run(async () => {
       for (;;) {
-        const kept = takeIdle(host);
+        const kept = this.#takeIdle(target.host, host);
         const frames = kept ?? (await this.#open(target, signal));
+        if (this.#relayed.has(frames)) this.#shortcuts?.wish(target.host);
         const guard = new StallGuard(frames, signal);
         let moves = 0;
         guard.watch(stallMs);
@@ -235,7 +253,9 @@ export class HostClient {
     const either = deadline(this.#clock, DIAL_TIMEOUT_MS, signal);
     try {
       const stream = await this.#openStream(target, either);
-      return new FrameStream(stream, SHARD_FRAME_BYTES, this.#clock);
+      const frames = new FrameStream(stream, SHARD_FRAME_BYTES, this.#clock);
+      if (this.#shortcuts?.isDirect(target.host) === false) this.#relayed.add(frames);
+      return frames;
     } catch (error) {
       if (signal?.aborted) throw toNetworkError(signal.reason);
       if (either.aborted) throw new XcoreError('TIMEOUT', `host ${target.host} did not answer`, { cause: error });
@@ -250,6 +270,17 @@ export class HostClient {
       this.#hosts.set(name, host);
     }
     return host;
+  }
+
+  /** A kept stream that is of use: not one through a relay where there is a direct connection by now. */
+  #takeIdle(name: PeerName, host: Host): FrameStream | undefined {
+    for (let last = host.idle.pop(); last; last = host.idle.pop()) {
+      const { frames } = last;
+      if (frames.signal.aborted) continue;
+      if (!this.#relayed.has(frames) || !this.#shortcuts?.isDirect(name)) return frames;
+      void frames.close();
+    }
+    return undefined;
   }
 
   #keep(host: Host, frames: FrameStream): void {
@@ -282,13 +313,6 @@ function dialWith(node: NetworkNode): OpenStream {
 
 /** A host's Failure between transfers: its stream can be used again. */
 class HostFailure extends XcoreError {}
-
-function takeIdle(host: Host): FrameStream | undefined {
-  for (let last = host.idle.pop(); last; last = host.idle.pop()) {
-    if (!last.frames.signal.aborted) return last.frames;
-  }
-  return undefined;
-}
 
 async function closeAll(host: Host): Promise<void> {
   await Promise.all(host.idle.splice(0).map(({ frames }) => frames.close()));

@@ -78,6 +78,21 @@ export interface Problem {
   readonly message: string;
 }
 
+/** Peers to which there are connections, the bridge left out, by the best one to each. */
+export interface Routes {
+  /** One of them could dial the other. */
+  readonly direct: number;
+  /** Direct as well, from behind routers that open no port: both dialled at once. */
+  readonly punched: number;
+  /** Through the bridge. */
+  readonly relayed: number;
+  /** Why the last try for a direct connection was in vain; empty: none was. */
+  readonly reason: string;
+}
+
+/** Where there is no peer. */
+export const NO_ROUTES: Routes = { direct: 0, punched: 0, relayed: 0, reason: '' };
+
 /** A view of the connection, for status and metrics. */
 export interface NetworkStatus {
   readonly connected: boolean;
@@ -85,6 +100,7 @@ export interface NetworkStatus {
   readonly device: PeerName;
   readonly uploadedBytes: number;
   readonly downloadedBytes: number;
+  readonly routes: Routes;
   readonly problems: readonly Problem[];
 }
 

@@ -26,6 +26,7 @@ import { RELAY_WINDOW_BYTES, relayService } from './relay.ts';
 import type { RelayTransport } from './relay.ts';
 import type { RelayBounds } from './relay-server.ts';
 import { tcp } from './tcp-transport.ts';
+import type { PunchTransport } from './punch-transport.ts';
 
 /** Connections of one node, both ways; more are refused. */
 export const MAX_CONNECTIONS = 512;
@@ -104,6 +105,8 @@ export interface NodeOptions {
   readonly relayBounds?: RelayBounds;
   /** Dials through relays, and is dialled through them. */
   readonly relayed?: RelayTransport;
+  /** Makes connections of another kind beside those that the node dials. */
+  readonly punching?: PunchTransport;
   /** Whether to ask the router for an open port (UPnP). */
   readonly mapsPorts?: boolean;
   readonly maxInboundStreams?: number;
@@ -158,6 +161,7 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
       own: own.service,
       ping: ping(),
       ...(options.relays === true ? { relay: relayService(options.relayBounds) } : {}),
+      ...(options.punching ? { punching: options.punching.service } : {}),
       // The bridge tries every address that it is told.
       ...(options.mapsPorts === true ? { ports: await portMapping() } : {}),
     },
@@ -204,11 +208,6 @@ export function dialAddresses(peer: PeerName, addresses: readonly string[]): Mul
     }
   }
   return result;
-}
-
-/** Whether what is at this address is reached through a relay. */
-export function isRelayed(address: Multiaddr): boolean {
-  return address.toString().includes('/p2p-circuit');
 }
 
 /** The peer at a bridge's multiaddr; USAGE for one that cannot be dialled. */

@@ -38,6 +38,11 @@ export function relayedAddress(bridge: PeerName, peer: PeerName): string {
   return `/p2p/${bridge}/p2p-circuit/p2p/${peer}`;
 }
 
+/** Whether what is at this multiaddr is reached through a relay. */
+export function isRelayed(address: { toString(): string }): boolean {
+  return address.toString().includes('/p2p-circuit');
+}
+
 /** The peer named by a multiaddr's last /p2p/ part; USAGE when it has none. */
 export function peerNameIn(address: string): PeerName {
   const parts = address.split('/');

@@ -4,6 +4,8 @@
 export const BRIDGE_PROTOCOL = '/xcore/bridge/1';
 /** Transfers of shards between clients and hosts: HostRequest, HostResponse and raw bytes. */
 export const SHARD_PROTOCOL = '/xcore/shard/1';
+/** Agreement on a direct connection, over a relayed one: Punch, both ways. */
+export const PUNCH_PROTOCOL = '/xcore/punch/1';
 
 /** Longest message of the bridge protocol, either way. */
 export const BRIDGE_FRAME_BYTES = 4 * 1024 * 1024;
@@ -13,6 +15,8 @@ export const GREETING_FRAME_BYTES = 16 * 1024;
 export const FRAME_TIMEOUT_MS = 60_000;
 /** Longest frame of the shard protocol: a message, or raw bytes of a shard. */
 export const SHARD_FRAME_BYTES = 256 * 1024;
+/** Longest message of the punch protocol. */
+export const PUNCH_FRAME_BYTES = 1_024;
 /** Longest shard. */
 export const MAX_SHARD_BYTES = 2_097_152;
 

@@ -2,7 +2,7 @@
 // and makes TcpConnections, on which TLS can work natively.
 
 import { connect, createServer } from 'node:net';
-import type { Server, Socket } from 'node:net';
+import type { Server, Socket, TcpSocketConnectOpts } from 'node:net';
 import { AbortError, serviceCapabilities, transportSymbol, TypedEventEmitter } from '@libp2p/interface';
 import type {
   ComponentLogger,
@@ -148,9 +148,17 @@ function isTcp(address: Multiaddr): boolean {
 }
 
 async function open(address: Multiaddr, signal: AbortSignal): Promise<Socket> {
-  signal.throwIfAborted();
   const { host, port } = getNetConfig(address);
-  const socket = connect({ host, port: port ?? 0, ...SOCKET_OPTIONS });
+  return openSocket({ host, port: port ?? 0 }, signal);
+}
+
+/** A connected TCP socket; a local address, and perhaps a port, say where it comes from. Rejects with what the system says. */
+export async function openSocket(
+  to: Pick<TcpSocketConnectOpts, 'host' | 'port' | 'localAddress' | 'localPort'>,
+  signal: AbortSignal,
+): Promise<Socket> {
+  signal.throwIfAborted();
+  const socket = connect({ ...to, ...SOCKET_OPTIONS });
   const connected = Promise.withResolvers<void>();
   const onAbort = (): void => connected.reject(new AbortError('the dial was given up'));
   socket.once('error', connected.reject);

@@ -8,6 +8,7 @@ import type { Logger } from '../lib/log.ts';
 import { BackOff } from './back-off.ts';
 import type { ClientNetworkOptions } from './client-network.ts';
 import { abortError } from './failure.ts';
+import { NO_ROUTES } from './network.ts';
 import type {
   Head,
   Lease,
@@ -99,6 +100,7 @@ export class WorkerNetwork implements Network {
         device: peerNameOf(this.#options.deviceSeed),
         uploadedBytes: 0,
         downloadedBytes: 0,
+        routes: NO_ROUTES,
         problems: [{ timeMs: this.#clock.now(), code: 'UNREACHABLE', message }],
       };
     }

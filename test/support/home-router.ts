@@ -5,6 +5,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { NAMESPACES } from './cleanup.ts';
+import { missingForHomes } from './homes.ts';
 import type { Run } from './run.ts';
 import type { Machine } from './weather.ts';
 
@@ -55,10 +56,8 @@ deny 0-65535 0.0.0.0/0 0-65535
 
 /** Why there can be no router here; undefined when there can. */
 export function missingForRouter(): string | undefined {
-  if (process.platform !== 'linux' || process.getuid?.() !== 0) return 'only root can make network namespaces';
-  for (const tool of ['ip', 'nft', 'nsenter']) {
-    if (spawnSync(tool, ['-V']).error) return `${tool} is not installed`;
-  }
+  const missing = missingForHomes();
+  if (missing !== undefined) return missing;
   const { error, stdout } = spawnSync('miniupnpd', ['--version'], { encoding: 'utf8' });
   if (error) return 'miniupnpd is not installed';
   return stdout.includes('nftables') ? undefined : 'this miniupnpd is not made for nftables';

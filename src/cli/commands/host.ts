@@ -7,6 +7,7 @@ import { callHost } from '../../host/control.ts';
 import { formatBytes } from '../../lib/units.ts';
 import { currentPaths } from '../context.ts';
 import { note, print, printJson } from '../output.ts';
+import { describeRoutes } from '../routes.ts';
 
 const REACH: Partial<Record<string, string>> = {
   direct: 'others can connect to it',
@@ -94,6 +95,7 @@ function linesOf(status: HostStatus): string[] {
     `host      ${status.host}${flags.length > 0 ? ` (${flags.join(', ')})` : ''}`,
     `bridge    ${bridge.connected ? 'connected' : 'not connected'}`,
     `reach     ${REACH[status.reachability.state] ?? 'not known yet'}`,
+    ...routesLine(status.routes),
     `space     ${formatBytes(space.usedBytes)} of ${formatBytes(space.limitBytes)} in ${space.shards} shards, room for ${formatBytes(space.freeBytes)}`,
     `traffic   ${formatBytes(traffic.inBytes)} in, ${formatBytes(traffic.outBytes)} out since ${new Date(status.startedMs).toISOString()}, ${status.transfers} under way`,
     ...(limits.monthlyBytes > 0
@@ -111,6 +113,11 @@ function linesOf(status: HostStatus): string[] {
       : ['standing  not known: the bridge has not told yet']),
     ...status.advice.map((advice) => `advice    ${advice}`),
   ];
+}
+
+function routesLine(routes: HostStatus['routes']): string[] {
+  const text = describeRoutes(routes);
+  return text === '' ? [] : [`peers     ${text}`];
 }
 
 function limitsLine({ upBytesPerSecond, downBytesPerSecond, schedule }: HostStatus['limits']): string[] {

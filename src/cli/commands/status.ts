@@ -6,6 +6,7 @@ import { formatBytes } from '../../lib/units.ts';
 import { currentPaths } from '../context.ts';
 import { findMount } from '../find-mount.ts';
 import { print, printJson } from '../output.ts';
+import { describeRoutes } from '../routes.ts';
 
 /** Lines of problems and hosts that a person still reads. */
 const MAX_LINES = 20;
@@ -38,6 +39,7 @@ export function describeMount(mount: MountStatus): string[] {
     `  log       entry ${mount.log.headSeq}, ${mount.log.unpublished} unpublished`,
     `  cache     ${formatBytes(mount.cache.usedBytes)} of ${formatBytes(mount.cache.capBytes)}`,
     `  network   ${network(mount)}`,
+    ...routes(mount),
     ...capped(mount.network.hosts.map(host), 'hosts'),
     `  process   ${mount.pid}, ${formatBytes(mount.memoryBytes)} of memory`,
     ...mount.setAside.map(
@@ -65,6 +67,11 @@ function network(mount: MountStatus): string {
   const { bridge, connected, local, mirrors } = mount.network;
   const where = local ? 'embedded: everything is on this machine only' : bridge;
   return `${where}, ${connected ? 'connected' : 'not connected'}, ${mirrors} mirrors`;
+}
+
+function routes({ network: { local, routes } }: MountStatus): string[] {
+  const text = local ? '' : describeRoutes(routes);
+  return text === '' ? [] : [`  reached   ${text}`];
 }
 
 function host(info: MountStatus['network']['hosts'][number]): string {

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file wire.proto.
  */
 export const file_wire: GenFile = /*@__PURE__*/
-  fileDesc("Cgp3aXJlLnByb3RvEgp4Y29yZS53aXJlIpIBCgVPcmRlchIOCgZzZXJpYWwYASABKAwSEQoJb3BlcmF0aW9uGAIgASgJEhAKCHNoYXJkX2lkGAMgASgMEhIKCnNpemVfYnl0ZXMYBCABKA0SDgoGY2xpZW50GAUgASgJEgwKBGhvc3QYBiABKAkSDgoGdm9sdW1lGAcgASgMEhIKCmV4cGlyZXNfbXMYCCABKAQibgoHUmVjZWlwdBIOCgZzZXJpYWwYASABKAwSEAoIc2hhcmRfaWQYAiABKAwSEgoKc2l6ZV9ieXRlcxgDIAEoDRIMCgRob3N0GAQgASgJEg4KBmNsaWVudBgFIAEoCRIPCgd0aW1lX21zGAYgASgEImUKCEtleVN0b2NrEhAKCHNoYXJkX2lkGAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0SDgoGbWludGVyGAMgASgJEiMKBGtleXMYBCADKAsyFS54Y29yZS53aXJlLkhhc2hlZEtleSIyCglIYXNoZWRLZXkSEQoJY2hhbGxlbmdlGAEgASgMEhIKCmNvbW1pdG1lbnQYAiABKAwiKQoGU2lnbmVkEgwKBGJvZHkYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMIigKB0ZhaWx1cmUSDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJIs0FCg1CcmlkZ2VSZXF1ZXN0EgoKAmlkGAEgASgNEjAKDGF1dGhlbnRpY2F0ZRgCIAEoCzIYLnhjb3JlLndpcmUuQXV0aGVudGljYXRlSAASKAoIYW5ub3VuY2UYAyABKAsyFC54Y29yZS53aXJlLkFubm91bmNlSAASIgoFcGxhY2UYBCABKAsyES54Y29yZS53aXJlLlBsYWNlSAASJgoHY29uZmlybRgFIAEoCzITLnhjb3JlLndpcmUuQ29uZmlybUgAEiQKBmxvY2F0ZRgGIAEoCzISLnhjb3JlLndpcmUuTG9jYXRlSAASJAoGcmVwb3J0GAcgASgLMhIueGNvcmUud2lyZS5SZXBvcnRIABIkCgZhcHBlbmQYCCABKAsyEi54Y29yZS53aXJlLkFwcGVuZEgAEicKCHJlYWRfbG9nGAkgASgLMhMueGNvcmUud2lyZS5SZWFkTG9nSAASMQoNYWNxdWlyZV9sZWFzZRgKIAEoCzIYLnhjb3JlLndpcmUuQWNxdWlyZUxlYXNlSAASLQoLcmVuZXdfbGVhc2UYCyABKAsyFi54Y29yZS53aXJlLlJlbmV3TGVhc2VIABIxCg1yZWxlYXNlX2xlYXNlGAwgASgLMhgueGNvcmUud2lyZS5SZWxlYXNlTGVhc2VIABIiCgVzcGFjZRgNIAEoCzIRLnhjb3JlLndpcmUuU3BhY2VIABIiCgV3YXRjaBgOIAEoCzIRLnhjb3JlLndpcmUuV2F0Y2hIABIpCgloYW5kX292ZXIYDyABKAsyFC54Y29yZS53aXJlLkhhbmRPdmVySAASMQoNcmVnaXN0ZXJfaG9zdBgUIAEoCzIYLnhjb3JlLndpcmUuUmVnaXN0ZXJIb3N0SAASKgoJaGVhcnRiZWF0GBUgASgLMhUueGNvcmUud2lyZS5IZWFydGJlYXRIAEIGCgRib2R5IvMDCg5CcmlkZ2VSZXNwb25zZRIKCgJpZBgBIAEoDRImCgdmYWlsdXJlGAIgASgLMhMueGNvcmUud2lyZS5GYWlsdXJlSAASIAoEZG9uZRgDIAEoCzIQLnhjb3JlLndpcmUuRG9uZUgAEiQKBnBvbGljeRgEIAEoCzISLnhjb3JlLndpcmUuUG9saWN5SAASLAoKcGxhY2VtZW50cxgFIAEoCzIWLnhjb3JlLndpcmUuUGxhY2VtZW50c0gAEioKCWNvbmZpcm1lZBgGIAEoCzIVLnhjb3JlLndpcmUuQ29uZmlybWVkSAASKgoJbG9jYXRpb25zGAcgASgLMhUueGNvcmUud2lyZS5Mb2NhdGlvbnNIABIgCgRoZWFkGAggASgLMhAueGNvcmUud2lyZS5IZWFkSAASLQoLbG9nX2VudHJpZXMYCSABKAsyFi54Y29yZS53aXJlLkxvZ0VudHJpZXNIABIiCgVsZWFzZRgKIAEoCzIRLnhjb3JlLndpcmUuTGVhc2VIABIrCgpzcGFjZV9pbmZvGAsgASgLMhUueGNvcmUud2lyZS5TcGFjZUluZm9IABI1Cg9oZWFydGJlYXRfcmVwbHkYFSABKAsyGi54Y29yZS53aXJlLkhlYXJ0YmVhdFJlcGx5SABCBgoEYm9keSIGCgREb25lIkUKDEF1dGhlbnRpY2F0ZRIOCgZ2b2x1bWUYASABKAwSEgoKZXhwaXJlc19tcxgCIAEoBBIRCglzaWduYXR1cmUYAyABKAwiLwoIQW5ub3VuY2USEgoKc2l6ZV9ieXRlcxgBIAEoBBIPCgdtaXJyb3JzGBQgASgNIlgKBlBvbGljeRIYChBzaGFyZF9zaXplX2J5dGVzGAEgASgNEg8KB21pcnJvcnMYAiABKA0SFAoMbWluX3JlY2VpcHRzGAMgASgNEg0KBWhvc3RzGAQgASgNIkQKBVBsYWNlEiQKBnNoYXJkcxgBIAMoCzIULnhjb3JlLndpcmUuU2hhcmRSZWYSFQoNZXhjbHVkZV9ob3N0cxgCIAMoCSIwCghTaGFyZFJlZhIQCghzaGFyZF9pZBgBIAEoDBISCgpzaXplX2J5dGVzGAIgASgNIlsKClBsYWNlbWVudHMSIgoGcG9saWN5GAEgASgLMhIueGNvcmUud2lyZS5Qb2xpY3kSKQoKcGxhY2VtZW50cxgCIAMoCzIVLnhjb3JlLndpcmUuUGxhY2VtZW50IlQKCVBsYWNlbWVudBIQCghzaGFyZF9pZBgBIAEoDBIjCgd0YXJnZXRzGAIgAygLMhIueGNvcmUud2lyZS5UYXJnZXQSEAoIcmVjZWlwdHMYAyABKA0iTAoGVGFyZ2V0EgwKBGhvc3QYASABKAkSEQoJYWRkcmVzc2VzGAIgAygJEiEKBW9yZGVyGAMgASgLMhIueGNvcmUud2lyZS5TaWduZWQiWAoHQ29uZmlybRIkCghyZWNlaXB0cxgBIAMoCzISLnhjb3JlLndpcmUuU2lnbmVkEicKCXRyYW5zZmVycxgCIAMoCzIULnhjb3JlLndpcmUuVHJhbnNmZXIiUQoIVHJhbnNmZXISDAoEaG9zdBgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgEEhMKC2R1cmF0aW9uX21zGAMgASgNEg4KBnVwbG9hZBgEIAEoCCI2CglDb25maXJtZWQSKQoGc2hhcmRzGAEgAygLMhkueGNvcmUud2lyZS5TaGFyZFN0YW5kaW5nIkMKDVNoYXJkU3RhbmRpbmcSEAoIc2hhcmRfaWQYASABKAwSDwoHbWlycm9ycxgCIAEoDRIPCgdkdXJhYmxlGAMgASgIIhsKBkxvY2F0ZRIRCglzaGFyZF9pZHMYASADKAwiNAoJTG9jYXRpb25zEicKCWxvY2F0aW9ucxgBIAMoCzIULnhjb3JlLndpcmUuTG9jYXRpb24iVgoITG9jYXRpb24SEAoIc2hhcmRfaWQYASABKAwSIwoHbWlycm9ycxgCIAMoCzISLnhjb3JlLndpcmUuVGFyZ2V0EhMKC2tleXNfd2FudGVkGAMgASgNIi4KCEhhbmRPdmVyEiIKBnN0b2NrcxgBIAMoCzISLnhjb3JlLndpcmUuU2lnbmVkIjYKBlJlcG9ydBIMCgRob3N0GAEgASgJEhAKCHNoYXJkX2lkGAIgASgMEgwKBGNvZGUYAyABKAkihAIKC0VudHJ5SGVhZGVyEg8KB3ZlcnNpb24YASABKA0SDgoGdm9sdW1lGAIgASgMEgsKA3NlcRgDIAEoBBIRCglwcmV2X2hhc2gYBCABKAwSDQoFZXBvY2gYBSABKAQSDgoGZGV2aWNlGAYgASgJEhEKCWJvZHlfaGFzaBgHIAEoDBIXCg9ib2R5X3NpemVfYnl0ZXMYCCABKA0SKgoMc2hhcmRzX2FkZGVkGAkgAygLMhQueGNvcmUud2lyZS5TaGFyZFJlZhIUCgxzaGFyZHNfZnJlZWQYCiADKAwSDwoHdGltZV9tcxgLIAEoBBIWCg5jaGVja3BvaW50X3NlcRgMIAEoBCI7CghMb2dFbnRyeRIOCgZoZWFkZXIYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMEgwKBGJvZHkYAyABKAwiPAoGQXBwZW5kEiMKBWVudHJ5GAEgASgLMhQueGNvcmUud2lyZS5Mb2dFbnRyeRINCgVhZ2FpbhgUIAEoCCJECgdSZWFkTG9nEhAKCGZyb21fc2VxGAEgASgEEhEKCW1heF9ieXRlcxgCIAEoDRIUCgxoZWFkZXJzX29ubHkYAyABKAgiUwoKTG9nRW50cmllcxIlCgdlbnRyaWVzGAEgAygLMhQueGNvcmUud2lyZS5Mb2dFbnRyeRIeCgRoZWFkGAIgASgLMhAueGNvcmUud2lyZS5IZWFkIj8KBEhlYWQSCwoDc2VxGAEgASgEEgwKBGhhc2gYAiABKAwSHAoUY2hlY2twb2ludF9lbnRyeV9zZXEYAyABKAQiBwoFV2F0Y2giIQoMQWNxdWlyZUxlYXNlEhEKCXRha2Vfb3ZlchgBIAEoCCIbCgpSZW5ld0xlYXNlEg0KBWVwb2NoGAEgASgEIh0KDFJlbGVhc2VMZWFzZRINCgVlcG9jaBgBIAEoBCJLCgVMZWFzZRIMCgRoZWxkGAEgASgIEg0KBWVwb2NoGAIgASgEEg4KBmhvbGRlchgDIAEoCRIVCg1leHBpcmVzX2luX21zGAQgASgEIgcKBVNwYWNlIoYBCglTcGFjZUluZm8SEwoLcXVvdGFfYnl0ZXMYASABKAQSEgoKdXNlZF9ieXRlcxgCIAEoBBIaChJuZXR3b3JrX2ZyZWVfYnl0ZXMYAyABKAQSDwoHbWlycm9ycxgEIAEoDRIjCgVob3N0cxgFIAMoCzIULnhjb3JlLndpcmUuSG9zdEluZm8ifwoISG9zdEluZm8SDAoEaG9zdBgBIAEoCRIOCgZvbmxpbmUYAiABKAgSFAoMbGFzdF9zZWVuX21zGAMgASgEEhYKDmNhcGFjaXR5X2J5dGVzGAQgASgEEhIKCnVzZWRfYnl0ZXMYBSABKAQSEwoLcmVsaWFiaWxpdHkYBiABKAEigAEKDFJlZ2lzdGVySG9zdBIRCglhZGRyZXNzZXMYASADKAkSFgoOY2FwYWNpdHlfYnl0ZXMYAiABKAQSEgoKdXNlZF9ieXRlcxgDIAEoBBIPCgd2ZXJzaW9uGAQgASgJEhAKCG9wZXJhdG9yGBQgASgJEg4KBnJlZ2lvbhgVIAEoCSLeAQoJSGVhcnRiZWF0EhYKDmNhcGFjaXR5X2J5dGVzGAEgASgEEhIKCnVzZWRfYnl0ZXMYAiABKAQSEgoKZnJlZV9ieXRlcxgDIAEoBBIPCgdkZWxldGVkGAQgAygMEhEKCXRyYW5zZmVycxgFIAEoDRIOCgZwYXVzZWQYBiABKAgSDwoHZXhpdGluZxgHIAEoCBIMCgRsb3N0GAggAygMEhQKDHJlc3RfZnJvbV9tcxgUIAEoBBIVCg1yZXN0X3VudGlsX21zGBUgASgEEhEKCXBhcnRfdGltZRgWIAEoCCKiAQoOSGVhcnRiZWF0UmVwbHkSIwoHZGVsZXRlcxgBIAMoCzISLnhjb3JlLndpcmUuU2lnbmVkEhMKC2ludGVydmFsX21zGAIgASgNEiYKCHN0YW5kaW5nGAMgASgLMhQueGNvcmUud2lyZS5TdGFuZGluZxIuCgxyZWFjaGFiaWxpdHkYFCABKAsyGC54Y29yZS53aXJlLlJlYWNoYWJpbGl0eSI+CgxSZWFjaGFiaWxpdHkSDQoFc3RhdGUYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIOCgZyZWFzb24YAyABKAkiyQEKCFN0YW5kaW5nEg0KBXN0YXRlGAEgASgJEg4KBnJlYXNvbhgCIAEoCRIOCgZzaGFyZHMYAyABKAQSEwoLc2hhcmRfYnl0ZXMYBCABKAQSFQoNYXVkaXRzX3Bhc3NlZBgFIAEoBBIVCg1hdWRpdHNfZmFpbGVkGAYgASgEEhMKC2F1ZGl0X3Njb3JlGAcgASgBEg4KBnVwdGltZRgIIAEoARITCgtyZWxpYWJpbGl0eRgJIAEoARIRCgltYXlfbGVhdmUYCiABKAgiiwIKC0hvc3RSZXF1ZXN0EiIKBXN0b3JlGAEgASgLMhEueGNvcmUud2lyZS5TdG9yZUgAEigKCHJldHJpZXZlGAIgASgLMhQueGNvcmUud2lyZS5SZXRyaWV2ZUgAEiAKBGNvcHkYAyABKAsyEC54Y29yZS53aXJlLkNvcHlIABItCgtsaXN0X3NoYXJkcxgEIAEoCzIWLnhjb3JlLndpcmUuTGlzdFNoYXJkc0gAEiIKBXByb3ZlGAUgASgLMhEueGNvcmUud2lyZS5Qcm92ZUgAEjEKDWZpbmRfZGVsZXRpb24YBiABKAsyGC54Y29yZS53aXJlLkZpbmREZWxldGlvbkgAQgYKBGJvZHkisQIKDEhvc3RSZXNwb25zZRImCgdmYWlsdXJlGAEgASgLMhMueGNvcmUud2lyZS5GYWlsdXJlSAASIgoFcmVhZHkYAiABKAsyES54Y29yZS53aXJlLlJlYWR5SAASJAoGc3RvcmVkGAMgASgLMhIueGNvcmUud2lyZS5TdG9yZWRIABIqCglyZXRyaWV2ZWQYBCABKAsyFS54Y29yZS53aXJlLlJldHJpZXZlZEgAEisKCnNoYXJkX3BhZ2UYBSABKAsyFS54Y29yZS53aXJlLlNoYXJkUGFnZUgAEiQKBnByb3ZlZBgGIAEoCzISLnhjb3JlLndpcmUuUHJvdmVkSAASKAoIZGVsZXRpb24YByABKAsyFC54Y29yZS53aXJlLkRlbGV0aW9uSABCBgoEYm9keSIqCgVTdG9yZRIhCgVvcmRlchgBIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkIh0KBVJlYWR5EhQKDGFscmVhZHlfaGVsZBgBIAEoCCJPCgZTdG9yZWQSIwoHcmVjZWlwdBgBIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkEiAKBGtleXMYAiABKAsyEi54Y29yZS53aXJlLlNpZ25lZCJVCghSZXRyaWV2ZRIhCgVvcmRlchgBIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkEhIKCmZpcnN0X2xlYWYYAiABKA0SEgoKbGVhZl9jb3VudBgDIAEoDSIuCglSZXRyaWV2ZWQSEgoKZGF0YV9ieXRlcxgBIAEoDRINCgVwcm9vZhgCIAMoDCJ1CgRDb3B5EiEKBW9yZGVyGAEgASgLMhIueGNvcmUud2lyZS5TaWduZWQSIgoGc291cmNlGAIgASgLMhIueGNvcmUud2lyZS5TaWduZWQSEQoJYWRkcmVzc2VzGAMgAygJEhMKC2tleXNfd2FudGVkGAQgASgNIioKCkxpc3RTaGFyZHMSDQoFYWZ0ZXIYASABKAwSDQoFbGltaXQYAiABKA0iLAoJU2hhcmRQYWdlEhEKCXNoYXJkX2lkcxgBIAMoDBIMCgRsYXN0GAIgASgIIj0KBVByb3ZlEiEKBW9yZGVyGAEgASgLMhIueGNvcmUud2lyZS5TaWduZWQSEQoJY2hhbGxlbmdlGAIgASgMIhgKBlByb3ZlZBIOCgZhbnN3ZXIYASABKAwiIAoMRmluZERlbGV0aW9uEhAKCHNoYXJkX2lkGAEgASgMIi0KCERlbGV0aW9uEiEKBW9yZGVyGAEgASgLMhIueGNvcmUud2lyZS5TaWduZWRiBnByb3RvMw");
+  fileDesc("Cgp3aXJlLnByb3RvEgp4Y29yZS53aXJlIpIBCgVPcmRlchIOCgZzZXJpYWwYASABKAwSEQoJb3BlcmF0aW9uGAIgASgJEhAKCHNoYXJkX2lkGAMgASgMEhIKCnNpemVfYnl0ZXMYBCABKA0SDgoGY2xpZW50GAUgASgJEgwKBGhvc3QYBiABKAkSDgoGdm9sdW1lGAcgASgMEhIKCmV4cGlyZXNfbXMYCCABKAQibgoHUmVjZWlwdBIOCgZzZXJpYWwYASABKAwSEAoIc2hhcmRfaWQYAiABKAwSEgoKc2l6ZV9ieXRlcxgDIAEoDRIMCgRob3N0GAQgASgJEg4KBmNsaWVudBgFIAEoCRIPCgd0aW1lX21zGAYgASgEImUKCEtleVN0b2NrEhAKCHNoYXJkX2lkGAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0SDgoGbWludGVyGAMgASgJEiMKBGtleXMYBCADKAsyFS54Y29yZS53aXJlLkhhc2hlZEtleSIyCglIYXNoZWRLZXkSEQoJY2hhbGxlbmdlGAEgASgMEhIKCmNvbW1pdG1lbnQYAiABKAwiOAoIU2lnaHRpbmcSDAoEcGVlchgBIAEoCRIPCgdhZGRyZXNzGAIgASgJEg0KBW5vbmNlGAMgASgMIikKBlNpZ25lZBIMCgRib2R5GAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDCIoCgdGYWlsdXJlEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCSLxBQoNQnJpZGdlUmVxdWVzdBIKCgJpZBgBIAEoDRIwCgxhdXRoZW50aWNhdGUYAiABKAsyGC54Y29yZS53aXJlLkF1dGhlbnRpY2F0ZUgAEigKCGFubm91bmNlGAMgASgLMhQueGNvcmUud2lyZS5Bbm5vdW5jZUgAEiIKBXBsYWNlGAQgASgLMhEueGNvcmUud2lyZS5QbGFjZUgAEiYKB2NvbmZpcm0YBSABKAsyEy54Y29yZS53aXJlLkNvbmZpcm1IABIkCgZsb2NhdGUYBiABKAsyEi54Y29yZS53aXJlLkxvY2F0ZUgAEiQKBnJlcG9ydBgHIAEoCzISLnhjb3JlLndpcmUuUmVwb3J0SAASJAoGYXBwZW5kGAggASgLMhIueGNvcmUud2lyZS5BcHBlbmRIABInCghyZWFkX2xvZxgJIAEoCzITLnhjb3JlLndpcmUuUmVhZExvZ0gAEjEKDWFjcXVpcmVfbGVhc2UYCiABKAsyGC54Y29yZS53aXJlLkFjcXVpcmVMZWFzZUgAEi0KC3JlbmV3X2xlYXNlGAsgASgLMhYueGNvcmUud2lyZS5SZW5ld0xlYXNlSAASMQoNcmVsZWFzZV9sZWFzZRgMIAEoCzIYLnhjb3JlLndpcmUuUmVsZWFzZUxlYXNlSAASIgoFc3BhY2UYDSABKAsyES54Y29yZS53aXJlLlNwYWNlSAASIgoFd2F0Y2gYDiABKAsyES54Y29yZS53aXJlLldhdGNoSAASKQoJaGFuZF9vdmVyGA8gASgLMhQueGNvcmUud2lyZS5IYW5kT3ZlckgAEiIKBXNpZ2h0GBAgASgLMhEueGNvcmUud2lyZS5TaWdodEgAEjEKDXJlZ2lzdGVyX2hvc3QYFCABKAsyGC54Y29yZS53aXJlLlJlZ2lzdGVySG9zdEgAEioKCWhlYXJ0YmVhdBgVIAEoCzIVLnhjb3JlLndpcmUuSGVhcnRiZWF0SABCBgoEYm9keSKbBAoOQnJpZGdlUmVzcG9uc2USCgoCaWQYASABKA0SJgoHZmFpbHVyZRgCIAEoCzITLnhjb3JlLndpcmUuRmFpbHVyZUgAEiAKBGRvbmUYAyABKAsyEC54Y29yZS53aXJlLkRvbmVIABIkCgZwb2xpY3kYBCABKAsyEi54Y29yZS53aXJlLlBvbGljeUgAEiwKCnBsYWNlbWVudHMYBSABKAsyFi54Y29yZS53aXJlLlBsYWNlbWVudHNIABIqCgljb25maXJtZWQYBiABKAsyFS54Y29yZS53aXJlLkNvbmZpcm1lZEgAEioKCWxvY2F0aW9ucxgHIAEoCzIVLnhjb3JlLndpcmUuTG9jYXRpb25zSAASIAoEaGVhZBgIIAEoCzIQLnhjb3JlLndpcmUuSGVhZEgAEi0KC2xvZ19lbnRyaWVzGAkgASgLMhYueGNvcmUud2lyZS5Mb2dFbnRyaWVzSAASIgoFbGVhc2UYCiABKAsyES54Y29yZS53aXJlLkxlYXNlSAASKwoKc3BhY2VfaW5mbxgLIAEoCzIVLnhjb3JlLndpcmUuU3BhY2VJbmZvSAASJgoIc2lnaHRpbmcYDCABKAsyEi54Y29yZS53aXJlLlNpZ25lZEgAEjUKD2hlYXJ0YmVhdF9yZXBseRgVIAEoCzIaLnhjb3JlLndpcmUuSGVhcnRiZWF0UmVwbHlIAEIGCgRib2R5IgYKBERvbmUiRQoMQXV0aGVudGljYXRlEg4KBnZvbHVtZRgBIAEoDBISCgpleHBpcmVzX21zGAIgASgEEhEKCXNpZ25hdHVyZRgDIAEoDCIvCghBbm5vdW5jZRISCgpzaXplX2J5dGVzGAEgASgEEg8KB21pcnJvcnMYFCABKA0iWAoGUG9saWN5EhgKEHNoYXJkX3NpemVfYnl0ZXMYASABKA0SDwoHbWlycm9ycxgCIAEoDRIUCgxtaW5fcmVjZWlwdHMYAyABKA0SDQoFaG9zdHMYBCABKA0iRAoFUGxhY2USJAoGc2hhcmRzGAEgAygLMhQueGNvcmUud2lyZS5TaGFyZFJlZhIVCg1leGNsdWRlX2hvc3RzGAIgAygJIjAKCFNoYXJkUmVmEhAKCHNoYXJkX2lkGAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0iWwoKUGxhY2VtZW50cxIiCgZwb2xpY3kYASABKAsyEi54Y29yZS53aXJlLlBvbGljeRIpCgpwbGFjZW1lbnRzGAIgAygLMhUueGNvcmUud2lyZS5QbGFjZW1lbnQiVAoJUGxhY2VtZW50EhAKCHNoYXJkX2lkGAEgASgMEiMKB3RhcmdldHMYAiADKAsyEi54Y29yZS53aXJlLlRhcmdldBIQCghyZWNlaXB0cxgDIAEoDSJMCgZUYXJnZXQSDAoEaG9zdBgBIAEoCRIRCglhZGRyZXNzZXMYAiADKAkSIQoFb3JkZXIYAyABKAsyEi54Y29yZS53aXJlLlNpZ25lZCJYCgdDb25maXJtEiQKCHJlY2VpcHRzGAEgAygLMhIueGNvcmUud2lyZS5TaWduZWQSJwoJdHJhbnNmZXJzGAIgAygLMhQueGNvcmUud2lyZS5UcmFuc2ZlciJRCghUcmFuc2ZlchIMCgRob3N0GAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAQSEwoLZHVyYXRpb25fbXMYAyABKA0SDgoGdXBsb2FkGAQgASgIIjYKCUNvbmZpcm1lZBIpCgZzaGFyZHMYASADKAsyGS54Y29yZS53aXJlLlNoYXJkU3RhbmRpbmciQwoNU2hhcmRTdGFuZGluZxIQCghzaGFyZF9pZBgBIAEoDBIPCgdtaXJyb3JzGAIgASgNEg8KB2R1cmFibGUYAyABKAgiGwoGTG9jYXRlEhEKCXNoYXJkX2lkcxgBIAMoDCI0CglMb2NhdGlvbnMSJwoJbG9jYXRpb25zGAEgAygLMhQueGNvcmUud2lyZS5Mb2NhdGlvbiJWCghMb2NhdGlvbhIQCghzaGFyZF9pZBgBIAEoDBIjCgdtaXJyb3JzGAIgAygLMhIueGNvcmUud2lyZS5UYXJnZXQSEwoLa2V5c193YW50ZWQYAyABKA0iLgoISGFuZE92ZXISIgoGc3RvY2tzGAEgAygLMhIueGNvcmUud2lyZS5TaWduZWQiNgoGUmVwb3J0EgwKBGhvc3QYASABKAkSEAoIc2hhcmRfaWQYAiABKAwSDAoEY29kZRgDIAEoCSIWCgVTaWdodBINCgVub25jZRgBIAEoDCKEAgoLRW50cnlIZWFkZXISDwoHdmVyc2lvbhgBIAEoDRIOCgZ2b2x1bWUYAiABKAwSCwoDc2VxGAMgASgEEhEKCXByZXZfaGFzaBgEIAEoDBINCgVlcG9jaBgFIAEoBBIOCgZkZXZpY2UYBiABKAkSEQoJYm9keV9oYXNoGAcgASgMEhcKD2JvZHlfc2l6ZV9ieXRlcxgIIAEoDRIqCgxzaGFyZHNfYWRkZWQYCSADKAsyFC54Y29yZS53aXJlLlNoYXJkUmVmEhQKDHNoYXJkc19mcmVlZBgKIAMoDBIPCgd0aW1lX21zGAsgASgEEhYKDmNoZWNrcG9pbnRfc2VxGAwgASgEIjsKCExvZ0VudHJ5Eg4KBmhlYWRlchgBIAEoDBIRCglzaWduYXR1cmUYAiABKAwSDAoEYm9keRgDIAEoDCI8CgZBcHBlbmQSIwoFZW50cnkYASABKAsyFC54Y29yZS53aXJlLkxvZ0VudHJ5Eg0KBWFnYWluGBQgASgIIkQKB1JlYWRMb2cSEAoIZnJvbV9zZXEYASABKAQSEQoJbWF4X2J5dGVzGAIgASgNEhQKDGhlYWRlcnNfb25seRgDIAEoCCJTCgpMb2dFbnRyaWVzEiUKB2VudHJpZXMYASADKAsyFC54Y29yZS53aXJlLkxvZ0VudHJ5Eh4KBGhlYWQYAiABKAsyEC54Y29yZS53aXJlLkhlYWQiPwoESGVhZBILCgNzZXEYASABKAQSDAoEaGFzaBgCIAEoDBIcChRjaGVja3BvaW50X2VudHJ5X3NlcRgDIAEoBCIHCgVXYXRjaCIhCgxBY3F1aXJlTGVhc2USEQoJdGFrZV9vdmVyGAEgASgIIhsKClJlbmV3TGVhc2USDQoFZXBvY2gYASABKAQiHQoMUmVsZWFzZUxlYXNlEg0KBWVwb2NoGAEgASgEIksKBUxlYXNlEgwKBGhlbGQYASABKAgSDQoFZXBvY2gYAiABKAQSDgoGaG9sZGVyGAMgASgJEhUKDWV4cGlyZXNfaW5fbXMYBCABKAQiBwoFU3BhY2UihgEKCVNwYWNlSW5mbxITCgtxdW90YV9ieXRlcxgBIAEoBBISCgp1c2VkX2J5dGVzGAIgASgEEhoKEm5ldHdvcmtfZnJlZV9ieXRlcxgDIAEoBBIPCgdtaXJyb3JzGAQgASgNEiMKBWhvc3RzGAUgAygLMhQueGNvcmUud2lyZS5Ib3N0SW5mbyJ/CghIb3N0SW5mbxIMCgRob3N0GAEgASgJEg4KBm9ubGluZRgCIAEoCBIUCgxsYXN0X3NlZW5fbXMYAyABKAQSFgoOY2FwYWNpdHlfYnl0ZXMYBCABKAQSEgoKdXNlZF9ieXRlcxgFIAEoBBITCgtyZWxpYWJpbGl0eRgGIAEoASKAAQoMUmVnaXN0ZXJIb3N0EhEKCWFkZHJlc3NlcxgBIAMoCRIWCg5jYXBhY2l0eV9ieXRlcxgCIAEoBBISCgp1c2VkX2J5dGVzGAMgASgEEg8KB3ZlcnNpb24YBCABKAkSEAoIb3BlcmF0b3IYFCABKAkSDgoGcmVnaW9uGBUgASgJIt4BCglIZWFydGJlYXQSFgoOY2FwYWNpdHlfYnl0ZXMYASABKAQSEgoKdXNlZF9ieXRlcxgCIAEoBBISCgpmcmVlX2J5dGVzGAMgASgEEg8KB2RlbGV0ZWQYBCADKAwSEQoJdHJhbnNmZXJzGAUgASgNEg4KBnBhdXNlZBgGIAEoCBIPCgdleGl0aW5nGAcgASgIEgwKBGxvc3QYCCADKAwSFAoMcmVzdF9mcm9tX21zGBQgASgEEhUKDXJlc3RfdW50aWxfbXMYFSABKAQSEQoJcGFydF90aW1lGBYgASgIIqIBCg5IZWFydGJlYXRSZXBseRIjCgdkZWxldGVzGAEgAygLMhIueGNvcmUud2lyZS5TaWduZWQSEwoLaW50ZXJ2YWxfbXMYAiABKA0SJgoIc3RhbmRpbmcYAyABKAsyFC54Y29yZS53aXJlLlN0YW5kaW5nEi4KDHJlYWNoYWJpbGl0eRgUIAEoCzIYLnhjb3JlLndpcmUuUmVhY2hhYmlsaXR5Ij4KDFJlYWNoYWJpbGl0eRINCgVzdGF0ZRgBIAEoCRIPCgdhZGRyZXNzGAIgASgJEg4KBnJlYXNvbhgDIAEoCSLJAQoIU3RhbmRpbmcSDQoFc3RhdGUYASABKAkSDgoGcmVhc29uGAIgASgJEg4KBnNoYXJkcxgDIAEoBBITCgtzaGFyZF9ieXRlcxgEIAEoBBIVCg1hdWRpdHNfcGFzc2VkGAUgASgEEhUKDWF1ZGl0c19mYWlsZWQYBiABKAQSEwoLYXVkaXRfc2NvcmUYByABKAESDgoGdXB0aW1lGAggASgBEhMKC3JlbGlhYmlsaXR5GAkgASgBEhEKCW1heV9sZWF2ZRgKIAEoCCKLAgoLSG9zdFJlcXVlc3QSIgoFc3RvcmUYASABKAsyES54Y29yZS53aXJlLlN0b3JlSAASKAoIcmV0cmlldmUYAiABKAsyFC54Y29yZS53aXJlLlJldHJpZXZlSAASIAoEY29weRgDIAEoCzIQLnhjb3JlLndpcmUuQ29weUgAEi0KC2xpc3Rfc2hhcmRzGAQgASgLMhYueGNvcmUud2lyZS5MaXN0U2hhcmRzSAASIgoFcHJvdmUYBSABKAsyES54Y29yZS53aXJlLlByb3ZlSAASMQoNZmluZF9kZWxldGlvbhgGIAEoCzIYLnhjb3JlLndpcmUuRmluZERlbGV0aW9uSABCBgoEYm9keSKxAgoMSG9zdFJlc3BvbnNlEiYKB2ZhaWx1cmUYASABKAsyEy54Y29yZS53aXJlLkZhaWx1cmVIABIiCgVyZWFkeRgCIAEoCzIRLnhjb3JlLndpcmUuUmVhZHlIABIkCgZzdG9yZWQYAyABKAsyEi54Y29yZS53aXJlLlN0b3JlZEgAEioKCXJldHJpZXZlZBgEIAEoCzIVLnhjb3JlLndpcmUuUmV0cmlldmVkSAASKwoKc2hhcmRfcGFnZRgFIAEoCzIVLnhjb3JlLndpcmUuU2hhcmRQYWdlSAASJAoGcHJvdmVkGAYgASgLMhIueGNvcmUud2lyZS5Qcm92ZWRIABIoCghkZWxldGlvbhgHIAEoCzIULnhjb3JlLndpcmUuRGVsZXRpb25IAEIGCgRib2R5IioKBVN0b3JlEiEKBW9yZGVyGAEgASgLMhIueGNvcmUud2lyZS5TaWduZWQiHQoFUmVhZHkSFAoMYWxyZWFkeV9oZWxkGAEgASgIIk8KBlN0b3JlZBIjCgdyZWNlaXB0GAEgASgLMhIueGNvcmUud2lyZS5TaWduZWQSIAoEa2V5cxgCIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkIlUKCFJldHJpZXZlEiEKBW9yZGVyGAEgASgLMhIueGNvcmUud2lyZS5TaWduZWQSEgoKZmlyc3RfbGVhZhgCIAEoDRISCgpsZWFmX2NvdW50GAMgASgNIi4KCVJldHJpZXZlZBISCgpkYXRhX2J5dGVzGAEgASgNEg0KBXByb29mGAIgAygMInUKBENvcHkSIQoFb3JkZXIYASABKAsyEi54Y29yZS53aXJlLlNpZ25lZBIiCgZzb3VyY2UYAiABKAsyEi54Y29yZS53aXJlLlNpZ25lZBIRCglhZGRyZXNzZXMYAyADKAkSEwoLa2V5c193YW50ZWQYBCABKA0iKgoKTGlzdFNoYXJkcxINCgVhZnRlchgBIAEoDBINCgVsaW1pdBgCIAEoDSIsCglTaGFyZFBhZ2USEQoJc2hhcmRfaWRzGAEgAygMEgwKBGxhc3QYAiABKAgiPQoFUHJvdmUSIQoFb3JkZXIYASABKAsyEi54Y29yZS53aXJlLlNpZ25lZBIRCgljaGFsbGVuZ2UYAiABKAwiGAoGUHJvdmVkEg4KBmFuc3dlchgBIAEoDCIgCgxGaW5kRGVsZXRpb24SEAoIc2hhcmRfaWQYASABKAwiLQoIRGVsZXRpb24SIQoFb3JkZXIYASABKAsyEi54Y29yZS53aXJlLlNpZ25lZCJKCgVQdW5jaBINCgVub25jZRgBIAEoDBIkCghzaWdodGluZxgCIAEoCzISLnhjb3JlLndpcmUuU2lnbmVkEgwKBGRpYWwYAyABKAhiBnByb3RvMw");
 
 /**
  * The bridge's permission for one transfer. Signed bytes: "xcore/order/1" NUL, then this message.
@@ -191,11 +191,44 @@ export const HashedKeySchema: GenMessage<HashedKey> = /*@__PURE__*/
   messageDesc(file_wire, 3);
 
 /**
+ * The bridge's word that a peer has a connection to it from an address. Signed bytes: "xcore/sighting/1" NUL, then this message.
+ *
+ * @generated from message xcore.wire.Sighting
+ */
+export type Sighting = Message<"xcore.wire.Sighting"> & {
+  /**
+   * @generated from field: string peer = 1;
+   */
+  peer: string;
+
+  /**
+   * multiaddr without /p2p, as the bridge sees it
+   *
+   * @generated from field: string address = 2;
+   */
+  address: string;
+
+  /**
+   * 16 random bytes, chosen by whoever is to believe it
+   *
+   * @generated from field: bytes nonce = 3;
+   */
+  nonce: Uint8Array;
+};
+
+/**
+ * Describes the message xcore.wire.Sighting.
+ * Use `create(SightingSchema)` to create a new message.
+ */
+export const SightingSchema: GenMessage<Sighting> = /*@__PURE__*/
+  messageDesc(file_wire, 4);
+
+/**
  * @generated from message xcore.wire.Signed
  */
 export type Signed = Message<"xcore.wire.Signed"> & {
   /**
-   * encoded Order, Receipt or KeyStock
+   * encoded Order, Receipt, KeyStock or Sighting
    *
    * @generated from field: bytes body = 1;
    */
@@ -214,7 +247,7 @@ export type Signed = Message<"xcore.wire.Signed"> & {
  * Use `create(SignedSchema)` to create a new message.
  */
 export const SignedSchema: GenMessage<Signed> = /*@__PURE__*/
-  messageDesc(file_wire, 4);
+  messageDesc(file_wire, 5);
 
 /**
  * @generated from message xcore.wire.Failure
@@ -238,7 +271,7 @@ export type Failure = Message<"xcore.wire.Failure"> & {
  * Use `create(FailureSchema)` to create a new message.
  */
 export const FailureSchema: GenMessage<Failure> = /*@__PURE__*/
-  messageDesc(file_wire, 5);
+  messageDesc(file_wire, 6);
 
 /**
  * @generated from message xcore.wire.BridgeRequest
@@ -340,6 +373,12 @@ export type BridgeRequest = Message<"xcore.wire.BridgeRequest"> & {
     case: "handOver";
   } | {
     /**
+     * @generated from field: xcore.wire.Sight sight = 16;
+     */
+    value: Sight;
+    case: "sight";
+  } | {
+    /**
      * @generated from field: xcore.wire.RegisterHost register_host = 20;
      */
     value: RegisterHost;
@@ -358,7 +397,7 @@ export type BridgeRequest = Message<"xcore.wire.BridgeRequest"> & {
  * Use `create(BridgeRequestSchema)` to create a new message.
  */
 export const BridgeRequestSchema: GenMessage<BridgeRequest> = /*@__PURE__*/
-  messageDesc(file_wire, 6);
+  messageDesc(file_wire, 7);
 
 /**
  * @generated from message xcore.wire.BridgeResponse
@@ -436,6 +475,12 @@ export type BridgeResponse = Message<"xcore.wire.BridgeResponse"> & {
     case: "spaceInfo";
   } | {
     /**
+     * @generated from field: xcore.wire.Signed sighting = 12;
+     */
+    value: Signed;
+    case: "sighting";
+  } | {
+    /**
      * @generated from field: xcore.wire.HeartbeatReply heartbeat_reply = 21;
      */
     value: HeartbeatReply;
@@ -448,7 +493,7 @@ export type BridgeResponse = Message<"xcore.wire.BridgeResponse"> & {
  * Use `create(BridgeResponseSchema)` to create a new message.
  */
 export const BridgeResponseSchema: GenMessage<BridgeResponse> = /*@__PURE__*/
-  messageDesc(file_wire, 7);
+  messageDesc(file_wire, 8);
 
 /**
  * @generated from message xcore.wire.Done
@@ -461,7 +506,7 @@ export type Done = Message<"xcore.wire.Done"> & {
  * Use `create(DoneSchema)` to create a new message.
  */
 export const DoneSchema: GenMessage<Done> = /*@__PURE__*/
-  messageDesc(file_wire, 8);
+  messageDesc(file_wire, 9);
 
 /**
  * Proves the owner on this connection. Signed bytes: "xcore/authenticate/1" NUL, bridge peer id,
@@ -493,7 +538,7 @@ export type Authenticate = Message<"xcore.wire.Authenticate"> & {
  * Use `create(AuthenticateSchema)` to create a new message.
  */
 export const AuthenticateSchema: GenMessage<Authenticate> = /*@__PURE__*/
-  messageDesc(file_wire, 9);
+  messageDesc(file_wire, 10);
 
 /**
  * What the client is about to store; the bridge decides how.
@@ -519,7 +564,7 @@ export type Announce = Message<"xcore.wire.Announce"> & {
  * Use `create(AnnounceSchema)` to create a new message.
  */
 export const AnnounceSchema: GenMessage<Announce> = /*@__PURE__*/
-  messageDesc(file_wire, 10);
+  messageDesc(file_wire, 11);
 
 /**
  * @generated from message xcore.wire.Policy
@@ -559,7 +604,7 @@ export type Policy = Message<"xcore.wire.Policy"> & {
  * Use `create(PolicySchema)` to create a new message.
  */
 export const PolicySchema: GenMessage<Policy> = /*@__PURE__*/
-  messageDesc(file_wire, 11);
+  messageDesc(file_wire, 12);
 
 /**
  * @generated from message xcore.wire.Place
@@ -585,7 +630,7 @@ export type Place = Message<"xcore.wire.Place"> & {
  * Use `create(PlaceSchema)` to create a new message.
  */
 export const PlaceSchema: GenMessage<Place> = /*@__PURE__*/
-  messageDesc(file_wire, 12);
+  messageDesc(file_wire, 13);
 
 /**
  * @generated from message xcore.wire.ShardRef
@@ -607,7 +652,7 @@ export type ShardRef = Message<"xcore.wire.ShardRef"> & {
  * Use `create(ShardRefSchema)` to create a new message.
  */
 export const ShardRefSchema: GenMessage<ShardRef> = /*@__PURE__*/
-  messageDesc(file_wire, 13);
+  messageDesc(file_wire, 14);
 
 /**
  * @generated from message xcore.wire.Placements
@@ -631,7 +676,7 @@ export type Placements = Message<"xcore.wire.Placements"> & {
  * Use `create(PlacementsSchema)` to create a new message.
  */
 export const PlacementsSchema: GenMessage<Placements> = /*@__PURE__*/
-  messageDesc(file_wire, 14);
+  messageDesc(file_wire, 15);
 
 /**
  * @generated from message xcore.wire.Placement
@@ -662,7 +707,7 @@ export type Placement = Message<"xcore.wire.Placement"> & {
  * Use `create(PlacementSchema)` to create a new message.
  */
 export const PlacementSchema: GenMessage<Placement> = /*@__PURE__*/
-  messageDesc(file_wire, 15);
+  messageDesc(file_wire, 16);
 
 /**
  * @generated from message xcore.wire.Target
@@ -691,7 +736,7 @@ export type Target = Message<"xcore.wire.Target"> & {
  * Use `create(TargetSchema)` to create a new message.
  */
 export const TargetSchema: GenMessage<Target> = /*@__PURE__*/
-  messageDesc(file_wire, 16);
+  messageDesc(file_wire, 17);
 
 /**
  * @generated from message xcore.wire.Confirm
@@ -717,7 +762,7 @@ export type Confirm = Message<"xcore.wire.Confirm"> & {
  * Use `create(ConfirmSchema)` to create a new message.
  */
 export const ConfirmSchema: GenMessage<Confirm> = /*@__PURE__*/
-  messageDesc(file_wire, 17);
+  messageDesc(file_wire, 18);
 
 /**
  * @generated from message xcore.wire.Transfer
@@ -749,7 +794,7 @@ export type Transfer = Message<"xcore.wire.Transfer"> & {
  * Use `create(TransferSchema)` to create a new message.
  */
 export const TransferSchema: GenMessage<Transfer> = /*@__PURE__*/
-  messageDesc(file_wire, 18);
+  messageDesc(file_wire, 19);
 
 /**
  * @generated from message xcore.wire.Confirmed
@@ -768,7 +813,7 @@ export type Confirmed = Message<"xcore.wire.Confirmed"> & {
  * Use `create(ConfirmedSchema)` to create a new message.
  */
 export const ConfirmedSchema: GenMessage<Confirmed> = /*@__PURE__*/
-  messageDesc(file_wire, 19);
+  messageDesc(file_wire, 20);
 
 /**
  * @generated from message xcore.wire.ShardStanding
@@ -797,7 +842,7 @@ export type ShardStanding = Message<"xcore.wire.ShardStanding"> & {
  * Use `create(ShardStandingSchema)` to create a new message.
  */
 export const ShardStandingSchema: GenMessage<ShardStanding> = /*@__PURE__*/
-  messageDesc(file_wire, 20);
+  messageDesc(file_wire, 21);
 
 /**
  * @generated from message xcore.wire.Locate
@@ -816,7 +861,7 @@ export type Locate = Message<"xcore.wire.Locate"> & {
  * Use `create(LocateSchema)` to create a new message.
  */
 export const LocateSchema: GenMessage<Locate> = /*@__PURE__*/
-  messageDesc(file_wire, 21);
+  messageDesc(file_wire, 22);
 
 /**
  * @generated from message xcore.wire.Locations
@@ -835,7 +880,7 @@ export type Locations = Message<"xcore.wire.Locations"> & {
  * Use `create(LocationsSchema)` to create a new message.
  */
 export const LocationsSchema: GenMessage<Locations> = /*@__PURE__*/
-  messageDesc(file_wire, 22);
+  messageDesc(file_wire, 23);
 
 /**
  * @generated from message xcore.wire.Location
@@ -866,7 +911,7 @@ export type Location = Message<"xcore.wire.Location"> & {
  * Use `create(LocationSchema)` to create a new message.
  */
 export const LocationSchema: GenMessage<Location> = /*@__PURE__*/
-  messageDesc(file_wire, 23);
+  messageDesc(file_wire, 24);
 
 /**
  * New hashed keys of shards that the client has as a whole. What the bridge has no use for is ignored.
@@ -887,7 +932,7 @@ export type HandOver = Message<"xcore.wire.HandOver"> & {
  * Use `create(HandOverSchema)` to create a new message.
  */
 export const HandOverSchema: GenMessage<HandOver> = /*@__PURE__*/
-  messageDesc(file_wire, 24);
+  messageDesc(file_wire, 25);
 
 /**
  * A mirror that failed or lied.
@@ -918,7 +963,28 @@ export type Report = Message<"xcore.wire.Report"> & {
  * Use `create(ReportSchema)` to create a new message.
  */
 export const ReportSchema: GenMessage<Report> = /*@__PURE__*/
-  messageDesc(file_wire, 25);
+  messageDesc(file_wire, 26);
+
+/**
+ * Asks from which address this very connection comes; answered with a signed Sighting.
+ *
+ * @generated from message xcore.wire.Sight
+ */
+export type Sight = Message<"xcore.wire.Sight"> & {
+  /**
+   * 16 bytes
+   *
+   * @generated from field: bytes nonce = 1;
+   */
+  nonce: Uint8Array;
+};
+
+/**
+ * Describes the message xcore.wire.Sight.
+ * Use `create(SightSchema)` to create a new message.
+ */
+export const SightSchema: GenMessage<Sight> = /*@__PURE__*/
+  messageDesc(file_wire, 27);
 
 /**
  * Signed bytes: "xcore/entry/1" NUL, then this message. Entry hash: SHA-256 of those bytes.
@@ -1008,7 +1074,7 @@ export type EntryHeader = Message<"xcore.wire.EntryHeader"> & {
  * Use `create(EntryHeaderSchema)` to create a new message.
  */
 export const EntryHeaderSchema: GenMessage<EntryHeader> = /*@__PURE__*/
-  messageDesc(file_wire, 26);
+  messageDesc(file_wire, 28);
 
 /**
  * @generated from message xcore.wire.LogEntry
@@ -1041,7 +1107,7 @@ export type LogEntry = Message<"xcore.wire.LogEntry"> & {
  * Use `create(LogEntrySchema)` to create a new message.
  */
 export const LogEntrySchema: GenMessage<LogEntry> = /*@__PURE__*/
-  messageDesc(file_wire, 27);
+  messageDesc(file_wire, 29);
 
 /**
  * @generated from message xcore.wire.Append
@@ -1065,7 +1131,7 @@ export type Append = Message<"xcore.wire.Append"> & {
  * Use `create(AppendSchema)` to create a new message.
  */
 export const AppendSchema: GenMessage<Append> = /*@__PURE__*/
-  messageDesc(file_wire, 28);
+  messageDesc(file_wire, 30);
 
 /**
  * @generated from message xcore.wire.ReadLog
@@ -1094,7 +1160,7 @@ export type ReadLog = Message<"xcore.wire.ReadLog"> & {
  * Use `create(ReadLogSchema)` to create a new message.
  */
 export const ReadLogSchema: GenMessage<ReadLog> = /*@__PURE__*/
-  messageDesc(file_wire, 29);
+  messageDesc(file_wire, 31);
 
 /**
  * @generated from message xcore.wire.LogEntries
@@ -1116,7 +1182,7 @@ export type LogEntries = Message<"xcore.wire.LogEntries"> & {
  * Use `create(LogEntriesSchema)` to create a new message.
  */
 export const LogEntriesSchema: GenMessage<LogEntries> = /*@__PURE__*/
-  messageDesc(file_wire, 30);
+  messageDesc(file_wire, 32);
 
 /**
  * @generated from message xcore.wire.Head
@@ -1147,7 +1213,7 @@ export type Head = Message<"xcore.wire.Head"> & {
  * Use `create(HeadSchema)` to create a new message.
  */
 export const HeadSchema: GenMessage<Head> = /*@__PURE__*/
-  messageDesc(file_wire, 31);
+  messageDesc(file_wire, 33);
 
 /**
  * Asks for events: from now on a Head with id 0 follows each append, and a Lease with id 0 each change of the lease.
@@ -1162,7 +1228,7 @@ export type Watch = Message<"xcore.wire.Watch"> & {
  * Use `create(WatchSchema)` to create a new message.
  */
 export const WatchSchema: GenMessage<Watch> = /*@__PURE__*/
-  messageDesc(file_wire, 32);
+  messageDesc(file_wire, 34);
 
 /**
  * @generated from message xcore.wire.AcquireLease
@@ -1181,7 +1247,7 @@ export type AcquireLease = Message<"xcore.wire.AcquireLease"> & {
  * Use `create(AcquireLeaseSchema)` to create a new message.
  */
 export const AcquireLeaseSchema: GenMessage<AcquireLease> = /*@__PURE__*/
-  messageDesc(file_wire, 33);
+  messageDesc(file_wire, 35);
 
 /**
  * @generated from message xcore.wire.RenewLease
@@ -1198,7 +1264,7 @@ export type RenewLease = Message<"xcore.wire.RenewLease"> & {
  * Use `create(RenewLeaseSchema)` to create a new message.
  */
 export const RenewLeaseSchema: GenMessage<RenewLease> = /*@__PURE__*/
-  messageDesc(file_wire, 34);
+  messageDesc(file_wire, 36);
 
 /**
  * @generated from message xcore.wire.ReleaseLease
@@ -1215,7 +1281,7 @@ export type ReleaseLease = Message<"xcore.wire.ReleaseLease"> & {
  * Use `create(ReleaseLeaseSchema)` to create a new message.
  */
 export const ReleaseLeaseSchema: GenMessage<ReleaseLease> = /*@__PURE__*/
-  messageDesc(file_wire, 35);
+  messageDesc(file_wire, 37);
 
 /**
  * @generated from message xcore.wire.Lease
@@ -1251,7 +1317,7 @@ export type Lease = Message<"xcore.wire.Lease"> & {
  * Use `create(LeaseSchema)` to create a new message.
  */
 export const LeaseSchema: GenMessage<Lease> = /*@__PURE__*/
-  messageDesc(file_wire, 36);
+  messageDesc(file_wire, 38);
 
 /**
  * @generated from message xcore.wire.Space
@@ -1264,7 +1330,7 @@ export type Space = Message<"xcore.wire.Space"> & {
  * Use `create(SpaceSchema)` to create a new message.
  */
 export const SpaceSchema: GenMessage<Space> = /*@__PURE__*/
-  messageDesc(file_wire, 37);
+  messageDesc(file_wire, 39);
 
 /**
  * @generated from message xcore.wire.SpaceInfo
@@ -1307,7 +1373,7 @@ export type SpaceInfo = Message<"xcore.wire.SpaceInfo"> & {
  * Use `create(SpaceInfoSchema)` to create a new message.
  */
 export const SpaceInfoSchema: GenMessage<SpaceInfo> = /*@__PURE__*/
-  messageDesc(file_wire, 38);
+  messageDesc(file_wire, 40);
 
 /**
  * @generated from message xcore.wire.HostInfo
@@ -1351,7 +1417,7 @@ export type HostInfo = Message<"xcore.wire.HostInfo"> & {
  * Use `create(HostInfoSchema)` to create a new message.
  */
 export const HostInfoSchema: GenMessage<HostInfo> = /*@__PURE__*/
-  messageDesc(file_wire, 39);
+  messageDesc(file_wire, 41);
 
 /**
  * @generated from message xcore.wire.RegisterHost
@@ -1399,7 +1465,7 @@ export type RegisterHost = Message<"xcore.wire.RegisterHost"> & {
  * Use `create(RegisterHostSchema)` to create a new message.
  */
 export const RegisterHostSchema: GenMessage<RegisterHost> = /*@__PURE__*/
-  messageDesc(file_wire, 40);
+  messageDesc(file_wire, 42);
 
 /**
  * @generated from message xcore.wire.Heartbeat
@@ -1482,7 +1548,7 @@ export type Heartbeat = Message<"xcore.wire.Heartbeat"> & {
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
-  messageDesc(file_wire, 41);
+  messageDesc(file_wire, 43);
 
 /**
  * @generated from message xcore.wire.HeartbeatReply
@@ -1518,7 +1584,7 @@ export type HeartbeatReply = Message<"xcore.wire.HeartbeatReply"> & {
  * Use `create(HeartbeatReplySchema)` to create a new message.
  */
 export const HeartbeatReplySchema: GenMessage<HeartbeatReply> = /*@__PURE__*/
-  messageDesc(file_wire, 42);
+  messageDesc(file_wire, 44);
 
 /**
  * Whether the bridge could dial the host.
@@ -1553,7 +1619,7 @@ export type Reachability = Message<"xcore.wire.Reachability"> & {
  * Use `create(ReachabilitySchema)` to create a new message.
  */
 export const ReachabilitySchema: GenMessage<Reachability> = /*@__PURE__*/
-  messageDesc(file_wire, 43);
+  messageDesc(file_wire, 45);
 
 /**
  * How the bridge judges a host, with its reasons.
@@ -1629,7 +1695,7 @@ export type Standing = Message<"xcore.wire.Standing"> & {
  * Use `create(StandingSchema)` to create a new message.
  */
 export const StandingSchema: GenMessage<Standing> = /*@__PURE__*/
-  messageDesc(file_wire, 44);
+  messageDesc(file_wire, 46);
 
 /**
  * One request at a time on a stream, any number one after another. Store is followed by size_bytes raw bytes, in frames of any
@@ -1685,7 +1751,7 @@ export type HostRequest = Message<"xcore.wire.HostRequest"> & {
  * Use `create(HostRequestSchema)` to create a new message.
  */
 export const HostRequestSchema: GenMessage<HostRequest> = /*@__PURE__*/
-  messageDesc(file_wire, 45);
+  messageDesc(file_wire, 47);
 
 /**
  * @generated from message xcore.wire.HostResponse
@@ -1746,7 +1812,7 @@ export type HostResponse = Message<"xcore.wire.HostResponse"> & {
  * Use `create(HostResponseSchema)` to create a new message.
  */
 export const HostResponseSchema: GenMessage<HostResponse> = /*@__PURE__*/
-  messageDesc(file_wire, 46);
+  messageDesc(file_wire, 48);
 
 /**
  * @generated from message xcore.wire.Store
@@ -1763,7 +1829,7 @@ export type Store = Message<"xcore.wire.Store"> & {
  * Use `create(StoreSchema)` to create a new message.
  */
 export const StoreSchema: GenMessage<Store> = /*@__PURE__*/
-  messageDesc(file_wire, 47);
+  messageDesc(file_wire, 49);
 
 /**
  * @generated from message xcore.wire.Ready
@@ -1782,7 +1848,7 @@ export type Ready = Message<"xcore.wire.Ready"> & {
  * Use `create(ReadySchema)` to create a new message.
  */
 export const ReadySchema: GenMessage<Ready> = /*@__PURE__*/
-  messageDesc(file_wire, 48);
+  messageDesc(file_wire, 50);
 
 /**
  * @generated from message xcore.wire.Stored
@@ -1806,7 +1872,7 @@ export type Stored = Message<"xcore.wire.Stored"> & {
  * Use `create(StoredSchema)` to create a new message.
  */
 export const StoredSchema: GenMessage<Stored> = /*@__PURE__*/
-  messageDesc(file_wire, 49);
+  messageDesc(file_wire, 51);
 
 /**
  * Leaves are 16 KiB; leaf_count 0 asks for the whole shard and no proof.
@@ -1835,7 +1901,7 @@ export type Retrieve = Message<"xcore.wire.Retrieve"> & {
  * Use `create(RetrieveSchema)` to create a new message.
  */
 export const RetrieveSchema: GenMessage<Retrieve> = /*@__PURE__*/
-  messageDesc(file_wire, 50);
+  messageDesc(file_wire, 52);
 
 /**
  * @generated from message xcore.wire.Retrieved
@@ -1861,7 +1927,7 @@ export type Retrieved = Message<"xcore.wire.Retrieved"> & {
  * Use `create(RetrievedSchema)` to create a new message.
  */
 export const RetrievedSchema: GenMessage<Retrieved> = /*@__PURE__*/
-  messageDesc(file_wire, 51);
+  messageDesc(file_wire, 53);
 
 /**
  * The bridge asks a host to fetch a mirror from another host; answered with Stored.
@@ -1903,7 +1969,7 @@ export type Copy = Message<"xcore.wire.Copy"> & {
  * Use `create(CopySchema)` to create a new message.
  */
 export const CopySchema: GenMessage<Copy> = /*@__PURE__*/
-  messageDesc(file_wire, 52);
+  messageDesc(file_wire, 54);
 
 /**
  * The bridge asks what a host holds, page by page.
@@ -1931,7 +1997,7 @@ export type ListShards = Message<"xcore.wire.ListShards"> & {
  * Use `create(ListShardsSchema)` to create a new message.
  */
 export const ListShardsSchema: GenMessage<ListShards> = /*@__PURE__*/
-  messageDesc(file_wire, 53);
+  messageDesc(file_wire, 55);
 
 /**
  * @generated from message xcore.wire.ShardPage
@@ -1955,7 +2021,7 @@ export type ShardPage = Message<"xcore.wire.ShardPage"> & {
  * Use `create(ShardPageSchema)` to create a new message.
  */
 export const ShardPageSchema: GenMessage<ShardPage> = /*@__PURE__*/
-  messageDesc(file_wire, 54);
+  messageDesc(file_wire, 56);
 
 /**
  * The bridge has a host show that it has a whole shard, with a challenge of 16 bytes that it never saw before.
@@ -1981,7 +2047,7 @@ export type Prove = Message<"xcore.wire.Prove"> & {
  * Use `create(ProveSchema)` to create a new message.
  */
 export const ProveSchema: GenMessage<Prove> = /*@__PURE__*/
-  messageDesc(file_wire, 55);
+  messageDesc(file_wire, 57);
 
 /**
  * @generated from message xcore.wire.Proved
@@ -2000,7 +2066,7 @@ export type Proved = Message<"xcore.wire.Proved"> & {
  * Use `create(ProvedSchema)` to create a new message.
  */
 export const ProvedSchema: GenMessage<Proved> = /*@__PURE__*/
-  messageDesc(file_wire, 56);
+  messageDesc(file_wire, 58);
 
 /**
  * The bridge asks why a host does not have a shard.
@@ -2019,7 +2085,7 @@ export type FindDeletion = Message<"xcore.wire.FindDeletion"> & {
  * Use `create(FindDeletionSchema)` to create a new message.
  */
 export const FindDeletionSchema: GenMessage<FindDeletion> = /*@__PURE__*/
-  messageDesc(file_wire, 57);
+  messageDesc(file_wire, 59);
 
 /**
  * @generated from message xcore.wire.Deletion
@@ -2038,5 +2104,39 @@ export type Deletion = Message<"xcore.wire.Deletion"> & {
  * Use `create(DeletionSchema)` to create a new message.
  */
 export const DeletionSchema: GenMessage<Deletion> = /*@__PURE__*/
-  messageDesc(file_wire, 58);
+  messageDesc(file_wire, 60);
+
+/**
+ * Towards a direct connection, on the relayed one. Each side sends a nonce, then a Sighting of itself with the
+ * other's nonce; who opened the stream says at last when to dial, and dials half a round trip later itself.
+ *
+ * @generated from message xcore.wire.Punch
+ */
+export type Punch = Message<"xcore.wire.Punch"> & {
+  /**
+   * 16 bytes
+   *
+   * @generated from field: bytes nonce = 1;
+   */
+  nonce: Uint8Array;
+
+  /**
+   * @generated from field: xcore.wire.Signed sighting = 2;
+   */
+  sighting?: Signed | undefined;
+
+  /**
+   * now
+   *
+   * @generated from field: bool dial = 3;
+   */
+  dial: boolean;
+};
+
+/**
+ * Describes the message xcore.wire.Punch.
+ * Use `create(PunchSchema)` to create a new message.
+ */
+export const PunchSchema: GenMessage<Punch> = /*@__PURE__*/
+  messageDesc(file_wire, 61);
 
