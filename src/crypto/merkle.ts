@@ -73,12 +73,45 @@ export function shardIdOf(leaves: Uint8Array, sizeBytes: number): Buffer {
   return boundId(merkleRoot(leaves), sizeBytes);
 }
 
+/** All nodes of a tree, level by level from the leaf hashes up to the root, 32 bytes each; a node without a sibling is on the next level as it is. */
+export type MerkleTree = readonly Buffer[];
+
+/** The tree over concatenated leaf hashes, which it keeps; RangeError without leaves. */
+export function merkleTree(leaves: Buffer): MerkleTree {
+  hashCountOf(leaves);
+  const tree = [leaves];
+  for (let below = leaves; below.length > HASH_SIZE_BYTES;) {
+    const level = Buffer.allocUnsafe(HASH_SIZE_BYTES * Math.ceil(below.length / (2 * HASH_SIZE_BYTES)));
+    for (let at = 0; at < level.length; at += HASH_SIZE_BYTES) {
+      const pair = below.subarray(2 * at, 2 * (at + HASH_SIZE_BYTES));
+      if (pair.length > HASH_SIZE_BYTES) sha256(NODE_PREFIX, pair, 0, pair.length, level, at);
+      else level.set(pair, at);
+    }
+    tree.push(level);
+    below = level;
+  }
+  return tree;
+}
+
+/** As proofOf(), from concatenated leaf hashes. */
+export function rangeProof(leaves: Buffer, firstLeaf: number, leafCount: number): Buffer[] {
+  return proofOf(merkleTree(leaves), firstLeaf, leafCount);
+}
+
+/** The id of the shard whose tree this is, as shardIdOf(). */
+export function shardIdOfTree(tree: MerkleTree, sizeBytes: number): Buffer {
+  if (tree[0]?.length !== leafCountOf(sizeBytes) * HASH_SIZE_BYTES) {
+    throw new RangeError(`the tree is not one of ${sizeBytes} bytes`);
+  }
+  return boundId(tree.at(-1)!, sizeBytes);
+}
+
 /**
  * The tree nodes that, with the leaves firstLeaf to firstLeaf + leafCount - 1, give the root; at most
- * 12. For one leaf it is the audit path of RFC 6962 §2.1.1. RangeError for leaves that do not exist.
+ * 12, in the tree's memory. For one leaf it is the audit path of RFC 6962 §2.1.1. RangeError for leaves that do not exist.
  */
-export function rangeProof(leaves: Uint8Array, firstLeaf: number, leafCount: number): Buffer[] {
-  const total = hashCountOf(leaves);
+export function proofOf(tree: MerkleTree, firstLeaf: number, leafCount: number): Buffer[] {
+  const total = hashCountOf(tree[0] ?? Buffer.alloc(0));
   if (!isRange(firstLeaf, leafCount, total)) {
     throw new RangeError(`leaves ${firstLeaf} + ${leafCount} of ${total} leaves`);
   }
@@ -89,8 +122,8 @@ export function rangeProof(leaves: Uint8Array, firstLeaf: number, leafCount: num
     // Deepest node first, as in an audit path.
     if (firstLeaf < middle) descend(start, middle);
     if (firstLeaf + leafCount > middle) descend(middle, end);
-    if (firstLeaf >= middle) proof.push(subtreeRoot(leaves, start, middle));
-    if (firstLeaf + leafCount <= middle) proof.push(subtreeRoot(leaves, middle, end));
+    if (firstLeaf >= middle) proof.push(nodeOf(tree, start, middle));
+    if (firstLeaf + leafCount <= middle) proof.push(nodeOf(tree, middle, end));
   };
   descend(0, total);
   return proof;
@@ -169,6 +202,13 @@ function hashCountOf(leaves: Uint8Array): number {
 /** The largest power of two below count, for a count of at least 2. */
 function splitOf(count: number): number {
   return 2 ** (31 - Math.clz32(count - 1));
+}
+
+/** The node over leaves start to end - 1, as splitOf() cuts them. */
+function nodeOf(tree: MerkleTree, start: number, end: number): Buffer {
+  const level = 32 - Math.clz32(end - start - 1);
+  const at = (start >> level) * HASH_SIZE_BYTES;
+  return tree[level]!.subarray(at, at + HASH_SIZE_BYTES);
 }
 
 function subtreeRoot(leaves: Uint8Array, start: number, end: number): Buffer {

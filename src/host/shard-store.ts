@@ -1,7 +1,8 @@
 // Stores, reads and removes shards: complete, checked and durable, or not at all. Knows no orders and no peers.
 
 import { LRUCache } from 'lru-cache';
-import { LEAF_SIZE_BYTES, leafHashes, rangeProof, shardIdOf } from '../crypto/merkle.ts';
+import { LEAF_SIZE_BYTES, leafHashes, merkleTree, proofOf, shardIdOfTree } from '../crypto/merkle.ts';
+import type { MerkleTree } from '../crypto/merkle.ts';
 import { hasCode, XcoreError } from '../lib/errors.ts';
 import { markToSend } from '../lib/free-buffer.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
@@ -25,7 +26,7 @@ export interface ShardStoreComponents {
 
 /** Bounds of a store. */
 export interface ShardStoreOptions extends SpaceBudgetOptions {
-  /** Shards whose leaf hashes stay in memory, 4 KiB each. */
+  /** Shards whose trees stay in memory, 8 KiB each. */
   readonly maxKnownLeaves: number;
 }
 
@@ -40,7 +41,8 @@ export class ShardStore {
   readonly budget: SpaceBudget;
   readonly #fs: HostFs;
   readonly #files: ShardFiles;
-  readonly #leaves: LRUCache<string, Buffer>;
+  /** Of shards that were stored or read from lately. */
+  readonly #trees: LRUCache<string, MerkleTree>;
   readonly #open = new OpenShards();
   readonly #perShard = new KeyedQueue(MAX_WAITING_PER_SHARD);
 
@@ -56,7 +58,7 @@ export class ShardStore {
     this.#shards = options.shards;
     this.#files = files;
     this.budget = budget;
-    this.#leaves = new LRUCache({ max: options.maxKnownLeaves });
+    this.#trees = new LRUCache({ max: options.maxKnownLeaves });
   }
 
   /** Opens the folder, removes leftovers and counts what is there. */
@@ -85,7 +87,7 @@ export class ShardStore {
     const sizeBytes = await this.#files.sizeOf(id);
     if (sizeBytes === null) return true;
     try {
-      await this.#loadLeaves(id, sizeBytes);
+      await this.#loadTree(id, sizeBytes);
       return true;
     } catch (error) {
       if (error instanceof RangeError || hasCode(error, 'CORRUPT_SHARD')) return false;
@@ -101,7 +103,7 @@ export class ShardStore {
     if (stored === null) return false;
     try {
       if (stored === sizeBytes) {
-        await this.#loadLeaves(id, sizeBytes);
+        await this.#loadTree(id, sizeBytes);
         return true;
       }
     } catch (error) {
@@ -119,8 +121,8 @@ export class ShardStore {
     const path = this.#files.temporaryPath();
     const reservation = await this.budget.reserve(sizeBytes);
     try {
-      const leaves = await this.#receive(path, sizeBytes, parts());
-      if (!shardIdOf(leaves, sizeBytes).equals(id)) {
+      const tree = merkleTree(await this.#receive(path, sizeBytes, parts()));
+      if (!shardIdOfTree(tree, sizeBytes).equals(id)) {
         throw new XcoreError('CORRUPT_SHARD', 'the bytes that arrived are not those of the shard');
       }
       await this.#perShard.run(keyOf(id), async () => {
@@ -131,7 +133,7 @@ export class ShardStore {
         if (before !== null) this.budget.removed(before);
         else this.#shards += 1;
       });
-      this.#leaves.set(keyOf(id), leaves);
+      this.#trees.set(keyOf(id), tree);
     } catch (error) {
       await this.#fs.rm(path, { force: true });
       if (codeOf(error) === 'ENOSPC' || codeOf(error) === 'EDQUOT') {
@@ -163,11 +165,12 @@ export class ShardStore {
     if (fresh) this.#open.forget(keyOf(id));
     const opened = await this.#open.get(keyOf(id), () => this.#openSized(id));
     if (opened.sizeBytes !== sizeBytes) throw otherSize();
-    const leaves = this.#leaves.get(keyOf(id)) ?? (await this.#loadLeaves(id, sizeBytes));
-    const proof = rangeProof(leaves, firstLeaf, leafCount);
+    const tree = this.#trees.get(keyOf(id)) ?? (await this.#loadTree(id, sizeBytes));
+    const proof = proofOf(tree, firstLeaf, leafCount);
     const from = firstLeaf * LEAF_SIZE_BYTES;
     const to = Math.min(sizeBytes, from + leafCount * LEAF_SIZE_BYTES);
     const data = residentBytes(opened.file, from, to - from) ?? (await this.#readKept(id, opened, from, to - from));
+    markToSend(data);
     return { data, proof };
   }
 
@@ -175,7 +178,7 @@ export class ShardStore {
   async remove(id: Uint8Array): Promise<boolean> {
     return this.#perShard.run(keyOf(id), async () => {
       const sizeBytes = await this.#files.sizeOf(id);
-      this.#leaves.delete(keyOf(id));
+      this.#trees.delete(keyOf(id));
       this.#open.forget(keyOf(id));
       if (sizeBytes === null || !(await this.#files.remove(id))) return false;
       this.budget.removed(sizeBytes);
@@ -239,11 +242,11 @@ export class ShardStore {
     }
   }
 
-  async #loadLeaves(id: Uint8Array, sizeBytes: number): Promise<Buffer> {
-    const leaves = leafHashes(await this.#readRange(id, 0, sizeBytes));
-    if (!shardIdOf(leaves, sizeBytes).equals(id)) throw new XcoreError('CORRUPT_SHARD', 'the stored shard is harmed');
-    this.#leaves.set(keyOf(id), leaves);
-    return leaves;
+  async #loadTree(id: Uint8Array, sizeBytes: number): Promise<MerkleTree> {
+    const tree = merkleTree(leafHashes(await this.#readRange(id, 0, sizeBytes)));
+    if (!shardIdOfTree(tree, sizeBytes).equals(id)) throw new XcoreError('CORRUPT_SHARD', 'the stored shard is harmed');
+    this.#trees.set(keyOf(id), tree);
+    return tree;
   }
 
   async #checkStored(id: Uint8Array, sizeBytes: number): Promise<void> {

@@ -1,7 +1,7 @@
-// yamux whose frames have a bound, and whose connections end when nothing comes any more. The muxer collects a frame
-// until it is whole, however long its header says it is; so headers are looked at first.
+// yamux whose frames have a bound, whose connections end when nothing comes any more, and which tells of room only when
+// it matters. The muxer collects a frame until it is whole, however long its header says it is; so headers are looked at first.
 
-import type { MessageStream, StreamMuxerFactory } from '@libp2p/interface';
+import type { MessageStream, Stream, StreamMuxer, StreamMuxerFactory } from '@libp2p/interface';
 import { yamux } from '@libp2p/yamux';
 import { systemClock } from '../lib/clock.ts';
 import type { Clock } from '../lib/clock.ts';
@@ -18,6 +18,23 @@ const HEADER_BYTES = 12;
 const TYPE_OFFSET = 1;
 const LENGTH_OFFSET = 8;
 const DATA = 0;
+/** A window that is half used again within so long was too small. */
+const PROMPT_MS = 20;
+
+/** What is used of @libp2p/yamux beyond its interface. */
+interface WindowedStream extends Stream {
+  readonly state: number;
+  readonly recvWindowCapacity: number;
+  readonly maxStreamWindowSize: number;
+  readonly epochStart: number;
+  recvWindow: number;
+  sendWindowUpdate(): void;
+}
+interface WindowedMuxer extends StreamMuxer {
+  _newStream(id: number, state: number, direction: string): WindowedStream;
+}
+/** StreamState of @libp2p/yamux: neither side waits for a flag of ours. */
+const SETTLED_STATES: ReadonlySet<number> = new Set([1, 3]);
 
 /** yamux with these options; a connection is ended on which a frame is announced that is longer than any window, or on which nothing comes for 30 to 45 s. */
 export function boundedYamux(
@@ -32,10 +49,32 @@ export function boundedYamux(
       createStreamMuxer(connection) {
         watchHeaders(connection, maxFrameBytes);
         watchSilence(connection, clock);
-        return factory.createStreamMuxer(connection);
+        const muxer = factory.createStreamMuxer(connection) as StreamMuxer as WindowedMuxer;
+        const newStream = muxer._newStream.bind(muxer);
+        muxer._newStream = (...args) => withRareUpdates(newStream(...args), clock);
+        return muxer;
       },
     };
   };
+}
+
+/**
+ * Tells the sender of room once half of the window is used, as other implementations do: after each frame, as @libp2p/yamux
+ * does it, an update is a packet, and an answer of one frame two of them.
+ */
+function withRareUpdates(stream: WindowedStream, clock: Clock): WindowedStream {
+  const update = stream.sendWindowUpdate.bind(stream);
+  stream.sendWindowUpdate = () => {
+    if (SETTLED_STATES.has(stream.state)) {
+      if (2 * stream.recvWindowCapacity >= stream.recvWindow) return;
+      // round trips are measured in whole milliseconds, of which a short one has none
+      if (clock.now() - stream.epochStart <= PROMPT_MS) {
+        stream.recvWindow = Math.min(2 * stream.recvWindow, stream.maxStreamWindowSize);
+      }
+    }
+    update();
+  };
+  return stream;
 }
 
 /** Goes from header to header; its listener comes before the muxer's. */

@@ -115,12 +115,12 @@ export class FrameStream {
     return at;
   }
 
-  /** Sends one frame and resolves when the connection takes more. One over 64 KiB is not copied: its bytes must not change until the other side has answered or the stream is of no more use. TOO_LARGE, before anything is sent, for one over the limit. */
-  async write(payload: Uint8Array): Promise<void> {
-    if (payload.length > this.#maxFrameBytes) {
+  /** Sends a frame, or several that leave together, and resolves when the connection takes more. One over 64 KiB, or of several, is not copied: its bytes must not change until the other side has answered or the stream is of no more use. TOO_LARGE, before anything is sent, for one over the limit. */
+  async write(...payloads: readonly Uint8Array[]): Promise<void> {
+    if (payloads.some(({ length }) => length > this.#maxFrameBytes)) {
       throw new XcoreError('TOO_LARGE', `a frame has at most ${this.#maxFrameBytes} bytes`);
     }
-    const turn = this.#writing.then(() => this.#send(payload));
+    const turn = this.#writing.then(() => this.#send(payloads));
     this.#writing = turn.catch(() => {});
     return turn;
   }
@@ -169,14 +169,10 @@ export class FrameStream {
     );
   }
 
-  async #send(payload: Uint8Array): Promise<void> {
+  async #send(payloads: readonly Uint8Array[]): Promise<void> {
     if (this.#failure) throw this.#failure;
     try {
-      this.#stream.send(
-        payload.length > MAX_COPIED_BYTES
-          ? new Uint8ArrayList(encodePrefix(payload.length), payload)
-          : encodeFrame(payload),
-      );
+      this.#stream.send(encodeFrames(payloads));
       while (this.#stream.writeBufferLength > MAX_UNSENT_BYTES) await this.#drain();
     } catch (error) {
       // Part of a frame may be queued: the stream is of no more use.
@@ -269,6 +265,12 @@ export class FrameStream {
     this.#reader?.reject(error);
     this.#reader = null;
   }
+}
+
+function encodeFrames(payloads: readonly Uint8Array[]): Uint8Array | Uint8ArrayList {
+  const [only] = payloads;
+  if (only && payloads.length === 1 && only.length <= MAX_COPIED_BYTES) return encodeFrame(only);
+  return new Uint8ArrayList(...payloads.flatMap((payload) => [encodePrefix(payload.length), payload]));
 }
 
 function readAheadFor(maxFrameBytes: number): number {

@@ -305,9 +305,15 @@ function dialWith(node: NetworkNode): OpenStream {
     // libp2p would dial again where the connection that is there goes through a relay.
     const open = node.getConnections(peerIdFromString(target.host)).filter(({ status }) => status === 'open');
     const connection = open.find(({ remoteAddr }) => !isRelayed(remoteAddr)) ?? open[0];
-    return connection
-      ? connection.newStream(SHARD_PROTOCOL, options)
-      : node.dialProtocol(addresses, SHARD_PROTOCOL, options);
+    if (connection) {
+      try {
+        return await connection.newStream(SHARD_PROTOCOL, options);
+      } catch (error) {
+        // one that has just ended says nothing of the host
+        if (connection.status === 'open' || signal.aborted) throw error;
+      }
+    }
+    return node.dialProtocol(addresses, SHARD_PROTOCOL, options);
   };
 }
 

@@ -179,7 +179,14 @@ async function serveRetrieve(
     return true;
   }
   const { dataBytes, proof, data } = answer;
-  await respond(frames, { case: 'retrieved', value: { dataBytes, proof } });
+  const head = encodeResponse({ case: 'retrieved', value: { dataBytes, proof } });
+  const [all, ...more] = Array.isArray(data) ? (data as readonly Uint8Array[]) : [];
+  if (all && more.length === 0 && all.length === dataBytes && dataBytes <= SHARD_FRAME_BYTES) {
+    await frames.write(head, all);
+    moved();
+    return true;
+  }
+  await frames.write(head);
   let sentBytes = 0;
   try {
     for await (const part of data) {
@@ -249,8 +256,11 @@ async function answer(
 type ResponseInit = NonNullable<MessageInitShape<typeof HostResponseSchema>['body']>;
 
 async function respond(frames: FrameStream, body: ResponseInit): Promise<void> {
-  const message = toBinary(HostResponseSchema, create(HostResponseSchema, { body }));
-  await frames.write(message);
+  await frames.write(encodeResponse(body));
+}
+
+function encodeResponse(body: ResponseInit): Uint8Array {
+  return toBinary(HostResponseSchema, create(HostResponseSchema, { body }));
 }
 
 function decodeRequest(frame: Buffer): HostRequest {

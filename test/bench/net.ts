@@ -1,5 +1,5 @@
-// `npm run bench:net`: bytes a second of whole shards between a client's network thread and hosts as
-// processes of their own on loopback, and what they cost. No thresholds: it prints what it measured.
+// `npm run bench:net`: whole shards, and single leaves of them, between a client's network thread and hosts
+// as processes of their own on loopback, and what they cost. No thresholds: it prints what it measured.
 
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -13,12 +13,19 @@ import { withNetwork } from '../support/network.ts';
 import type { Scope } from '../support/run.ts';
 
 const SHARD_BYTES = 2_097_152;
+const LEAVES = 128;
 const TICKS_PER_SECOND = 100;
 
+/** Reads of leaves under way at once, measured in turn. */
+const READERS = [1, 16];
+
 interface Figure {
-  readonly direction: string;
-  readonly mbPerSecond: number;
-  /** CPU seconds for each GB of shards, mirrors not counted. */
+  readonly what: string;
+  readonly seconds: number;
+  /** GB of shards, mirrors not counted, or millions of leaves. */
+  readonly amount: number;
+  readonly isBytes: boolean;
+  /** CPU seconds. */
   readonly clientCpu: number;
   readonly hostsCpu: number;
 }
@@ -44,7 +51,31 @@ function makeShards(dir: string, count: number): ShardSource[] {
   });
 }
 
-async function measure(scope: Scope, hosts: number, count: number, rounds: number): Promise<Figure[]> {
+/** Reads leaves drawn at random, so many at once. */
+async function readLeaves(
+  network: WorkerNetwork,
+  shards: ShardSource[],
+  reads: number,
+  readers: number,
+): Promise<void> {
+  let begun = 0;
+  const reader = async (): Promise<void> => {
+    while (begun++ < reads) {
+      const shard = shards[Math.floor(Math.random() * shards.length)]!;
+      await network.fetchLeaves(shard.id, shard.sizeBytes, Math.floor(Math.random() * LEAVES), 1);
+    }
+  };
+  await Promise.all(Array.from({ length: readers }, reader));
+}
+
+interface Amounts {
+  readonly hosts: number;
+  readonly shards: number;
+  readonly leaves: number;
+  readonly rounds: number;
+}
+
+async function measure(scope: Scope, { hosts, shards: count, leaves, rounds }: Amounts): Promise<Figure[]> {
   const net = await withNetwork(scope, { hosts });
   const network = new WorkerNetwork({
     bridge: net.bridge.address,
@@ -58,25 +89,37 @@ async function measure(scope: Scope, hosts: number, count: number, rounds: numbe
   mkdirSync(dir);
   mkdirSync(fetched);
   const figures: Figure[] = [];
-  const timed = async (direction: string, work: () => Promise<unknown>): Promise<void> => {
+  const timed = async (what: string, amount: number, isBytes: boolean, work: () => Promise<unknown>): Promise<void> => {
     const pids = net.hosts.map((host) => host.pid);
     const before = { client: cpuOf(process.pid), hosts: pids.map(cpuOf), ms: performance.now() };
     await work();
-    const seconds = (performance.now() - before.ms) / 1000;
-    const gigabytes = (count * SHARD_BYTES) / 1e9;
     figures.push({
-      direction,
-      mbPerSecond: (gigabytes * 1000) / seconds,
-      clientCpu: (cpuOf(process.pid) - before.client) / gigabytes,
-      hostsCpu: pids.reduce((sum, pid, n) => sum + cpuOf(pid) - (before.hosts[n] ?? 0), 0) / gigabytes,
+      what,
+      seconds: (performance.now() - before.ms) / 1000,
+      amount,
+      isBytes,
+      clientCpu: cpuOf(process.pid) - before.client,
+      hostsCpu: pids.reduce((sum, pid, n) => sum + cpuOf(pid) - (before.hosts[n] ?? 0), 0),
     });
   };
   await network.announce(0);
   for (let round = 0; round < rounds; round++) {
     const shards = makeShards(dir, count);
-    await timed('upload', () => Promise.all(shards.map((shard) => network.upload(shard))));
-    await timed('fetch', () =>
-      Promise.all(shards.map(({ id, sizeBytes }, n) => network.fetchShard(id, sizeBytes, join(fetched, `${n}`)))),
+    const gigabytes = (count * SHARD_BYTES) / 1e9;
+    await timed('upload', gigabytes, true, () => Promise.all(shards.map((shard) => network.upload(shard))));
+    await network.expect(shards.map(({ id }) => id));
+    for (const readers of leaves > 0 ? READERS : []) {
+      await readLeaves(network, shards, leaves / 8, readers);
+      const what = `leaves, ${readers} at once`;
+      await timed(what, leaves / 1e6, false, () => readLeaves(network, shards, leaves, readers));
+    }
+    const memory = shards.map(() => new SharedArrayBuffer(SHARD_BYTES));
+    await timed('fetch', gigabytes, true, () =>
+      Promise.all(
+        shards.map(({ id, sizeBytes }, n) =>
+          network.fetchShard(id, sizeBytes, join(fetched, `${n}`), undefined, memory[n]),
+        ),
+      ),
     );
     for (const { path } of shards) rmSync(path);
   }
@@ -88,6 +131,16 @@ async function measure(scope: Scope, hosts: number, count: number, rounds: numbe
   return figures;
 }
 
+function lineOf({ what, seconds, amount, isBytes, clientCpu, hostsCpu }: Figure): string {
+  const speed = (amount * (isBytes ? 1e3 : 1e6)) / seconds;
+  const unit = isBytes ? 'CPU s/GB' : 'CPU us each';
+  const costOf = (cpu: number): string => (cpu / amount).toFixed(isBytes ? 2 : 0).padStart(8);
+  return (
+    `${what.padEnd(20)}${speed.toFixed(0).padStart(6)} ${isBytes ? 'MB/s' : 'op/s'}` +
+    `${costOf(clientCpu)} ${unit} client${costOf(hostsCpu)} ${unit} hosts`
+  );
+}
+
 const options = yargs(hideBin(process.argv))
   .usage('npm run bench:net -- [options]')
   .option('hosts', {
@@ -97,6 +150,7 @@ const options = yargs(hideBin(process.argv))
     describe: 'how many hosts; several are measured in turn',
   })
   .option('shards', { type: 'number', default: 128, describe: 'shards of 2 MiB in a round' })
+  .option('leaves', { type: 'number', default: 4_000, describe: 'leaves that are read by themselves in a round' })
   .option('rounds', { type: 'number', default: 3, describe: 'rounds' })
   .strict()
   .parseSync();
@@ -111,13 +165,7 @@ const scope: Scope = {
 try {
   for (const hosts of options.hosts) {
     console.log(`${hosts} host${hosts === 1 ? '' : 's'}, ${options.shards} shards a round`);
-    for (const figure of await measure(scope, hosts, options.shards, options.rounds)) {
-      const { direction, mbPerSecond, clientCpu, hostsCpu } = figure;
-      console.log(
-        `${direction.padEnd(8)}${mbPerSecond.toFixed(0).padStart(6)} MB/s` +
-          `${clientCpu.toFixed(2).padStart(8)} CPU s/GB client${hostsCpu.toFixed(2).padStart(8)} CPU s/GB hosts`,
-      );
-    }
+    for (const figure of await measure(scope, { ...options, hosts })) console.log(lineOf(figure));
   }
   console.log(`largest resident size of the client ${peakMib(process.pid)} MiB`);
   finished = true;

@@ -10,9 +10,11 @@ import {
   leafHash,
   leafHashes,
   merkleRoot,
+  merkleTree,
   rangeProof,
   rootOfRange,
   shardIdOf,
+  shardIdOfTree,
   verifyRange,
   verifyShard,
 } from '../../src/crypto/merkle.ts';
@@ -142,6 +144,7 @@ void t.test('ids of shards of every interesting size agree with @noble', async (
     t.same(leaves, Buffer.concat(oracleLeaves(data)));
     const id = shardIdOf(leaves, size);
     t.same(id, oracleId(data), `${size} bytes`);
+    t.same(shardIdOfTree(merkleTree(leaves), size), id);
     t.same(verifyShard(id, data), leaves);
   }
 });
@@ -158,8 +161,10 @@ void t.test('leaf counts and sizes out of range', async (t) => {
   t.throws(() => merkleRoot(Buffer.alloc(0)), RangeError);
   t.throws(() => merkleRoot(Buffer.alloc(33)), RangeError);
   const leaves = leafHashes(Buffer.alloc(3 * L));
-  for (const size of [0, 2 * L, 3 * L + 1, MAX_SHARD_SIZE_BYTES + 1])
+  for (const size of [0, 2 * L, 3 * L + 1, MAX_SHARD_SIZE_BYTES + 1]) {
     t.throws(() => shardIdOf(leaves, size), RangeError);
+    t.throws(() => shardIdOfTree(merkleTree(leaves), size), RangeError);
+  }
   for (const [first, count] of [
     [0, 0],
     [-1, 1],

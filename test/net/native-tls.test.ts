@@ -212,6 +212,33 @@ void t.test('a host with another key than its name, or without one, is not talke
   t.same(client.getConnections(), []);
 });
 
+void t.test('a sender is told of room once half of the window is used, not after each frame', async (t) => {
+  const node = await startNode(t);
+  const client = await startNode(t, { listen: [] });
+  const connection = await client.dial(addressesOf(node).map(multiaddr));
+  const frames = new FrameStream(await connection.newStream(ECHO), FRAME_BYTES);
+  const { muxer } = connection as unknown as { muxer: { handleFrame(frame: { header: { type: number } }): void } };
+  const handle = muxer.handleFrame.bind(muxer);
+  let updates = 0;
+  muxer.handleFrame = (frame) => {
+    if (frame.header.type === 1) updates += 1;
+    handle(frame);
+  };
+  const small = randomBytes(1024);
+  for (let n = 0; n < 100; n++) {
+    await frames.write(small);
+    t.same(await frames.read(), small);
+  }
+  t.ok(updates <= 1, 'one says that the stream is accepted');
+  const large = randomBytes(FRAME_BYTES);
+  for (let n = 0; n < 8; n++) {
+    await frames.write(large);
+    t.ok(large.equals((await frames.read())!));
+  }
+  t.ok(updates > 1);
+  await frames.close();
+});
+
 void t.test('a frame that is longer than any window ends the connection', async (t) => {
   const node = await startNode(t);
   const stock = await startStock(t, tls);
