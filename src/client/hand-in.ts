@@ -55,12 +55,12 @@ export class HandIn {
     this.#c = components;
   }
 
-  /** Keeps an entry that is in the log. */
+  /** Keeps an entry that is in the log, before the index says that it was seen. Fails as the disk does. */
   async keep(entry: WireEntry): Promise<void> {
     await this.#c.kept.keep(entry);
   }
 
-  /** Lets what was kept outlive a power cut. */
+  /** Lets what was kept outlive a power cut. Fails as the disk does. */
   async sync(): Promise<void> {
     await this.#c.kept.sync();
   }

@@ -22,6 +22,8 @@ const PREFIX_BYTES = 12 + SIGNATURE_BYTES;
 /** As the bridge takes them; what claims to be longer is no entry. */
 const MAX_HEADER_BYTES = 512 * 1024;
 const MAX_BODY_BYTES = 3 * 1024 * 1024;
+/** Failures in a row after which a disk that does not take entries keeps nobody waiting any more: some minutes of tries. */
+const MAX_FAILURES = 300;
 
 /** An entry that was kept, by where it lies. */
 export interface KeptEntry {
@@ -59,6 +61,7 @@ export class KeptEntries {
   #file: DiskFile | null = null;
   #end = 0;
   #isUnsynced = false;
+  #failures = 0;
 
   constructor({ dir, log, disk = systemDisk }: KeptEntriesComponents, maxFileBytes = MAX_KEPT_FILE_BYTES) {
     this.#dir = dir;
@@ -69,7 +72,7 @@ export class KeptEntries {
     this.#older = join(dir, 'older');
   }
 
-  /** Keeps an entry: it outlives this process. A disk that does not take it costs nothing but that it is not kept. */
+  /** Keeps an entry: it outlives this process. Fails as the disk does, but not for ever: in the end the entry is not kept. */
   async keep({ header, signature, body }: WireEntry): Promise<void> {
     if (body.length === 0 || signature.length !== SIGNATURE_BYTES) return;
     const prefix = Buffer.alloc(12);
@@ -84,21 +87,28 @@ export class KeptEntries {
       this.#end += bytes.length;
       this.#isUnsynced = true;
     } catch (error) {
-      this.#log.warn({ error: asError(error) }, 'an entry of the volume log could not be kept');
       // its end is looked for again
       await this.close().catch(() => undefined);
+      this.#failed(asError(error));
     }
   }
 
-  /** Lets what was kept outlive a power cut. */
+  /** Lets what was kept outlive a power cut. Fails as keep() does. */
   async sync(): Promise<void> {
     if (!this.#isUnsynced) return;
     try {
       await this.#file?.datasync();
       this.#isUnsynced = false;
+      this.#failures = 0;
     } catch (error) {
-      this.#log.warn({ error: asError(error) }, 'entries of the volume log could not be synced');
+      this.#failed(asError(error));
     }
+  }
+
+  #failed(error: Error): void {
+    this.#failures += 1;
+    this.#log.warn({ error }, 'entries of the volume log could not be kept');
+    if (this.#failures < MAX_FAILURES) throw error;
   }
 
   /** The entries after `from` up to `to`, oldest first. */

@@ -144,7 +144,8 @@ export class MountedVolume {
         volume: () => this.#volume,
         rebuild: (keep, fill) => this.#rebuild(keep, fill),
         onApplied: (invalidations) => this.#c.onChanged(invalidations),
-        onUndurable: (shard) => this.#uploader.add(shard),
+        onForgotten: (shards) => this.#uploader.need(shards),
+        isUploading: (shard) => this.#uploader.has(shard),
         onRole: (writer) => this.#roleChanged(writer),
       },
       this.#options,
@@ -187,7 +188,8 @@ export class MountedVolume {
       this.#quota.noteUploaded(tree.shard(shard)?.sizeBytes ?? 0);
       this.sync.nudge();
     };
-    return new Uploader(this.#volume, { network, clock, log, problems, onDurable });
+    const onDamaged = (shard: number): void => this.#damaged(shard, false);
+    return new Uploader(this.#volume, { network, clock, log, problems, onDurable, onDamaged });
   }
 
   #damaged(shard: number, lost: boolean): void {

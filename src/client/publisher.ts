@@ -45,11 +45,25 @@ export class Publisher {
   readonly #c: PublisherComponents;
   readonly #limits: Required<PublisherOptions>;
   #blockedOn: readonly number[] = [];
+  #isClaiming = false;
 
   constructor(components: PublisherComponents, options: PublisherOptions = {}) {
     this.#c = components;
     const { maxBodyBytes = MAX_BODY_BYTES, entryTargetBytes = ENTRY_TARGET_BYTES } = options;
     this.#limits = { maxBodyBytes, entryTargetBytes };
+  }
+
+  /** Whether the next entry claims shards. */
+  get isClaiming(): boolean {
+    return this.#isClaiming;
+  }
+
+  /**
+   * What is published next claims its shards: the bridge has forgotten their mirrors, and is to look for them. Only a
+   * device that has just made sure of its lease may go on to publish it.
+   */
+  claim(): void {
+    this.#isClaiming = true;
   }
 
   /** Publishes one entry, of commits up to `boundary`; false when there is nothing that can be. */
@@ -83,6 +97,7 @@ export class Publisher {
       });
       await this.append(volume, epoch, changeSet, part.added, part.freed, 0);
     }
+    this.#isClaiming = false;
     return true;
   }
 
@@ -107,7 +122,7 @@ export class Publisher {
       freed: freed.map(({ id }) => id),
       checkpointSeq,
     });
-    await this.#c.network.append(wire);
+    await this.#c.network.append(wire, this.#isClaiming);
     await this.#c.handIn.keep(wire);
     await this.#c.handIn.sync();
     await settleEntry(volume, {

@@ -25,6 +25,8 @@ export interface UploaderComponents {
   readonly problems: Problems;
   /** Enough hosts hold this shard now. */
   readonly onDurable: (shard: number) => void;
+  /** The local bytes of a shard that hosts had are damaged, and go. */
+  readonly onDamaged: (shard: number) => void;
 }
 
 /** The uploads of one local volume. */
@@ -37,7 +39,7 @@ export class Uploader {
   /** Of uploads under way. */
   readonly #ends = new Map<number, AbortController>();
   readonly #activeBytes = new Map<number, number>();
-  /** Dead shards that are uploaded all the same. */
+  /** Shards that are uploaded all the same though they are dead, or hosts had them once. */
   readonly #needed = new Set<number>();
   readonly #stopping = new AbortController();
   /** Of uploads that failed and wait to be tried again. */
@@ -68,7 +70,7 @@ export class Uploader {
     this.#next();
   }
 
-  /** Takes on dead shards, too. */
+  /** Takes on dead shards, too, and those that hosts had once. */
   need(shards: readonly number[]): void {
     for (const shard of shards) {
       this.#needed.add(shard);
@@ -99,6 +101,11 @@ export class Uploader {
   /** Whether a shard is on its way. */
   isBusyWith(shard: number): boolean {
     return this.#active.has(shard);
+  }
+
+  /** Whether a shard is on its way, or waits for it. */
+  has(shard: number): boolean {
+    return this.#active.has(shard) || this.#waiting.has(shard);
   }
 
   get waiting(): number {
@@ -162,6 +169,13 @@ export class Uploader {
       const entry = tree.shard(shard);
       if (tree.isLost(shard)) this.#needed.delete(shard);
       if (entry === undefined || (entry.liveBytes === 0 && !this.#needed.has(shard))) return;
+      const upload = tree.upload(shard);
+      const hadHosts = upload === undefined || upload.durable;
+      // the bridge looks for what hosts had
+      if (hadHosts && !files.has(shard)) {
+        this.#needed.delete(shard);
+        return;
+      }
       try {
         if (!files.has(shard)) await reader.prefetch(shard);
         const { id, sizeBytes } = entry;
@@ -176,10 +190,17 @@ export class Uploader {
         return;
       } catch (error) {
         if (signal.aborted) return;
-        this.#tell(shard, asError(error));
+        if (hadHosts && hasCode(error, 'CORRUPT_SHARD')) await this.#dropDamaged(shard);
+        else this.#tell(shard, asError(error));
         await this.#pause(delayMs, signal);
       }
     }
+  }
+
+  /** Its bytes are on hosts, and are fetched from there. */
+  async #dropDamaged(shard: number): Promise<void> {
+    this.#c.onDamaged(shard);
+    await this.#volume.files.drop(shard);
   }
 
   async #pause(delayMs: number, ended: AbortSignal): Promise<void> {

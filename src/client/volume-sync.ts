@@ -40,8 +40,10 @@ export interface SyncComponents {
   readonly rebuild: (keep: boolean, fill: (next: LocalVolume) => Promise<void>) => Promise<void>;
   /** Records changed under the mount. */
   readonly onApplied: (invalidations: Invalidations) => void;
-  /** A shard that was thought durable must be uploaded again. */
-  readonly onUndurable: (shard: number) => void;
+  /** The bridge knows too few mirrors of shards that hosts have: they are stored again. */
+  readonly onForgotten: (shards: readonly number[]) => void;
+  /** Whether a shard is being stored, or waits for it. */
+  readonly isUploading: (shard: number) => boolean;
   /** This device writes from now on, or no longer. */
   readonly onRole: (writer: boolean) => void;
 }
@@ -67,6 +69,8 @@ export class VolumeSync {
   #connected = false;
   #mustRead = true;
   #mustSetAside = false;
+  /** Shards that are stored again, and that the next entries wait for. */
+  #forgotten: readonly number[] = [];
   #running: Promise<void> | null = null;
   readonly #waiters = new Set<() => void>();
 
@@ -283,7 +287,10 @@ export class VolumeSync {
 
   async #publishAll(): Promise<void> {
     const volume = this.#c.volume();
+    if (this.#forgotten.some((shard) => this.#c.isUploading(shard))) return;
     try {
+      // the bridge takes a claim from any device
+      if (this.#c.publisher.isClaiming && !(await this.#lease.renew())) return this.#lost();
       while (!this.#stopping.signal.aborted && this.#lease.writer) {
         if (this.#checkpointing.isDue(volume)) await this.#checkpointing.write(volume, this.#stopping.signal);
         if (!(await this.#c.publisher.publish(volume, this.#lease.epoch))) break;
@@ -294,17 +301,19 @@ export class VolumeSync {
     } catch (error) {
       if (hasCode(error, 'STALE_HEAD')) this.#mustRead = true;
       else if (hasCode(error, 'LEASE_LOST', 'LEASE_HELD')) this.#lost();
-      else if (hasCode(error, 'NO_MIRROR', 'NOT_FOUND')) await this.#stageAgain(volume);
+      else if (hasCode(error, 'NO_MIRROR', 'NOT_FOUND')) await this.#storeAgain(volume);
       else throw error;
     }
   }
 
-  /** The bridge knows too few mirrors of some shard after all: all that are unpublished are uploaded again. */
-  async #stageAgain(volume: LocalVolume): Promise<void> {
-    for (const { shard } of await volume.tree.uploads()) {
-      volume.tree.putUpload(shard, { durable: false });
-      volume.files.setStaged(shard, true);
-      this.#c.onUndurable(shard);
-    }
+  /**
+   * The bridge knows too few mirrors of some shard after all: what this disk has of those that are unpublished is
+   * stored again, and the next entry makes the bridge look for the others on the hosts.
+   */
+  async #storeAgain({ tree, files }: LocalVolume): Promise<void> {
+    const durable = (await tree.uploads()).filter(({ upload }) => upload.durable).map(({ shard }) => shard);
+    this.#forgotten = durable.filter((shard) => files.has(shard));
+    if (this.#forgotten.length < durable.length) this.#c.publisher.claim();
+    this.#c.onForgotten(this.#forgotten);
   }
 }

@@ -132,6 +132,14 @@ export class WriteLease {
     return lease;
   }
 
+  /** Asks the bridge whether it is this device's still, and renews it. */
+  async renew(): Promise<boolean> {
+    const renewed = await this.#c.network.renewLease(this.#epoch).catch(nullIfNotOurs);
+    if (renewed?.held !== true) return false;
+    if (this.#writer) this.grant(renewed);
+    return this.#writer;
+  }
+
   /** Whether another device has taken over a lease that hold() has just returned. */
   isTaken(lease: Lease): boolean {
     const noted = this.#noted;
@@ -159,11 +167,7 @@ export class WriteLease {
   /** Renews it if that is due; false when it is this device's no more. */
   async #keep(): Promise<boolean> {
     if (!this.#writer) return false;
-    if (this.#c.clock.monotonicMs() < this.#nextRenewMs) return true;
-    const renewed = await this.#c.network.renewLease(this.#epoch).catch(nullIfNotOurs);
-    if (renewed?.held !== true) return false;
-    if (this.#writer) this.grant(renewed);
-    return this.#writer;
+    return this.#c.clock.monotonicMs() < this.#nextRenewMs || (await this.renew());
   }
 
   /** A lease is this device's from now until it runs out. */

@@ -179,7 +179,8 @@ export interface Network {
 
   /**
    * Appends by compare-and-swap; STALE_HEAD or LEASE_LOST when it is not the next one. An entry that comes `again` was
-   * in the log before, which has lost it since: it needs no lease, and may be another device's.
+   * in the log before, which has lost it since: it needs no lease, and may be another device's. What it adds the bridge
+   * looks for on all hosts, which also serves a new entry whose shards it has forgotten.
    */
   append(entry: WireEntry, again?: boolean): Promise<Head>;
   readLog(fromSeq: number, maxBytes: number, headersOnly?: boolean): Promise<{ entries: WireEntry[]; head: Head }>;

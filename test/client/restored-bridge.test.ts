@@ -2,8 +2,11 @@
 // Where they cannot, or it is a lie, it stays refused.
 
 import { randomBytes } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import t from 'tap';
 import type { Test } from 'tap';
+import { XcoreError } from '../../src/lib/errors.ts';
 import type { WireEntry } from '../../src/net/network.ts';
 import { KIND } from '../../src/tree/keys.ts';
 import type { Shard } from '../../src/tree/records.ts';
@@ -125,6 +128,39 @@ await t.test('a checkpoint that was lost comes back, and another one follows', a
   t.strictSame(await fresh.records(), await a.records(), 'a new device begins with it');
   t.ok((await fresh.read('two'))?.equals(two));
   t.equal((await a.log()).at(-1)?.seq, a.tree.head.seq);
+});
+
+await t.test('shards that hosts have, and neither the log nor this disk, are found again on the hosts', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on();
+  await a.write('one', 'first');
+  await a.flush();
+  const backup = world.backUpBridge();
+  a.wrap = () => ({ append: () => Promise.reject(new XcoreError('UNREACHABLE', 'not yet')) });
+  const contents = [randomBytes(50_000), randomBytes(50_000), randomBytes(50_000)] as const;
+  const shards: number[] = [];
+  for (const [n, content] of contents.entries()) {
+    await a.write(`f${n}`, content);
+    await a.mounted.volume.segments.seal();
+    const ino = (await a.ino(`f${n}`))!;
+    shards.push(a.tree.extents.spans(ino, 0, 1)[0]!.shard);
+  }
+  const upload = (shard: number): boolean => a.tree.upload(shard)?.durable === true;
+  await until('hosts have them', () => shards.every(upload));
+  // one was evicted, one is damaged, and one is as it was
+  const { files } = a.mounted.volume;
+  const [evicted, damaged] = shards as [number, number];
+  await files.drop(evicted);
+  await a.off();
+  const path = join(a.dir, 'current', 'cache', '0', damaged.toString(16));
+  writeFileSync(path, readFileSync(path).fill(0, 20_000, 30_000));
+  await world.restoreBridge(backup);
+  a.wrap = () => ({});
+  await a.on();
+  await a.flush();
+  t.same(a.mounted.setAside, []);
+  t.equal(a.mounted.stagedBytes, 0, 'nothing waits');
+  await sound(t, a, { one: 'first', f0: contents[0], f1: contents[1], f2: contents[2] });
 });
 
 await t.test('what two devices wrote apart stays refused, and nothing of either is lost', async (t) => {

@@ -20,16 +20,15 @@ import type { SimNode } from './network.ts';
 import type { SimProcess } from './process.ts';
 import { Users } from './users.ts';
 import { WatchedNetwork } from './watched-network.ts';
-import type { Shards } from './watched-network.ts';
+import type { Seen } from './watched-network.ts';
 
 const REFRESH_MS = 15_000;
 const DIR = '/volume';
 
 /** An owner: the words of one volume, and what it knows of all its devices. */
-export interface Owner {
+export interface Owner extends Seen {
   readonly keys: VolumeKeys;
   readonly history: History;
-  readonly shards: Shards;
 }
 
 /** How a device keeps its volume. */
@@ -56,6 +55,8 @@ export class DeviceMachine extends Machine {
   #pending: Change | null = null;
   /** It is being unmounted. */
   #isEnding = false;
+  /** Why it could not be mounted. */
+  #failure: unknown;
   #lostPower = false;
 
   constructor(ground: Ground, number: number, bridge: BridgeMachine, owner: Owner, keeping: Keeping) {
@@ -83,6 +84,8 @@ export class DeviceMachine extends Machine {
 
   protected override failed(error: unknown): void {
     this.mounted = undefined;
+    this.#failure = error;
+    this.ground.scheduler.trace(`${this.name} fails: ${asError(error).message}`);
     // an older copy of the bridge's store has another log, until somebody hands in what it lacks
     if (this.#bridge.restored && hasCode(error, 'FORKED_LOG')) return;
     // a new home needs its bridge, and a disk that fails is nobody's fault
@@ -94,11 +97,12 @@ export class DeviceMachine extends Machine {
 
   protected async run(process: SimProcess, node: SimNode): Promise<void> {
     this.#isEnding = false;
+    this.#failure = undefined;
     const { clock, luck } = process;
-    const { keys, shards } = this.owner;
+    const { keys } = this.owner;
     const disk = openFileSystem(this.disk, process);
     const network = new WatchedNetwork(
-      shards,
+      this.owner,
       this.disk,
       { bridge: this.#bridge.address, deviceSeed: this.seed, ownerSeed: keys.ownerSeed, parallelTransfers: 4 },
       { clock, random: luck.next, randomBytes: luck.bytes, disk, createNode: () => Promise.resolve(node) },
@@ -146,6 +150,23 @@ export class DeviceMachine extends Machine {
     [this.#kept, this.#synced] = [this.#moment, this.#moment];
     this.mounted = undefined;
     process.die();
+  }
+
+  /** Whether it refuses the log that the bridge shows. */
+  get refuses(): boolean {
+    return (
+      hasCode(this.#failure, 'FORKED_LOG') || this.#problems?.list().some(({ code }) => code === 'FORKED_LOG') === true
+    );
+  }
+
+  /** Its owner sets aside all that is here, and takes the bridge's log for the right one. */
+  acceptLog(): void {
+    this.ground.scheduler.trace(`${this.name} accepts the log`);
+    this.crash(false);
+    this.disk.make(DIR);
+    this.#moment = this.owner.history.first;
+    [this.#kept, this.#synced, this.#pending] = [null, null, null];
+    this.start();
   }
 
   // ------------------------------------------------------------------ what is shown

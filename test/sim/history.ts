@@ -103,6 +103,8 @@ export class History {
   readonly complaints: string[] = [];
   /** The newest moment that is known to be in the log. */
   published: Moment;
+  /** Whether a restored bridge was written to before it was handed in what it had lost. */
+  forked = false;
   readonly #moments = new Map<string, Moment>();
   readonly #contents = new Set<string>();
   readonly #trace: (line: string) => void;
@@ -121,6 +123,12 @@ export class History {
   complain(what: string): void {
     this.#trace(`complaint: ${what}`);
     if (this.complaints.length < 5) this.complaints.push(what);
+  }
+
+  /** Another entry is in the log than the one that was there before under the same number. */
+  fork(seq: bigint): void {
+    if (!this.forked) this.#trace(`the log forks at entry ${seq}`);
+    this.forked = true;
   }
 
   /** The moment that a tree shows; undefined when there never was one. */
@@ -159,7 +167,7 @@ export class History {
   /** A moment is in the log: all others that are come before it, or after. */
   notePublished(moment: Moment, how: string): void {
     if (isBefore(moment, this.published)) return;
-    if (!isBefore(this.published, moment)) {
+    if (!isBefore(this.published, moment) && !this.forked) {
       this.complain(
         `${how}: moment ${moment.depth} (${moment.device} ${moment.what}) does not follow on ${this.published.depth} (${this.published.device} ${this.published.what})`,
       );

@@ -3,6 +3,7 @@
 
 import { fromBinary } from '@bufbuild/protobuf';
 import { ClientNetwork } from '../../src/net/client-network.ts';
+import { entryHash } from '../../src/net/entry-hash.ts';
 import type { Head, ShardSource, ShardStanding, WireEntry } from '../../src/net/network.ts';
 import { EntryHeaderSchema } from '../../src/net/proto/wire_pb.ts';
 import type { OwnedShard } from './client.ts';
@@ -11,15 +12,28 @@ import type { SimDisk } from './disk.ts';
 /** The shards of one owner, by id. */
 export type Shards = Map<string, OwnedShard>;
 
+/** What one owner's devices have seen of the network. */
+export interface Seen {
+  readonly shards: Shards;
+  /** Hashes of the entries that some device saw in the log, by number. */
+  readonly entries: Map<bigint, string>;
+  /** Two entries of one number were seen: a bridge had lost the first of them. */
+  onFork: (seq: bigint) => void;
+}
+
 /** Notes what is uploaded from one disk. */
 export class WatchedNetwork extends ClientNetwork {
-  readonly #shards: Shards;
+  readonly #seen: Seen;
   readonly #disk: SimDisk;
 
-  constructor(shards: Shards, disk: SimDisk, ...rest: ConstructorParameters<typeof ClientNetwork>) {
+  constructor(seen: Seen, disk: SimDisk, ...rest: ConstructorParameters<typeof ClientNetwork>) {
     super(...rest);
-    this.#shards = shards;
+    this.#seen = seen;
     this.#disk = disk;
+  }
+
+  get #shards(): Shards {
+    return this.#seen.shards;
   }
 
   override upload(shard: ShardSource, signal?: AbortSignal): Promise<ShardStanding> {
@@ -50,6 +64,10 @@ export class WatchedNetwork extends ClientNetwork {
   /** An entry is in the log. */
   #note({ header }: WireEntry): void {
     const { seq, shardsAdded, shardsFreed } = fromBinary(EntryHeaderSchema, header);
+    const hash = hexOf(entryHash(header));
+    const { entries, onFork } = this.#seen;
+    if ((entries.get(seq) ?? hash) !== hash) onFork(seq);
+    entries.set(seq, hash);
     for (const { shardId } of shardsAdded) {
       if (this.#shards.get(hexOf(shardId))?.stage === 'staged')
         this.#change(shardId, { stage: 'published', promised: true, addedSeq: seq });

@@ -89,7 +89,10 @@ export class World {
     this.#keeping = options.keeping ?? { cacheBytes: 100_000_000 };
     if (options.keys) {
       const history = new History((line) => this.scheduler.trace(line));
-      this.owner = { keys: options.keys, history, shards: new Map() };
+      this.owner = {
+        ...{ keys: options.keys, history, shards: new Map(), entries: new Map() },
+        onFork: (seq) => this.#forked(seq),
+      };
     }
     for (let number = options.devices ?? 0; number > 0; number -= 1) this.addDevice();
     for (const host of this.hosts) {
@@ -155,6 +158,15 @@ export class World {
     for (const shard of this.shards) {
       if (!shard.promised || shard.stage === 'freed' || shard.doomed === true) continue;
       if (this.honest(shard).length === 0) this.#complain(`${shard.hex.slice(0, 8)} (${shard.stage}) is lost`);
+    }
+  }
+
+  // What the lost entries named nobody owes any more, nor what they freed, which may be gone or still be named.
+  #forked(seq: bigint): void {
+    this.owner!.history.fork(seq);
+    for (const shard of this.owner!.shards.values()) {
+      if (shard.addedSeq < seq && shard.freedSeq < seq) continue;
+      Object.assign(shard, { stage: 'staged', mayDie: true, doomed: true });
     }
   }
 

@@ -1119,7 +1119,7 @@ export type Append = Message<"xcore.wire.Append"> & {
   entry?: LogEntry | undefined;
 
   /**
-   * the entry was in this log before, which has lost it since
+   * this log has lost the entry since, or the mirrors of what it adds
    *
    * @generated from field: bool again = 20;
    */
