@@ -96,6 +96,7 @@ export class Harness {
   }
 
   async close(): Promise<void> {
+    await this.#store?.close();
     await this.#allowance?.stop();
     this.#allowance = undefined;
     await this.#serials?.close();
