@@ -1,30 +1,58 @@
-// The shards that came from the network last, as verified ciphertext in memory: who reads on as they come needs neither
-// their files nor another check. The memory is shared with the thread that fetches. Knows no keys and no network.
+// The shards that came last from the network, or from their files for a sequential reader, as verified ciphertext in
+// memory: who reads on as they come needs neither their files nor another check. The memory is shared with the thread that
+// fetches or loads. Knows no keys and no network.
 
-import { MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
+import { LOAD_MEMORY_BYTES } from './shard-load.ts';
 
 /** Shards in memory, 2 MiB each, with those that are on their way. */
 export const ARRIVED_SHARDS = 12;
+/** So often a shard keeps its memory from another one while nobody reads it. */
+const MAX_REFUSALS = 32;
 
-/** Memory for shards that are fetched, and what is in it. */
+interface Arrived {
+  readonly bytes: Buffer;
+  /** Read to the end: its reader needs it no more. */
+  isSpent: boolean;
+  /** Since somebody read it. */
+  refusals: number;
+}
+
+/** Memory for shards that are fetched or loaded, and what is in it. */
 export class ArrivedShards {
-  /** By time of arrival, oldest first. */
-  readonly #bytes = new Map<number, Buffer>();
+  /** By time of last use, oldest first. */
+  readonly #shards = new Map<number, Arrived>();
   readonly #free: SharedArrayBuffer[] = [];
   #made = 0;
 
-  /** Memory for one shard, until put() or give(); the shard that came first goes for it. Null when all is on its way. */
+  /** Memory for one shard, until put() or give(); the shard used longest ago goes for it. Null when all is on its way. */
   take(): SharedArrayBuffer | null {
-    const free = this.#free.pop();
-    if (free !== undefined) return free;
-    if (this.#made < ARRIVED_SHARDS) {
-      this.#made++;
-      return new SharedArrayBuffer(MAX_SHARD_SIZE_BYTES);
-    }
-    const [oldest] = this.#bytes.keys();
+    const memory = this.#takeFree();
+    if (memory !== null) return memory;
+    const [oldest] = this.#shards.keys();
     if (oldest === undefined) return null;
     this.forget(oldest);
     return this.#free.pop() ?? null;
+  }
+
+  /** As take(), but no shard goes for it that a reader is still to come to: then null. */
+  takeSpare(): SharedArrayBuffer | null {
+    const memory = this.#takeFree();
+    if (memory !== null) return memory;
+    for (const [shard, { isSpent }] of this.#shards) {
+      if (!isSpent) continue;
+      this.forget(shard);
+      return this.#free.pop() ?? null;
+    }
+    const [oldest] = this.#shards.values();
+    return oldest !== undefined && ++oldest.refusals > MAX_REFUSALS ? this.take() : null;
+  }
+
+  #takeFree(): SharedArrayBuffer | null {
+    const free = this.#free.pop();
+    if (free !== undefined) return free;
+    if (this.#made === ARRIVED_SHARDS) return null;
+    this.#made++;
+    return new SharedArrayBuffer(LOAD_MEMORY_BYTES);
   }
 
   /** Takes memory back in which nothing is. */
@@ -32,21 +60,36 @@ export class ArrivedShards {
     this.#free.push(memory);
   }
 
-  /** A shard is in its memory, verified; nobody writes there any more. */
-  put(shard: number, memory: SharedArrayBuffer, sizeBytes: number): void {
-    this.forget(shard);
-    this.#bytes.set(shard, Buffer.from(memory, 0, sizeBytes));
+  /** Memory that was taken is not to be used any more. */
+  lose(): void {
+    this.#made--;
   }
 
-  /** The ciphertext of a shard; lent until the event loop turns. */
-  get(shard: number): Buffer | undefined {
-    return this.#bytes.get(shard);
+  /** A shard is in its memory, verified, from `start` on; nobody writes there any more. */
+  put(shard: number, memory: SharedArrayBuffer, start: number, sizeBytes: number): void {
+    this.forget(shard);
+    this.#shards.set(shard, { bytes: Buffer.from(memory, start, sizeBytes), isSpent: false, refusals: 0 });
+  }
+
+  has(shard: number): boolean {
+    return this.#shards.has(shard);
+  }
+
+  /** The ciphertext of a shard from one place to another, lent until the event loop turns; undefined when it is not all here. */
+  read(shard: number, from: number, to: number): Buffer | undefined {
+    const arrived = this.#shards.get(shard);
+    if (arrived === undefined || to > arrived.bytes.length) return undefined;
+    this.#shards.delete(shard);
+    this.#shards.set(shard, arrived);
+    arrived.refusals = 0;
+    if (to === arrived.bytes.length) arrived.isSpent = true;
+    return arrived.bytes.subarray(from, to);
   }
 
   forget(shard: number): void {
-    const bytes = this.#bytes.get(shard);
-    if (bytes === undefined) return;
-    this.#bytes.delete(shard);
-    this.#free.push(bytes.buffer as unknown as SharedArrayBuffer);
+    const arrived = this.#shards.get(shard);
+    if (arrived === undefined) return;
+    this.#shards.delete(shard);
+    this.#free.push(arrived.bytes.buffer as unknown as SharedArrayBuffer);
   }
 }

@@ -1,7 +1,8 @@
-// Leaf hashes and the id of a segment's memory, computed in a worker thread.
+// Leaf hashes and the id of a segment's memory, and files of whole shards that are read and checked: in a worker thread.
 
 import { Worker } from 'node:worker_threads';
 import { XcoreError } from '../lib/errors.ts';
+import type { ShardLoad } from './shard-load.ts';
 
 /** What names the bytes of a shard. */
 export interface ShardHashes {
@@ -11,40 +12,55 @@ export interface ShardHashes {
   readonly id: Buffer;
 }
 
+/** What the thread is asked for. */
+export type HashRequest =
+  | { readonly kind: 'hash'; readonly memory: SharedArrayBuffer; readonly sizeBytes: number }
+  | ({ readonly kind: 'load' } & ShardLoad);
+
+/** What it answers. */
+export type HashAnswer =
+  { readonly leaves: Uint8Array; readonly shardId: Uint8Array } | { readonly start: number | null };
+
 interface Pending {
-  readonly resolve: (hashes: ShardHashes) => void;
+  readonly resolve: (answer: HashAnswer) => void;
   readonly reject: (error: Error) => void;
 }
 
-interface Answer {
-  readonly id: number;
-  readonly leaves: Uint8Array;
-  readonly shardId: Uint8Array;
-}
-
-/** Computes leaf hashes off the calling thread; requests are answered in order. */
+/** Computes leaf hashes off the calling thread. */
 export class Hasher {
   #worker: Worker | null = null;
   #nextId = 1;
   readonly #pending = new Map<number, Pending>();
 
   /** Hashes of the first `sizeBytes` of a segment's memory, which must not change meanwhile. */
-  hash(memory: SharedArrayBuffer, sizeBytes: number): Promise<ShardHashes> {
+  async hash(memory: SharedArrayBuffer, sizeBytes: number): Promise<ShardHashes> {
+    const answer = await this.#ask({ kind: 'hash', memory, sizeBytes });
+    if ('start' in answer) throw new TypeError('an answer to something else');
+    return { leaves: bufferOf(answer.leaves), id: bufferOf(answer.shardId) };
+  }
+
+  /** As loadShard(); nothing is written to the memory once this has settled. */
+  async load(load: ShardLoad): Promise<number | null> {
+    const answer = await this.#ask({ kind: 'load', ...load });
+    return 'start' in answer ? answer.start : null;
+  }
+
+  #ask(request: HashRequest): Promise<HashAnswer> {
     this.#worker ??= this.#start();
     const id = this.#nextId++;
     const worker = this.#worker;
     return new Promise((resolve, reject) => {
       this.#pending.set(id, { resolve, reject });
       worker.ref(); // the process must not end before the answer
-      worker.postMessage({ id, memory, sizeBytes });
+      worker.postMessage([id, request]);
     });
   }
 
   #start(): Worker {
     const file = import.meta.url.endsWith('.ts') ? './hash-worker.ts' : './hash-worker.js';
     const worker = new Worker(new URL(file, import.meta.url), { name: 'hasher' });
-    worker.on('message', ({ id, leaves, shardId }: Answer) => {
-      this.#pending.get(id)?.resolve({ leaves: bufferOf(leaves), id: bufferOf(shardId) });
+    worker.on('message', ([id, answer]: [number, HashAnswer]) => {
+      this.#pending.get(id)?.resolve(answer);
       this.#pending.delete(id);
       if (this.#pending.size === 0) worker.unref();
     });

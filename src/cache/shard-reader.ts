@@ -6,7 +6,7 @@ import { ctrInto } from '../crypto/ctr.ts';
 import { shardKey } from '../crypto/keys.ts';
 import { LEAF_SIZE_BYTES, leafCountOf } from '../crypto/merkle.ts';
 import { hasCode, XcoreError } from '../lib/errors.ts';
-import { freeBuffer, markToSend } from '../lib/free-buffer.ts';
+import { freeBuffer, markToSend, takeToSend } from '../lib/free-buffer.ts';
 import type { Logger } from '../lib/log.ts';
 import { abortable } from './abortable.ts';
 import { ArrivedShards } from './arrived-shards.ts';
@@ -15,9 +15,10 @@ import { LocalShards } from './local-shards.ts';
 import { Neighbours } from './neighbours.ts';
 import { RangeWidth } from './range-width.ts';
 import { fileSizeOf } from './shard-files.ts';
-import type { ShardFiles } from './shard-files.ts';
 import type { Segments } from './segments.ts';
-import type { ShardEntry, ShardTable } from './shard-table.ts';
+import { ShardLoads } from './shard-loads.ts';
+import type { ShardLoadsComponents } from './shard-loads.ts';
+import type { ShardEntry } from './shard-table.ts';
 import { WantedShards } from './wanted-shards.ts';
 
 /** Decrypted leaves kept in memory. */
@@ -30,6 +31,11 @@ const WHOLE_AFTER_LEAVES = 32;
 const LEAVES_PER_SHARD = 128;
 /** Bytes of one read from which on its memory is worth giving back by hand. */
 const LARGE_READ_BYTES = 64 * 1024;
+/** And from which on it is worth keeping for the next one, up to 1 MiB. */
+const REUSED_FROM_BYTES = 256 * 1024;
+const REUSED_UP_TO_BYTES = 1024 * 1024;
+/** Half of a shard: where a sequential reader comes to so much of one, all of it is loaded ahead. */
+const LOAD_BYTES = 1024 * 1024;
 /** Tries to read from the local cache, which may evict in between, before leaves are fetched by themselves. */
 const LOCAL_ATTEMPTS = 3;
 
@@ -61,9 +67,7 @@ export interface ShardFetcher {
 }
 
 /** What a reader is built from. */
-export interface ReaderComponents {
-  readonly table: ShardTable;
-  readonly files: ShardFiles;
+export interface ReaderComponents extends ShardLoadsComponents {
   readonly segments: Segments;
   readonly fetcher: ShardFetcher;
   readonly dataKey: Buffer;
@@ -82,6 +86,7 @@ export class ShardReader {
   readonly #fetches = new Map<number, Promise<void>>();
   #rangeFetches = 0;
   readonly #arrived = new ArrivedShards();
+  readonly #loads: ShardLoads;
   readonly #neighbours: Neighbours;
   readonly #width = new RangeWidth();
   readonly #wanted = new WantedShards({
@@ -92,6 +97,7 @@ export class ShardReader {
   constructor(components: ReaderComponents) {
     this.#c = components;
     this.#local = new LocalShards(components.files);
+    this.#loads = new ShardLoads(components, this.#arrived);
     this.#neighbours = new Neighbours(components);
     components.files.setDropListener((shard) => this.#local.forget(shard));
   }
@@ -114,7 +120,9 @@ export class ShardReader {
     whole: boolean,
     signal?: AbortSignal,
   ): Buffer | Promise<Buffer> {
-    const target = Buffer.allocUnsafeSlow(lengthBytes);
+    const isReused = lengthBytes >= REUSED_FROM_BYTES && lengthBytes <= REUSED_UP_TO_BYTES;
+    const target = isReused ? takeToSend(lengthBytes) : Buffer.allocUnsafeSlow(lengthBytes);
+    if (!isReused && lengthBytes >= LARGE_READ_BYTES) markToSend(target);
     return this.readNow(shard, offset, target, whole) ? target : this.#load(shard, offset, target, whole, signal);
   }
 
@@ -122,6 +130,8 @@ export class ShardReader {
   readNow(shard: number, offset: number, target: Buffer, whole: boolean): boolean {
     if (this.#c.segments.read(shard, offset, target)) return true;
     if (this.#readArrived(shard, offset, target)) return true;
+    // what is on its way to memory need not be checked twice
+    if (whole && this.#loads.of(shard)) return false;
     const last = Math.floor((offset + target.length - 1) / LEAF_SIZE_BYTES);
     let first = Math.floor(offset / LEAF_SIZE_BYTES);
     for (; first <= last; first++) {
@@ -149,10 +159,10 @@ export class ShardReader {
 
   /** Fills `target` from a shard that came from the network lately. */
   #readArrived(shard: number, offset: number, target: Buffer): boolean {
-    const bytes = this.#arrived.get(shard);
     const key = this.#keys.get(shard);
-    if (bytes === undefined || key === undefined || offset + target.length > bytes.length) return false;
-    ctrInto(key, offset, bytes.subarray(offset, offset + target.length), target);
+    const bytes = key && this.#arrived.read(shard, offset, offset + target.length);
+    if (key === undefined || bytes === undefined) return false;
+    ctrInto(key, offset, bytes, target);
     this.#c.files.touch(shard);
     return true;
   }
@@ -188,10 +198,11 @@ export class ShardReader {
   async #load(shard: number, offset: number, target: Buffer, whole: boolean, signal?: AbortSignal): Promise<Buffer> {
     const entry = this.#c.table.requireShard(shard);
     if (offset + target.length > entry.sizeBytes) throw new XcoreError('EIO', `bytes of shard ${shard} were lost`);
-    if (target.length >= LARGE_READ_BYTES) markToSend(target);
     this.#keyOf(shard, entry);
     const first = Math.floor(offset / LEAF_SIZE_BYTES);
     const last = Math.floor((offset + target.length - 1) / LEAF_SIZE_BYTES);
+    const load = whole ? this.#loads.of(shard) : undefined;
+    if (load !== undefined) await abortable(load, signal);
     for (let attempt = 0; attempt < LOCAL_ATTEMPTS; attempt++) {
       // no turn of the event loop may come between finding it and reading it
       if (this.#readArrived(shard, offset, target)) return target;
@@ -309,7 +320,7 @@ export class ShardReader {
       this.#c.files.add(shard, fileBytes, false);
       if (memory === null || inMemory !== true || this.#c.table.shard(shard) === undefined) return;
       this.#keyOf(shard, entry);
-      this.#arrived.put(shard, memory, sizeBytes);
+      this.#arrived.put(shard, memory, 0, sizeBytes);
       memory = null;
     } finally {
       if (memory !== null) this.#arrived.give(memory);
@@ -326,11 +337,13 @@ export class ShardReader {
     return key;
   }
 
-  /** Lets a sequential reader find the local file of a shard open and in the kernel's memory. */
-  warm(shard: number): void {
-    const entry = this.#c.table.requireShard(shard);
-    if (entry.id.length === 0 || this.#arrived.get(shard) !== undefined) return;
+  /** Prepares for a sequential reader that comes to so many bytes of a shard with a local file. */
+  warm(shard: number, lengthBytes: number): void {
+    const entry = this.#c.table.shard(shard);
+    if (entry === undefined || entry.id.length === 0 || this.#arrived.has(shard) || this.#loads.of(shard)) return;
     this.#keyOf(shard, entry);
+    if (lengthBytes >= LOAD_BYTES && this.#loads.begin(shard, entry)) return;
+    // at least it is open then, and in the kernel's memory
     this.#local.warm(shard, entry).catch(() => undefined);
   }
 
@@ -347,6 +360,7 @@ export class ShardReader {
   async stop(): Promise<void> {
     this.#wanted.clear();
     await Promise.allSettled(this.#fetches.values());
+    await this.#loads.stop();
     await this.#local.stop();
     this.#memory.clear();
   }

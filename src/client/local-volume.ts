@@ -39,7 +39,7 @@ export interface Surroundings {
   readonly guard?: IndexGuard;
   readonly openDatabase?: OpenDatabase;
   readonly randomBytes?: RandomBytes;
-  readonly hasher?: Pick<Hasher, 'hash' | 'stop'>;
+  readonly hasher?: Pick<Hasher, 'hash' | 'load' | 'stop'>;
 }
 
 /** What a local volume is built from. */
@@ -229,6 +229,7 @@ export async function openLocalVolume(
       files,
       segments,
       fetcher: components.fetcher,
+      loader: hasher,
       dataKey,
       log,
       onDamaged: components.onDamaged,

@@ -24,12 +24,29 @@ export function markToSend({ buffer }: Uint8Array): void {
   toSend.add(buffer);
 }
 
-/** Whether a buffer was marked so and this part is its end, with which all of it is sent. */
-export function isEndToSend({ buffer, byteOffset, byteLength }: Uint8Array): boolean {
-  return byteOffset + byteLength === buffer.byteLength && toSend.has(buffer);
+/** Memory of this size is used again once it is sent: fresh pages cost more than what is done with them. */
+const REUSED_BYTES = 1024 * 1024;
+/** Of that size, kept for the next ones. */
+const MAX_SPARE = 4;
+const spare: ArrayBuffer[] = [];
+const reused = new WeakSet<ArrayBufferLike>();
+
+/** Memory for bytes that are of no more use once they are sent, as one part; worth it for some hundred KiB, 1 MiB at most. */
+export function takeToSend(sizeBytes: number): Buffer {
+  const memory = spare.pop() ?? new ArrayBuffer(REUSED_BYTES);
+  reused.add(memory);
+  toSend.add(memory);
+  return Buffer.from(memory, 0, sizeBytes);
 }
 
-/** Frees the memory below a part that was the end to send; all parts of the buffer have no bytes afterwards. */
+/** Whether a buffer was marked so and this part is its end, with which all of it is sent. */
+export function isEndToSend({ buffer, byteOffset, byteLength }: Uint8Array): boolean {
+  return toSend.has(buffer) && (reused.has(buffer) || byteOffset + byteLength === buffer.byteLength);
+}
+
+/** Frees the memory below a part that was the end to send; all parts of the buffer have no bytes afterwards, or others. */
 export function freeSent({ buffer }: Uint8Array): void {
-  if (toSend.delete(buffer) && buffer instanceof ArrayBuffer) buffer.transfer(0);
+  if (!toSend.delete(buffer) || !(buffer instanceof ArrayBuffer)) return;
+  if (reused.has(buffer) && spare.length < MAX_SPARE) spare.push(buffer);
+  else buffer.transfer(0);
 }

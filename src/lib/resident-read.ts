@@ -5,6 +5,9 @@ import koffi from 'koffi';
 import { systemClock } from './clock.ts';
 import type { Clock } from './clock.ts';
 
+/** The same on all of Linux's architectures (linux/cachestat). */
+const SYS_CACHESTAT = 451;
+const PAGE_BYTES = 4096;
 /** linux/fs.h: fail rather than wait for the disk. */
 const RWF_NOWAIT = 8;
 const POSIX_FADV_WILLNEED = 3;
@@ -28,6 +31,8 @@ type Fadvise = ((fd: number, offset: number, sizeBytes: number, advice: number) 
   async: (...args: [number, number, number, number, (error: unknown, result: number) => void]) => void;
 };
 
+type Syscall = (number: number, fd: number, range: number, result: number, flags: number) => number;
+
 function load<T>(prototype: string): T | null {
   try {
     return koffi.load(null).func(prototype) as unknown as T;
@@ -38,6 +43,11 @@ function load<T>(prototype: string): T | null {
 
 const preadv2 = load<Preadv2>('intptr_t preadv2(int fd, uintptr_t vectors, int count, int64_t offset, int flags)');
 const fadvise = load<Fadvise>('int posix_fadvise(int fd, int64_t offset, int64_t sizeBytes, int advice)');
+
+const syscall =
+  process.platform === 'linux'
+    ? load<Syscall>('long syscall(long number, long a, uintptr_t b, uintptr_t c, long d)')
+    : null;
 
 /** Memory that parts of files are read into, over what was there. */
 export class ReadBuffer {
@@ -72,6 +82,25 @@ export function readResident(fd: number, target: Uint8Array, offset: number): bo
   vector.writeBigUInt64LE(koffi.address(target), 0);
   vector.writeUInt32LE(target.length, 8);
   return preadv2(fd, vectorAddress, 1, offset, RWF_NOWAIT) === target.length;
+}
+
+// struct cachestat_range and struct cachestat of linux/mman.h
+const range = Buffer.alloc(16);
+const rangeAddress = Number(koffi.address(range));
+const counts = Buffer.alloc(40);
+const countsAddress = Number(koffi.address(counts));
+
+/** Whether the kernel has most of the first `sizeBytes` of a file in memory; also where it does not say (Linux before 6.5). */
+export function isResident(fd: number, sizeBytes: number): boolean {
+  range.writeBigUInt64LE(BigInt(sizeBytes), 8);
+  if (syscall === null || syscall(SYS_CACHESTAT, fd, rangeAddress, countsAddress, 0) !== 0) return true;
+  return Number(counts.readBigUInt64LE(0)) * 2 * PAGE_BYTES > sizeBytes;
+}
+
+/** Bytes from the start of some memory to the first whose address is a multiple of `alignment`. */
+export function bytesToAligned(memory: Uint8Array, alignment: number): number {
+  const beyond = Number(koffi.address(memory)) % alignment;
+  return beyond === 0 ? 0 : alignment - beyond;
 }
 
 /** Says when to wait for the disk is better than to have a thread wait: for one call at a time, while the disk is fast. */

@@ -1,5 +1,6 @@
 // Bytes of files: from extents to shards and back.
 
+import { MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { freeBuffer } from '../lib/free-buffer.ts';
 import type { Now } from '../lib/now.ts';
@@ -79,8 +80,28 @@ export function read(
   // a reader that also writes counts from its first read on, others did when they opened the file
   if (inode.atimeNs <= inode.mtimeNs) noteAccess(state, inode, state.files.get(handle)?.flags ?? 0);
   const pattern = state.files.get(handle)?.readAhead.note(offset, length);
-  if (pattern?.ahead) prefetch(state, ino, pattern.ahead.from, Math.min(pattern.ahead.to, inode.sizeBytes));
-  const whole = pattern?.sequential ?? false;
+  const result = readRange(state, ino, offset, sizeBytes, length, pattern?.sequential ?? false, signal);
+  // what this read needs comes first
+  if (pattern?.ahead) {
+    try {
+      prefetch(state, ino, pattern.ahead.from, pattern.ahead.to);
+    } catch {
+      // whoever reads there meets the error
+    }
+  }
+  return result;
+}
+
+function readRange(
+  state: VolumeState,
+  ino: number,
+  offset: number,
+  sizeBytes: number,
+  length: number,
+  whole: boolean,
+  signal?: AbortSignal,
+): Now<Buffer[]> {
+  const inode = state.inode(ino);
   const spans = state.tree.extents.spans(ino, offset, length);
   const hasHoles = inode.storedBytes > 0 && spans.some(({ shard }) => shard === 0);
   // what seems to be a hole may be bytes whose record the disk lost
@@ -175,18 +196,21 @@ function sameSpans(a: readonly Span[], b: readonly Span[]): boolean {
   );
 }
 
-/** Begins to fetch the shards that a sequential reader needs next, or to bring them into the kernel's memory. */
+/** Begins to fetch the shards that a sequential reader needs next, or to bring their files into memory. */
 function prefetch(state: VolumeState, ino: number, from: number, to: number): void {
   const { reader, files, segments } = state.parts;
-  if (to <= from) return;
-  const seen = new Set<number>();
-  for (const span of state.tree.extents.spans(ino, from, to - from)) {
-    if (span.shard === 0 || seen.has(span.shard) || segments.holds(span.shard)) continue;
-    seen.add(span.shard);
-    if (files.has(span.shard)) {
-      reader.warm(span.shard);
-      continue;
-    }
-    reader.want(span.shard);
+  const { sizeBytes } = state.inode(ino);
+  if (Math.min(to, sizeBytes) <= from) return;
+  // of the last shard, too, it counts how much will be read
+  const end = Math.min(to + MAX_SHARD_SIZE_BYTES, sizeBytes);
+  const lengths = new Map<number, number>();
+  for (const { shard, offset, lengthBytes } of state.tree.extents.spans(ino, from, end - from)) {
+    if (shard === 0 || segments.holds(shard)) continue;
+    const known = lengths.get(shard);
+    if (known !== undefined || offset < to) lengths.set(shard, (known ?? 0) + lengthBytes);
+  }
+  for (const [shard, lengthBytes] of lengths) {
+    if (files.has(shard)) reader.warm(shard, lengthBytes);
+    else reader.want(shard);
   }
 }

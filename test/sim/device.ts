@@ -1,7 +1,7 @@
 // A device of a simulated world that has a volume mounted: the real parts of a mount, but for FUSE and the control socket,
 // on the simulated network and disk. Its users are users.ts; what they may rely on is checked here.
 
-import { leafHashes, shardIdOf } from '../../src/crypto/merkle.ts';
+import { leafHashes, shardIdOf, verifyShard } from '../../src/crypto/merkle.ts';
 import type { VolumeKeys } from '../../src/crypto/keys.ts';
 import { joinNetwork } from '../../src/client/join-network.ts';
 import { MountedVolume } from '../../src/client/mounted-volume.ts';
@@ -119,6 +119,11 @@ export class DeviceMachine extends Machine {
               const leaves = leafHashes(Buffer.from(memory, 0, sizeBytes));
               return { leaves, id: shardIdOf(leaves, sizeBytes) };
             }),
+          load: async ({ path, id, sizeBytes, memory }) => {
+            const bytes = (await disk.readFile(path)).subarray(0, sizeBytes);
+            Buffer.from(memory).set(bytes);
+            return verifyShard(id, bytes) === null ? null : 0;
+          },
           stop: () => Promise.resolve(),
         },
         onChanged: () => this.locate(),

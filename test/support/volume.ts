@@ -215,6 +215,7 @@ async function openParts(
     files,
     segments,
     fetcher: host,
+    loader: hasher,
     dataKey: DATA_KEY,
     log: silentLogger,
     onDamaged: (shard, isLost) => damaged.push({ shard, lost: isLost }),

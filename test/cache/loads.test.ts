@@ -1,0 +1,211 @@
+import { openSync, closeSync, readFileSync, rmSync, truncateSync, writeFileSync, fsyncSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { ARRIVED_SHARDS, ArrivedShards } from '../../src/cache/arrived-shards.ts';
+import { Hasher } from '../../src/cache/hasher.ts';
+import { LOAD_MEMORY_BYTES, loadShard } from '../../src/cache/shard-load.ts';
+import type { ShardLoad } from '../../src/cache/shard-load.ts';
+import { leafHashes, MAX_SHARD_SIZE_BYTES, shardIdOf } from '../../src/crypto/merkle.ts';
+import { forgetPages, isResident } from '../../src/lib/resident-read.ts';
+import { pickSeed, Random } from '../support/random.ts';
+import { bytesOf, openVolume, readAll, temporaryFolder, writeFileAt } from '../support/volume.ts';
+import type { OpenVolume, Scope } from '../support/volume.ts';
+
+const MIB = 2 ** 20;
+const O_RDWR = 2;
+const seed = pickSeed();
+t.comment(`XCORE_TEST_SEED=${seed}`);
+const random = new Random(seed);
+
+/** Loads as told to, and counts them. */
+class WatchedLoader extends Hasher {
+  gate: Promise<void> = Promise.resolve();
+  begun = 0;
+  readonly found: (number | null)[] = [];
+
+  override async load(load: ShardLoad): Promise<number | null> {
+    this.begun++;
+    await this.gate;
+    const start = await super.load(load);
+    this.found.push(start);
+    return start;
+  }
+}
+
+interface Prepared {
+  readonly volume: OpenVolume;
+  readonly loader: WatchedLoader;
+  readonly ino: number;
+  readonly data: Buffer;
+  readonly shards: number[];
+}
+
+/** A volume with one sealed file, opened anew. */
+async function prepared(t: Scope, sizeBytes: number, durable: boolean): Promise<Prepared> {
+  const dir = temporaryFolder(t);
+  const loader = new WatchedLoader();
+  const data = random.bytes(sizeBytes);
+  const before = await openVolume(dir, { hasher: loader });
+  const ino = await writeFileAt(before.vfs, 1, 'a', data);
+  await before.segments.seal();
+  if (durable) await before.upload();
+  await before.close();
+  const volume = await openVolume(dir, { hasher: loader });
+  t.teardown(async () => {
+    await volume.close().catch(() => undefined);
+    await loader.stop();
+  });
+  return { volume, loader, ino, data, shards: volume.tree.extents.spans(ino, 0, sizeBytes).map(({ shard }) => shard) };
+}
+
+/** Turns one byte of a shard's local file. */
+function damage(volume: OpenVolume, shard: number, at: number): void {
+  const bytes = readFileSync(volume.files.path(shard));
+  bytes[at] = (bytes[at] as number) ^ 1;
+  writeFileSync(volume.files.path(shard), bytes);
+}
+
+t.test('a file is loaded past the memory of the kernel or from it, and only if it is what its id says', async (t) => {
+  const path = join(temporaryFolder(t), 'shard');
+  const memory = new SharedArrayBuffer(LOAD_MEMORY_BYTES);
+  for (const sizeBytes of [1, 511, 4_095, 4_096, 4_097, 300_000, MAX_SHARD_SIZE_BYTES - 1, MAX_SHARD_SIZE_BYTES]) {
+    const data = random.bytes(sizeBytes);
+    const leaves = leafHashes(data);
+    const id = shardIdOf(leaves, sizeBytes);
+    const load = async (): Promise<boolean> => {
+      const start = await loadShard({ path, id, sizeBytes, memory });
+      return start !== null && Buffer.from(memory, start, sizeBytes).equals(data);
+    };
+    writeFileSync(path, Buffer.concat([data, leaves]));
+    const fd = openSync(path, 'r');
+    fsyncSync(fd);
+    t.ok(await load(), `${sizeBytes} bytes that the kernel has`);
+    await forgetPages(fd);
+    t.ok(await load(), `${sizeBytes} bytes that only the disk has`);
+    if (sizeBytes === MAX_SHARD_SIZE_BYTES && !isResident(fd, sizeBytes)) t.pass('no pages were made of them');
+    await forgetPages(fd);
+    truncateSync(path, sizeBytes);
+    t.ok(await load(), 'without leaf hashes behind');
+    for (const bad of [
+      data.subarray(0, sizeBytes - 1),
+      Buffer.concat([Buffer.of((data[0] as number) ^ 1), data.subarray(1)]),
+    ]) {
+      writeFileSync(path, bad);
+      t.equal(await loadShard({ path, id, sizeBytes, memory }), null);
+    }
+    closeSync(fd);
+  }
+  rmSync(path);
+  t.equal(await loadShard({ path, id: Buffer.alloc(32), sizeBytes: 1, memory }), null, 'no file');
+});
+
+t.test('a sequential reader reads what was loaded ahead, and a random one has nothing loaded', async (t) => {
+  const { volume, loader, ino, data, shards } = await prepared(t, 40 * MIB + 12_345, false);
+  t.ok((await readAll(volume.vfs, ino, MIB)).equals(data));
+  t.ok(loader.begun > shards.length / 2, `${loader.begun} loads for ${shards.length} shards`);
+  t.ok(loader.begun <= shards.length, 'each once');
+  t.ok(loader.found.every((start) => start !== null));
+  t.same(volume.damaged, []);
+  // many at once want more memory than there is, and one that ends in the middle keeps none for ever
+  for (let n = 0; n < ARRIVED_SHARDS; n++) {
+    const { handle } = await volume.vfs.open(ino, 0);
+    for (let at = n * MIB; at < (n + 3) * MIB; at += MIB) await bytesOf(volume.vfs.read(ino, handle, at, MIB));
+  }
+  const readers = await Promise.all(Array.from({ length: 9 }, () => readAll(volume.vfs, ino, MIB)));
+  t.ok(readers.every((read) => read.equals(data)));
+  const { begun } = loader;
+  const { handle } = await volume.vfs.open(ino, 0);
+  for (let n = 0; n < 50; n++) {
+    const at = ((n * 17 + 5) % 37) * MIB;
+    const read = await bytesOf(volume.vfs.read(ino, handle, at, 4_096));
+    if (!read.equals(data.subarray(at, at + 4_096))) t.fail(`other bytes at ${at}`);
+  }
+  t.equal(loader.begun, begun);
+});
+
+t.test('a damaged or lost file is found while it is loaded, and read elsewhere or refused', async (t) => {
+  for (const durable of [true, false]) {
+    const { volume, loader, ino, data, shards } = await prepared(t, 12 * MIB, durable);
+    const [, , bad = 0, gone = 0] = shards;
+    damage(volume, bad, 1_000_000);
+    rmSync(volume.files.path(gone));
+    const first = await readAll(volume.vfs, ino, MIB).catch((error: unknown) => error);
+    t.ok(loader.found.includes(null), 'it is not loaded');
+    if (durable) {
+      t.ok(data.equals(first as Buffer), 'fetched again');
+      t.same(volume.damaged.map(({ shard }) => shard).toSorted(), [bad, gone].toSorted());
+      t.ok(volume.damaged.every(({ lost }) => !lost));
+      continue;
+    }
+    t.match(first, { code: 'CORRUPT_SHARD' });
+    t.ok(volume.damaged.some(({ shard, lost }) => shard === bad && lost));
+    const { handle } = await volume.vfs.open(ino, 0);
+    const good = await bytesOf(volume.vfs.read(ino, handle, 0, 3 * MIB));
+    t.ok(good.equals(data.subarray(0, good.length)), 'what is whole is read');
+  }
+});
+
+t.test('while a file is loaded: readers give up or wait, shards are evicted, overwritten and freed', async (t) => {
+  const { volume, loader, ino, data, shards } = await prepared(t, 12 * MIB, true);
+  const { handle } = await volume.vfs.open(ino, 0);
+  const read = (at: number, signal?: AbortSignal): Promise<Buffer> =>
+    bytesOf(volume.vfs.read(ino, handle, at, MIB, signal));
+  const gate = Promise.withResolvers<void>();
+  loader.gate = gate.promise;
+  t.ok((await read(0)).equals(data.subarray(0, MIB)), 'the first read waits for none');
+  t.ok(loader.begun > 0);
+  const aborter = new AbortController();
+  const impatient = read(MIB, aborter.signal);
+  const patient = read(MIB);
+  aborter.abort();
+  await t.rejects(impatient, { code: 'EINTR' });
+  const other = await volume.vfs.open(ino, 0);
+  const random4k = await bytesOf(volume.vfs.read(ino, other.handle, 5 * MIB + 77, 4_096));
+  t.ok(random4k.equals(data.subarray(5 * MIB + 77, 5 * MIB + 77 + 4_096)), 'a random reader does not wait');
+
+  const [, second = 0] = shards;
+  await volume.files.drop(second);
+  gate.resolve();
+  t.ok((await patient).equals(data.subarray(MIB, 2 * MIB)));
+  t.ok((await read(2 * MIB)).equals(data.subarray(2 * MIB, 3 * MIB)), 'evicted meanwhile');
+
+  const again = Promise.withResolvers<void>();
+  loader.gate = again.promise;
+  const writer = await volume.vfs.open(ino, O_RDWR);
+  const ahead = read(3 * MIB);
+  const fresh = random.bytes(MIB);
+  await volume.vfs.write(ino, writer.handle, 3 * MIB, fresh, false);
+  const caller = { uid: 0, gid: 0, pid: 1, groups: () => Promise.resolve([]) };
+  await volume.vfs.setattr(ino, { sizeBytes: 5 * MIB }, caller as never);
+  for (const shard of shards.slice(3)) volume.reader.forget(shard);
+  again.resolve();
+  const seen = await ahead;
+  t.ok(seen.equals(fresh) || seen.equals(data.subarray(3 * MIB, 4 * MIB)), 'old or new');
+  t.ok((await read(3 * MIB)).equals(fresh), 'new from then on');
+  t.ok((await read(4 * MIB)).equals(data.subarray(4 * MIB, 5 * MIB)));
+  t.equal((await read(5 * MIB)).length, 0, 'cut off');
+  t.same(volume.damaged, []);
+});
+
+t.test('memory of loads goes from shards that were read to their end, or that nobody reads', (t) => {
+  const arrived = new ArrivedShards();
+  const fill = (shard: number, memory: SharedArrayBuffer | null): void => {
+    if (memory === null) t.fail('no memory');
+    else arrived.put(shard, memory, 0, 100);
+  };
+  for (let shard = 1; shard <= ARRIVED_SHARDS; shard++) fill(shard, arrived.takeSpare());
+  t.equal(arrived.takeSpare(), null, 'all are still to be read');
+  arrived.read(5, 0, 50);
+  t.equal(arrived.takeSpare(), null);
+  arrived.read(5, 50, 100);
+  fill(20, arrived.takeSpare());
+  t.notOk(arrived.has(5), 'what was read to its end goes');
+  let refusals = 0;
+  for (let memory = arrived.takeSpare(); memory === null; memory = arrived.takeSpare()) refusals++;
+  t.ok(refusals > 8 && refusals < 100, `${refusals} refusals`);
+  t.notOk(arrived.has(1), 'used longest ago');
+  t.equal(arrived.read(2, 50, 101), undefined, 'no more than there is');
+  fill(21, arrived.take());
+  t.notOk(arrived.has(2), 'a fetch takes what was used longest ago');
+  t.end();
+});
