@@ -14,6 +14,7 @@ import { systemClock } from '../lib/clock.ts';
 import type { DiskFile } from '../lib/disk.ts';
 import { ERRNO, errnoOf, XcoreError } from '../lib/errors.ts';
 import { DiskPatience, readAhead, ReadBuffer } from '../lib/resident-read.ts';
+import { DiskTurns } from './disk-turns.ts';
 import type { ShardFiles } from './shard-files.ts';
 import type { ShardEntry } from './shard-table.ts';
 
@@ -51,8 +52,7 @@ export class LocalShards {
   /** Reads of this turn of the event loop for which the disk is needed. */
   #misses = 0;
   #isCrowded = false;
-  /** Read over, and of no interest. */
-  readonly #byte = Buffer.alloc(1);
+  readonly #turns = new DiskTurns();
   /** Reads by other threads under way. */
   #waiting = 0;
 
@@ -102,14 +102,7 @@ export class LocalShards {
     if (!opened || to > opened.sizeBytes || last - Math.floor(from / LEAF_SIZE_BYTES) >= PATIENT_LEAVES) return null;
     // readNow() has let the kernel begin to read; once the last byte is there, all are
     this.#waiting++;
-    const end = (isThere: boolean): boolean => {
-      this.#waiting--;
-      return isThere;
-    };
-    return opened.file.read(this.#byte, 0, 1, to - 1).then(
-      () => end(true),
-      () => end(false),
-    );
+    return this.#turns.arrival(opened.file, to - 1).finally(() => this.#waiting--);
   }
 
   /** Ciphertext of the leaves first to last; CORRUPT_SHARD when the file is not what the shard id says. */

@@ -2,10 +2,12 @@ import { openSync, closeSync, readFileSync, rmSync, truncateSync, writeFileSync,
 import { join } from 'node:path';
 import t from 'tap';
 import { ARRIVED_SHARDS, ArrivedShards } from '../../src/cache/arrived-shards.ts';
+import { DiskTurns } from '../../src/cache/disk-turns.ts';
 import { Hasher } from '../../src/cache/hasher.ts';
 import { LOAD_MEMORY_BYTES, loadShard } from '../../src/cache/shard-load.ts';
 import type { ShardLoad } from '../../src/cache/shard-load.ts';
 import { leafHashes, MAX_SHARD_SIZE_BYTES, shardIdOf } from '../../src/crypto/merkle.ts';
+import { systemDisk } from '../../src/lib/disk.ts';
 import { forgetPages, isResident } from '../../src/lib/resident-read.ts';
 import { pickSeed, Random } from '../support/random.ts';
 import { bytesOf, openVolume, readAll, temporaryFolder, writeFileAt } from '../support/volume.ts';
@@ -186,6 +188,49 @@ t.test('while a file is loaded: readers give up or wait, shards are evicted, ove
   t.equal((await read(5 * MIB)).length, 0, 'cut off');
   t.same(volume.damaged, []);
 });
+
+t.test(
+  'random readers of what only the disk has wait without a thread; closed and evicted files leave none waiting',
+  async (t) => {
+    const { volume, ino, data, shards } = await prepared(t, 12 * MIB, true);
+    const { handle } = await volume.vfs.open(ino, 0);
+    const read = async (at: number): Promise<boolean> =>
+      (await bytesOf(volume.vfs.read(ino, handle, at, 4_096))).equals(data.subarray(at, at + 4_096));
+    const somewhere = (): number => random.below(12 * MIB - 4_096);
+    const forget = async (): Promise<void> => {
+      for (const shard of shards.filter((each) => volume.files.has(each))) {
+        const fd = openSync(volume.files.path(shard), 'r');
+        fsyncSync(fd);
+        await forgetPages(fd);
+        closeSync(fd);
+      }
+    };
+    await read(10 * MIB);
+    for (const shard of shards) await volume.reader.read(shard, 0, 1, false);
+    for (let round = 0; round < 3; round++) {
+      await forget();
+      t.ok((await Promise.all(Array.from({ length: 100 }, () => read(somewhere())))).every(Boolean));
+    }
+    await forget();
+    const reads = Array.from({ length: 100 }, () => read(somewhere()));
+    for (const shard of shards.slice(0, 3)) await volume.files.drop(shard);
+    t.ok((await Promise.all(reads)).every(Boolean), 'evicted meanwhile');
+    await forget();
+    damage(volume, shards[4] ?? 0, 5);
+    await forget();
+    t.ok((await Promise.all(Array.from({ length: 100 }, () => read(somewhere())))).every(Boolean), 'damaged');
+
+    const turns = new DiskTurns();
+    const path = join(temporaryFolder(t), 'file');
+    writeFileSync(path, data.subarray(0, 100));
+    const file = await systemDisk.open(path, 'r');
+    const awaited = [turns.arrival(file, 99), turns.arrival(file, 0)];
+    t.same(await Promise.all(awaited), [true, true]);
+    const late = [turns.arrival(file, 99), turns.arrival(file, 0)];
+    await file.close();
+    t.same(await Promise.all(late), [false, false]);
+  },
+);
 
 t.test('memory of loads goes from shards that were read to their end, or that nobody reads', (t) => {
   const arrived = new ArrivedShards();
