@@ -43,11 +43,15 @@ async function completeFile(disk: Disk, path: string, sizeBytes: number, leaves:
   }
 }
 
-/** Writes a part of a file, which is made where it is absent, and lets it reach the disk. */
-async function restoreTail(disk: Disk, path: string, bytes: Uint8Array, offset: number): Promise<void> {
+/** Writes parts of a file, which is made where it is absent, and lets them reach the disk. */
+async function restoreTails(
+  disk: Disk,
+  path: string,
+  tails: readonly Pick<SegmentTail, 'bytes' | 'offset'>[],
+): Promise<void> {
   const file = await disk.open(path, constants.O_RDWR | constants.O_CREAT, 0o600);
   try {
-    await file.write(bytes, 0, bytes.length, offset);
+    for (const { bytes, offset } of tails) await file.write(bytes, 0, bytes.length, offset);
     await file.datasync();
   } finally {
     await file.close();
@@ -60,17 +64,29 @@ export async function restoreSegments(
   tails: readonly SegmentTail[],
   isStaged: (shard: number) => boolean,
 ): Promise<void> {
-  for (const { shard, offset, bytes, crc32: sum } of tails) {
+  for (const [shard, all] of Map.groupBy(tails, (tail) => tail.shard)) {
     const entry = c.table.shard(shard);
+    if (entry === undefined || !isStaged(shard)) continue;
     // what is behind the size was never committed, or is leaf hashes
-    const part = bytes.subarray(0, Math.max(0, (entry?.sizeBytes ?? 0) - offset));
-    if (entry === undefined || part.length === 0 || !isStaged(shard)) continue;
-    await restoreTail(c.files.disk, await c.files.prepare(shard), part, offset);
+    const known = all
+      .map((tail) => ({
+        ...tail,
+        bytes: tail.bytes.subarray(0, Math.max(0, entry.sizeBytes - tail.offset)),
+        whole: tail.bytes,
+      }))
+      .filter(({ bytes }) => bytes.length > 0);
+    if (known.length === 0) continue;
+    await restoreTails(c.files.disk, await c.files.prepare(shard), known);
     if (!c.files.has(shard)) c.files.add(shard, FILE_SIZE_MAX_BYTES, true);
-    const end = offset + bytes.length;
-    if (sum === null || part.length < bytes.length || entry.syncedBytes >= end) continue;
+    let { syncedBytes, syncedCrc32 } = entry;
+    for (const { offset, bytes, whole, crc32: sum } of known) {
+      const end = offset + bytes.length;
+      if (sum === null || bytes.length < whole.length || syncedBytes >= end) continue;
+      syncedBytes = end;
+      syncedCrc32 = sum;
+    }
     // the index may know of bytes behind them that the disk lost
-    c.table.putShard(shard, { ...entry, syncedBytes: end, syncedCrc32: sum });
+    if (syncedBytes > entry.syncedBytes) c.table.putShard(shard, { ...entry, syncedBytes, syncedCrc32 });
   }
 }
 

@@ -86,10 +86,11 @@ export class ChangeJournal {
   }
 
   /**
-   * Lets all changes outlive the process at once and returns the entry that holds them; `batch` is the newest one that is
-   * written. Undefined from `recordOf` is a change that is not for the journal. Null when they must wait for a batch.
+   * A new entry of all changes that are in no batch which is written; `batch` is the newest such. In the same turn comes
+   * keep(), noteKept() or refuse(). Undefined from `recordOf` is a change that is not for the journal. Null when they must
+   * wait for a batch.
    */
-  append(recordOf: (key: string) => TreeRecord | null | undefined, batch: number): Buffer | null {
+  seal(recordOf: (key: string) => TreeRecord | null | undefined, batch: number): Buffer | null {
     const changes: KeyChange[] = [];
     for (const keys of [this.#inFlight, this.#waiting]) {
       for (const key of keys) {
@@ -99,11 +100,25 @@ export class ChangeJournal {
         changes.push({ key: keyBytes(key), value: record === null ? null : encodeRecord(kind, record) });
       }
     }
-    const entry = this.#journal.append(changeSetBytes(changes, NO_LINEAGE, 0), batch);
-    if (entry === null) return null;
+    return this.#journal.seal(changeSetBytes(changes, NO_LINEAGE, 0), batch);
+  }
+
+  /** Lets the entry that was sealed, and so all changes, outlive the process; false when they must wait for a batch. */
+  keep(entry: Uint8Array): boolean {
+    if (!this.#journal.write(entry)) return false;
+    this.noteKept();
+    return true;
+  }
+
+  /** The entry that was sealed outlives the process elsewhere. */
+  noteKept(): void {
     this.#waiting.clear();
     this.#inFlight.clear();
-    return entry;
+  }
+
+  /** The entry that was sealed is kept nowhere: no other is taken before a batch. */
+  refuse(): void {
+    this.#journal.refuse();
   }
 
   close(): Promise<void> {

@@ -113,13 +113,18 @@ export class Durability {
     const { changes } = this.#turns;
     const syncs = this.#syncs;
     if (syncs?.isUsable !== true || !this.#source.mayJournal()) return this.#source.commit(true);
-    if (!this.#journal.isComplete && !this.#journalNow()) return this.#source.commit(true);
+    const entry = this.#journal.isComplete ? undefined : this.#seal();
+    if (entry === null) return this.#source.commit(true);
     const written = syncs.append(this.#barriers.takeTails);
-    if (written === null) return this.#source.commit(true);
-    if (!(written instanceof Promise)) {
+    if (written === undefined) {
+      // a start after a kill finds all of it there: neither the journal nor the files of segments need it now
+      this.#journal.noteKept();
       this.#turns.noteSafe(changes);
       return;
     }
+    // close(2) may come before the disk has it, and its entry be read only behind this one
+    if (entry !== undefined && !this.#keep(entry)) this.#journal.refuse();
+    if (written === null) return this.#source.commit(true);
     return written.then(
       () => this.#turns.noteSafe(changes),
       () => this.#source.commit(true),
@@ -128,9 +133,20 @@ export class Durability {
 
   #journalNow(): boolean {
     if (!this.#source.mayJournal() || !this.#barriers.now()) return false;
-    const entry = this.#journal.append((key) => this.#source.changeOf(key), this.#index.tally.batch);
+    const entry = this.#seal();
+    return entry !== null && this.#journal.keep(entry);
+  }
+
+  /** An entry with all changes, for both journals. */
+  #seal(): Buffer | null {
+    const entry = this.#journal.seal((key) => this.#source.changeOf(key), this.#index.tally.batch);
     if (entry !== null) this.#syncs?.noteEntry(this.#journal.sequence, entry);
-    return entry !== null;
+    return entry;
+  }
+
+  /** Brings an entry to the journal, after the bytes that it refers to; false where one of both fails. */
+  #keep(entry: Uint8Array): boolean {
+    return this.#barriers.now() && this.#journal.keep(entry);
   }
 
   /** To be called when the changes that wait are taken for a batch. */

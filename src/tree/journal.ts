@@ -78,10 +78,10 @@ export class Journal {
   }
 
   /**
-   * Writes an entry, whose changes come after those of `batch`, and returns it: it outlives the process then. Null when it
-   * cannot be taken; nothing is changed then.
+   * A new entry, whose changes come after those of `batch`; the caller lets it outlive the process with write(), or in a
+   * file of its own, before another follows. Null when it cannot be taken; nothing is changed then.
    */
-  append(payload: Uint8Array, batch: number): Buffer | null {
+  seal(payload: Uint8Array, batch: number): Buffer | null {
     const sequence = this.#sequence + 1;
     if (payload.length > MAX_ENTRY_BYTES || this.#position + payload.length > MAX_JOURNAL_BYTES) return null;
     const sealed = this.#sealer.seal(payload, associatedOf(this.id, sequence, batch));
@@ -89,6 +89,12 @@ export class Journal {
     entry.writeUInt32BE(sealed.length, 0);
     entry.write(encodeNumber(sequence) + encodeNumber(batch), 4, 'latin1');
     sealed.copy(entry, HEADER_BYTES);
+    this.#sequence = sequence;
+    return entry;
+  }
+
+  /** Writes an entry, which outlives the process then; false when that failed, and refuse() was called. */
+  write(entry: Uint8Array): boolean {
     try {
       for (let done = 0; done < entry.length;) {
         done += this.#file.writeSync(entry, done, entry.length - done, this.#position + done);
@@ -96,11 +102,16 @@ export class Journal {
     } catch (error) {
       // the batch that comes instead meets the same disk, and says it
       asError(error);
-      return null;
+      this.refuse();
+      return false;
     }
     this.#position += entry.length;
-    this.#sequence = sequence;
-    return entry;
+    return true;
+  }
+
+  /** The newest entry is nowhere: those behind it could not be read, so that a batch has to come first. */
+  refuse(): void {
+    this.#position = MAX_JOURNAL_BYTES;
   }
 
   /** A batch that is written holds all entries up to `sequence`. */

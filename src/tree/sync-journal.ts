@@ -19,7 +19,7 @@ import { decodeSyncJournal, encodeRecord, PAGE_BYTES, sizeOfBatch } from './sync
 import type { LeftSyncJournal, NumberedBatch, Tail } from './sync-journal-format.ts';
 
 /** The file. */
-const JOURNAL_BYTES = 2 * 1024 * 1024;
+const JOURNAL_BYTES = 4 * 1024 * 1024;
 /** Batches and entries that wait in memory for the next sync; beyond, that one syncs all files. */
 const MAX_PENDING_BYTES = 512 * 1024;
 

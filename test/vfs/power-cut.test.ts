@@ -180,15 +180,15 @@ t.test('the fsync for which the sync journal has no room left outlives a power c
   const contents: Buffer[] = [];
   const copies: { to: string; count: number }[] = [];
   let fullSyncs = 0;
-  // some twenty fill it
-  for (let n = 0; n < 30; n++) {
-    const content = random.bytes(100_000);
+  // some thirty-four fill it
+  for (let n = 0; n < 42; n++) {
+    const content = random.bytes(120_000);
     await writeFileAt(before.vfs, 1, `f${n}`, content);
     const synced = calls.length;
     await before.vfs.fsync();
     contents.push(content);
     if (n > 0 && calls.slice(synced).includes('batch and sync')) fullSyncs++;
-    if (n < 12) continue;
+    if (n < 28) continue;
     const to = join(dirname(dir), `cut-${n}`);
     watched.cutTo(to, random);
     copies.push({ to, count: contents.length });
@@ -206,6 +206,32 @@ t.test('the fsync for which the sync journal has no room left outlives a power c
     t.strictSame(wrong, [], `${count} files are there`);
     await after.close();
   }
+});
+
+t.test('what close kept is found behind what an fsync kept in the sync journal alone', async (t) => {
+  const dir = join(temporaryFolder(t), 'work');
+  mkdirSync(dir);
+  const watched = new WatchedDisk(dir);
+  const calls: string[] = [];
+  watched.onPoint = ({ call }) => calls.push(call);
+  const before = await openVolume(dir, { disk: watched.disk, guard: watched.guard });
+  await before.vfs.fsync();
+  while (!calls.includes('half of a write and sync')) await new Promise((resolve) => setImmediate(resolve));
+  const contents = [1, 2, 3, 4].map((byte) => Buffer.alloc(10_000, byte));
+  for (const [n, content] of contents.entries()) {
+    const { attributes, file } = await before.vfs.create(1, `f${n}`, 0o100644, 2, CALLER);
+    await before.vfs.write(attributes.ino, file.handle, 0, content, false);
+    await (n % 2 === 0 ? before.vfs.fsync() : before.vfs.flush(attributes.ino, file.handle));
+  }
+  const copy = join(dirname(dir), 'killed');
+  cpSync(dir, copy, { recursive: true });
+  await abandon(before);
+  const after = await openVolume(copy);
+  for (const [n, content] of contents.entries()) {
+    const entry = await after.vfs.lookup(1, `f${n}`);
+    t.ok(entry !== null && (await readAll(after.vfs, entry.ino)).equals(content), `file ${n}`);
+  }
+  await after.close();
 });
 
 t.test('a sync is one of all that was committed before, also of what LevelDB has begun a new log after', async (t) => {
