@@ -10,7 +10,9 @@ import type { HostRegistry } from './host-registry.ts';
 import type { HostView } from './host-view.ts';
 import type { OrderBook } from './order-book.ts';
 import type { Reachability } from './reachability.ts';
+import { MAX_SHARD_BYTES } from './policy.ts';
 import type { RepairQueue } from './repair-queue.ts';
+import type { Store } from '../lib/store.ts';
 import type { Volumes } from './volumes.ts';
 
 const HOSTS_AT_ONCE = 1_000;
@@ -36,6 +38,7 @@ export function bridgeIn(dir: string): ServerName {
 export interface BridgeControlComponents {
   readonly registry: HostRegistry;
   readonly reachability: Reachability;
+  readonly store: Pick<Store, 'failure'>;
   readonly volumes: Volumes;
   readonly book: OrderBook;
   readonly queue: RepairQueue;
@@ -100,7 +103,12 @@ async function statusOf(components: BridgeControlComponents, startedMs: number):
     toRepair: await queue.size(MAX_SHARDS_COUNTED),
     toRepairLimit: MAX_SHARDS_COUNTED,
   };
-  return { ...status, advice: adviceFor(status, online) };
+  return { ...status, advice: [...storeAdvice(components), ...adviceFor(status, online)] };
+}
+
+function storeAdvice({ store }: BridgeControlComponents): string[] {
+  if (!store.failure) return [];
+  return [`${store.failure.message}: mend that, and it goes on by itself; no client can store anything until then`];
 }
 
 function adviceFor({ hosts, space, toRepair }: Omit<BridgeStatus, 'advice'>, online: readonly HostView[]): string[] {
@@ -115,9 +123,11 @@ function adviceFor({ hosts, space, toRepair }: Omit<BridgeStatus, 'advice'>, onl
     advice.push('the hosts are nearly full: more hosts, or more --space on these, are needed');
   }
   if (toRepair > 0 && online.length > 0) {
-    const taking = online.filter(({ takesShards, resting }) => takesShards && !resting).length;
+    const taking = online.filter(
+      ({ takesShards, resting, freeBytes }) => takesShards && !resting && freeBytes >= MAX_SHARD_BYTES,
+    ).length;
     advice.push(
-      `shards are below their number of mirrors: they are made again on the ${taking} hosts that take shards now`,
+      `shards are below their number of mirrors: they are made again on the hosts that take shards now, which are ${taking} of ${online.length} online`,
     );
   }
   return advice;

@@ -1,6 +1,7 @@
 // Opens the bridge's store: its format version. Knows nothing of what is kept in it.
 
 import { LevelStore } from '../lib/level-store.ts';
+import type { Logger } from '../lib/log.ts';
 import { openLevel } from '../lib/open-level.ts';
 import type { Store } from '../lib/store.ts';
 
@@ -16,7 +17,7 @@ const WRITE_BUFFER_BYTES = 16 * 1024 * 1024;
 const CACHE_BYTES = 32 * 1024 * 1024;
 
 /** Opens or creates the store in `dir`. HOME_LOCKED when another bridge has it, BAD_FORMAT when its version is unknown. */
-export async function openLevelStore(dir: string): Promise<Store> {
+export async function openLevelStore(dir: string, log?: Logger): Promise<Store> {
   const db = await openLevel(dir, {
     formatVersion: FORMAT_VERSION,
     olderVersions: OLDER_VERSIONS,
@@ -26,5 +27,5 @@ export async function openLevelStore(dir: string): Promise<Store> {
     writeBufferBytes: WRITE_BUFFER_BYTES,
     cacheBytes: CACHE_BYTES,
   });
-  return new LevelStore(db);
+  return new LevelStore(db, { dir, user: 'bridge', ...(log ? { log } : {}) });
 }

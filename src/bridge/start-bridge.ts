@@ -45,7 +45,7 @@ export interface RunningBridge {
 
 /** Starts a bridge and resolves once it listens. HOME_LOCKED when the folder is in use, BAD_FORMAT when its data is not ours. */
 export async function startBridge(settings: BridgeSettings, surroundings: BridgeSurroundings): Promise<RunningBridge> {
-  const store = await openLevelStore(join(settings.dir, 'state'));
+  const store = await openLevelStore(join(settings.dir, 'state'), surroundings.log);
   try {
     return await startOn(store, settings, surroundings);
   } catch (error) {

@@ -14,6 +14,8 @@ export class Upkeep {
   readonly #log: Logger;
   readonly #intervalMs: number;
   readonly #stopping = new AbortController();
+  /** What was logged of each task last. */
+  readonly #complaints = new Map<string, string>();
   #running: Promise<void> | null = null;
 
   constructor(
@@ -48,9 +50,13 @@ export class Upkeep {
       for (const [name, task] of Object.entries(this.#tasks)) {
         try {
           await task(signal);
+          this.#complaints.delete(name);
         } catch (error) {
           if (signal.aborted) return;
-          this.#log.error({ err: asError(error), task: name }, 'upkeep failed');
+          const { message } = asError(error);
+          // Once, not in each round.
+          if (this.#complaints.get(name) !== message) this.#log.error({ err: error, task: name }, 'upkeep failed');
+          this.#complaints.set(name, message);
         }
       }
     }

@@ -2,6 +2,7 @@
 
 import type { Clock } from '../lib/clock.ts';
 import type { Routes } from '../net/network.ts';
+import type { Store } from '../lib/store.ts';
 import type { Allowance } from './allowance.ts';
 import type { BridgeAgent } from './bridge-agent.ts';
 import type { HostStanding, HostStatus } from './control-api.ts';
@@ -20,6 +21,8 @@ const LOW_FREE_SHARE = 0.05;
 /** What the calls work with. */
 export interface HostControlComponents {
   readonly store: ShardStore;
+  /** Where used serials are kept. */
+  readonly serials: Pick<Store, 'failure'>;
   readonly transfers: Transfers;
   readonly agent: BridgeAgent;
   readonly intent: Intent;
@@ -102,7 +105,9 @@ async function statusOf(components: HostControlComponents, startedMs: number): P
     ...intent.wishes,
     ...(standing ? { standing } : {}),
   };
-  return { ...status, advice: adviceFor(status) };
+  const { failure } = components.serials;
+  const failing = failure ? [`${failure.message}: mend that, and it goes on by itself`] : [];
+  return { ...status, advice: [...failing, ...adviceFor(status)] };
 }
 
 /** What to do about a host that others cannot dial; nothing for one that they can. */

@@ -116,7 +116,7 @@ export async function runHost(
   await serve(components, ratedHandlers(transfers, { clock, bridge, maxRequestsPerSecond }), streams, options);
   await puncher?.serve();
   const handlers = hostHandlers({
-    ...{ store, transfers, agent, intent, allowance, clock, host },
+    ...{ store, serials: components.serials, transfers, agent, intent, allowance, clock, host },
     bridge: settings.bridge,
     addresses: () => addressesOf(node),
     routes: () => puncher?.routes ?? NO_ROUTES,

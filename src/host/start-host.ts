@@ -65,7 +65,7 @@ export async function startHost(settings: HostSettings, surroundings: HostSurrou
     for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
   };
   try {
-    const serials = await openSerialStore(join(dir, 'state'));
+    const serials = await openSerialStore(join(dir, 'state'), log);
     cleanups.push(() => serials.close());
     const seed = await loadOrCreateSeed(join(dir, 'identity.seed'));
     const intent = await Intent.open(dir);

@@ -4,6 +4,7 @@ import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { KeptRecords } from '../lib/kept-records.ts';
 import { LevelStore } from '../lib/level-store.ts';
+import type { Logger } from '../lib/log.ts';
 import { openLevel } from '../lib/open-level.ts';
 import type { Store } from '../lib/store.ts';
 import { MAX_CLOCK_SKEW_MS } from '../net/orders.ts';
@@ -18,14 +19,14 @@ const KEEP_MS = 3 * MAX_CLOCK_SKEW_MS;
 const SWEEP_MS = 10 * 60_000;
 
 /** Opens the store of used serials. Its LevelDB is also what locks the host's folder: HOME_LOCKED when another host uses it. */
-export async function openSerialStore(dir: string): Promise<Store> {
+export async function openSerialStore(dir: string, log?: Logger): Promise<Store> {
   const db = await openLevel(dir, {
     formatVersion: FORMAT_VERSION,
     user: 'host',
     writeBufferBytes: WRITE_BUFFER_BYTES,
     maxFileBytes: MAX_FILE_BYTES,
   });
-  return new LevelStore(db);
+  return new LevelStore(db, { dir, user: 'host', ...(log ? { log } : {}) });
 }
 
 /** The used serials of one host. */

@@ -2,7 +2,8 @@
 
 import { mkdir } from 'node:fs/promises';
 import { Level } from 'level';
-import { XcoreError } from './errors.ts';
+import { asError, XcoreError } from './errors.ts';
+import { levelFailure } from './level-failure.ts';
 
 /** A LevelDB whose keys and values are bytes. */
 export type BinaryLevel = Level<Uint8Array, Uint8Array>;
@@ -27,7 +28,7 @@ export interface OpenLevelOptions {
 /** Where the version lies; keys of the user must not begin with an exclamation mark. */
 const FORMAT_KEY = Buffer.from('!format');
 
-/** Opens or creates a database. HOME_LOCKED when it is open already, here or in another process; BAD_FORMAT when it is not ours. */
+/** Opens or creates a database. HOME_LOCKED when it is open already, here or in another process; BAD_FORMAT when it is not ours; ENOSPC and EROFS. */
 export async function openLevel(dir: string, options: OpenLevelOptions): Promise<BinaryLevel> {
   await mkdir(dir, { recursive: true, mode: 0o700 });
   const db: BinaryLevel = new Level<Uint8Array, Uint8Array>(dir, {
@@ -81,5 +82,8 @@ function asOpenError(dir: string, user: string, error: unknown): XcoreError {
     });
   }
   const reason = cause instanceof Error ? cause.message : String(error);
+  const failure = levelFailure(`the ${user}'s data in ${dir} cannot be opened`, asError(cause ?? error));
+  if (failure.code !== 'EIO')
+    return new XcoreError(failure.code, `${failure.message}; mend that first`, { cause: error });
   return new XcoreError('BAD_FORMAT', `the ${user}'s data in ${dir} cannot be opened: ${reason}`, { cause: error });
 }

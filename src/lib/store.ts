@@ -16,6 +16,8 @@ export interface StoreRange {
 
 /** An ordered key-value store that several callers use side by side. */
 export interface Store {
+  /** Why nothing can be stored now; undefined when all is well. */
+  readonly failure?: Error | undefined;
   get(key: Uint8Array): Promise<Uint8Array | undefined>;
   /** Values in the order of the keys; undefined where there is none. */
   getMany(keys: readonly Uint8Array[]): Promise<(Uint8Array | undefined)[]>;

@@ -8,6 +8,7 @@ import type { Iterator } from 'level';
 import { systemDisk } from '../lib/disk.ts';
 import type { Disk } from '../lib/disk.ts';
 import { asError, ERRNO, errnoOf, XcoreError } from '../lib/errors.ts';
+import { levelFailure } from '../lib/level-failure.ts';
 
 type Database = Level<Buffer, Buffer>;
 type Snapshot = ReturnType<Database['snapshot']>;
@@ -107,7 +108,7 @@ export class IndexDatabase {
       if ('code' in cause && cause.code === 'LEVEL_LOCKED') {
         throw new XcoreError('HOME_LOCKED', `another xcore process uses ${this.#dir}`, { cause: error });
       }
-      const failure = writeFailure('the index cannot be opened', cause);
+      const failure = levelFailure('the index cannot be opened', cause);
       throw failure.code === 'EIO' ? damagedIndex(cause.message, error) : failure;
     }
   }
@@ -155,7 +156,7 @@ export class IndexDatabase {
     } catch (error) {
       // a write that LevelDB never saw leaves it as it was
       this.#broken ||= hasBegun;
-      throw writeFailure('the index cannot be written', asError(error));
+      throw levelFailure('the index cannot be written', asError(error));
     }
   }
 
@@ -257,17 +258,4 @@ function isHeadless(dir: string): boolean {
   } catch {
     return false;
   }
-}
-
-/** LevelDB has no numbers for what the system says, only its words. */
-function writeFailure(what: string, cause: Error): XcoreError {
-  const { message } = cause;
-  const isCalled = (code: string, words: string): boolean =>
-    message.includes(words) || ('code' in cause && cause.code === code);
-  if (isCalled('ENOSPC', 'No space left'))
-    return new XcoreError('ENOSPC', `${what}: the local disk is full`, { cause });
-  if (isCalled('EROFS', 'Read-only file system')) {
-    return new XcoreError('EROFS', `${what}: the local disk is read-only`, { cause });
-  }
-  return new XcoreError('EIO', `${what}: ${message}`, { cause });
 }
