@@ -8,8 +8,10 @@ import { costOf } from './bridge-measures.ts';
 import type { Figures } from './bridge-measures.ts';
 import type { BridgeWorld } from './bridge-world.ts';
 
-/** One in so many hosts is lost: with four mirrors, a tenth as many mirrors as there are shards. */
-const LOST_ONE_IN = 40;
+/** Decisions that are counted; more of a longer queue tell nothing new. */
+const MAX_COPIES = 100_000;
+/** Between two rounds of repair while the queue fills. */
+const ROUND_MS = 10;
 const LOST = 'l';
 const SILENCE_MS = 10 * 60_000;
 
@@ -18,35 +20,30 @@ interface Compacting {
   compactRange(from: Buffer, to: Buffer): Promise<void>;
 }
 
-/** Loses some hosts; what is to be copied then finds nobody who answers. */
-export async function measureQueue({ bridge, hosts }: BridgeWorld): Promise<Figures> {
+/** Loses one in so many hosts; what is to be copied then finds nobody who answers. */
+export async function measureQueue({ bridge, hosts }: BridgeWorld, lostOneIn: number): Promise<Figures> {
   const { signal } = new AbortController();
-  const lost = hosts.filter((_, n) => n % LOST_ONE_IN === 0).map(({ peer }) => peer);
+  const lost = hosts.filter((_, n) => n % lostOneIn === 0).map(({ peer }) => peer);
   for (const peer of lost) bridge.registry.setLost(peer, true);
   await bridge.store.batch(lost.map((peer) => ({ key: jobKey(LOST, peer), value: new Uint8Array() })));
   // Long enough that all of them are silent.
   bridge.clock.advance(SILENCE_MS);
   await bridge.reopen();
-  for (const [n, host] of hosts.entries()) if (n % LOST_ONE_IN !== 0) await host.beat(1e12);
+  for (const [n, host] of hosts.entries()) if (n % lostOneIn !== 0) await host.beat(1e12);
   const memoryBefore = memoryNow();
+  const copies = new Copies(bridge);
+  const first = copies.first();
   const queued = await costOf(async () => {
     do await bridge.care.watch(signal);
     while ((await count(bridge.store, { from: Buffer.from(`j${LOST}`), to: Buffer.from(`j${LOST}~`) })).keys > 0);
   });
+  const firstMs = await first;
   const queue = await count(bridge.store, ofKind('r'));
-  const before = bridge.calls;
-  let copies = 0;
-  bridge.calls = {
-    ...before,
-    copy: () => {
-      copies += 1;
-      return Promise.reject(new XcoreError('UNREACHABLE'));
-    },
-  };
-  const decided = await costOf(() =>
-    Promise.all(Array.from({ length: bridge.options.parallelRepairs }, () => bridge.care.repair(signal))),
-  );
-  bridge.calls = before;
+  const memoryQueued = memoryNow() - memoryBefore;
+  const before = copies.ordered;
+  const decided = await costOf(() => copies.round(MAX_COPIES));
+  const ordered = copies.ordered - before;
+  copies.end();
   const memory = memoryNow() - memoryBefore;
   return {
     'lost hosts': lost.length,
@@ -54,10 +51,57 @@ export async function measureQueue({ bridge, hosts }: BridgeWorld): Promise<Figu
     'shards queued/s': (queue.keys * 1_000) / queued.ms,
     'CPU ms/queued shard': queued.cpuMs / queue.keys,
     'store bytes/queued shard': queue.bytes / queue.keys,
-    'copies ordered/s': (copies * 1_000) / decided.ms,
-    'CPU ms/copy ordered': decided.cpuMs / copies,
+    'ms until the first copy is ordered': firstMs,
+    'memory bytes/queued shard': memoryQueued / queue.keys,
+    'copies ordered': ordered,
+    'copies ordered/s': (ordered * 1_000) / decided.ms,
+    'CPU ms/copy ordered': decided.cpuMs / ordered,
     'memory MiB, queue and decisions': memory / 2 ** 20,
   };
+}
+
+/** Copies that a bridge orders, all in vain. */
+class Copies {
+  ordered = 0;
+  readonly #bridge: BridgeWorld['bridge'];
+  readonly #before: BridgeWorld['bridge']['calls'];
+  #enough = new AbortController();
+  #limit = 1;
+
+  constructor(bridge: BridgeWorld['bridge']) {
+    this.#bridge = bridge;
+    this.#before = bridge.calls;
+    bridge.calls = {
+      ...bridge.calls,
+      copy: () => {
+        this.ordered += 1;
+        if (this.ordered >= this.#limit) this.#enough.abort();
+        return Promise.reject(new XcoreError('UNREACHABLE'));
+      },
+    };
+  }
+
+  end(): void {
+    this.#bridge.calls = this.#before;
+  }
+
+  /** Repairs now and again until one copy is ordered; milliseconds until then. */
+  async first(): Promise<number> {
+    const started = performance.now();
+    while (this.ordered === 0) {
+      await this.#bridge.care.repair(this.#enough.signal);
+      if (this.ordered === 0) await new Promise((done) => setTimeout(done, ROUND_MS));
+    }
+    return performance.now() - started;
+  }
+
+  /** Repairs side by side, as the bridge does, until so many more are ordered or nothing is left. */
+  async round(limit: number): Promise<void> {
+    this.#enough = new AbortController();
+    this.#limit = this.ordered + limit;
+    const { parallelRepairs } = this.#bridge.options;
+    await Promise.all(Array.from({ length: parallelRepairs }, () => this.#bridge.care.repair(this.#enough.signal)));
+  }
 }
 
 /** Compacts the whole store, as time does. */

@@ -18,6 +18,8 @@ const options = yargs(hideBin(process.argv))
     default: '100000,1000000',
     describe: 'shards in the store, several sizes in turn; a million takes 0.9 GB of disk',
   })
+  .option('lost', { type: 'number', default: 40, describe: 'one in so many hosts is lost, at the largest size' })
+  .option('only-queue', { type: 'boolean', default: false, describe: 'measure nothing but what lost hosts cost' })
   .option('dir', { type: 'string', default: tmpdir(), describe: 'where to put the stores' })
   .option('json', { type: 'boolean', default: false, describe: 'print JSON instead of a table' })
   .strict()
@@ -40,6 +42,16 @@ function show(columns: ReadonlyMap<string, Figures>): void {
   }
 }
 
+async function measureAll(world: BridgeWorld): Promise<Figures> {
+  return {
+    ...(await measureStart(world, START_SCRIPT)),
+    ...(await measurePlacing(world)),
+    ...(await measureAudits(world)),
+    ...(await measureUpkeep(world)),
+    ...(await measureSettled(world)),
+  };
+}
+
 /** Placing in a store that time has brought in order. */
 async function measureSettled(world: BridgeWorld): Promise<Figures> {
   await settle(world);
@@ -57,7 +69,7 @@ const world = await BridgeWorld.start(options.dir);
 try {
   const columns = new Map<string, Figures>();
   console.error('repair');
-  const repair = await measureRepair(world);
+  const repair = options.onlyQueue ? {} : await measureRepair(world);
   console.error(`registering ${options.hosts} hosts`);
   await world.join(options.hosts);
   for (const size of sizes) {
@@ -67,13 +79,9 @@ try {
     console.error('measuring');
     const figures = {
       'filled in s': (performance.now() - started) / 1_000,
-      ...(await measureStart(world, START_SCRIPT)),
-      ...(await measurePlacing(world)),
-      ...(await measureAudits(world)),
-      ...(await measureUpkeep(world)),
-      ...(await measureSettled(world)),
+      ...(options.onlyQueue ? {} : await measureAll(world)),
       // The last one: it leaves hosts lost.
-      ...(size === sizes.at(-1) ? await measureQueue(world) : {}),
+      ...(size === sizes.at(-1) ? await measureQueue(world, options.lost) : {}),
       ...repair,
     };
     columns.set(`${size} shards`, figures);
