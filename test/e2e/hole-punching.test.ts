@@ -22,7 +22,7 @@ await t.test(
   async (t) => {
     const run = new Run(t);
     const { outside, homes, bytes } = await homesBehind(run, ['same port', 'same port', 'any port']);
-    const network = await withNetwork(t, { run, hosts: 0, place: () => outside });
+    const network = await withNetwork(t, { run, hosts: 0, bridge: ['--repair-after', '10s'], place: () => outside });
     const host = new Server(
       run,
       'host',
@@ -56,13 +56,13 @@ await t.test(
     const far = await network.recovered('far', words, homes[2]);
     const other = await far.mount();
     t.ok(readFileSync(join(other, 'before')).equals(before));
-    const relayed = await far.untilStatus('a try in vain', ({ network: { routes } }) => routes.reason !== '');
-    t.match(relayed.network.routes, { direct: 0, punched: 0, relayed: 1 });
-    t.match(await far.must(['status']), /1 through the bridge, which is slower \(.*routers/);
     t.ok(
       readFileSync(join(other, 'after')).equals(after),
       'the relay goes on where the routers let nothing else through',
     );
+    const relayed = await far.untilStatus('a try in vain', ({ network: { routes } }) => routes.reason !== '');
+    t.match(relayed.network.routes, { direct: 0, punched: 0, relayed: 1 });
+    t.match(await far.must(['status']), /1 through the bridge, which is slower \(.*routers/);
     await far.umount();
   },
 );

@@ -10,17 +10,20 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { Libp2p } from '@libp2p/interface';
 import t from 'tap';
 import { startBridge } from '../../src/bridge/start-bridge.ts';
 import { callHost } from '../../src/host/control.ts';
 import { startHost } from '../../src/host/start-host.ts';
+import { systemClock } from '../../src/lib/clock.ts';
 import { silentLogger } from '../../src/lib/log.ts';
 import { FrameStream } from '../../src/net/frames.ts';
 import { createNode, dialAddresses, peerNameIn } from '../../src/net/node.ts';
 import { relayedAddress } from '../../src/net/peer-name.ts';
 import { PunchSchema } from '../../src/net/proto/wire_pb.ts';
 import type { Punch, Signed } from '../../src/net/proto/wire_pb.ts';
-import { BRIDGE_PROTOCOL, PUNCH_FRAME_BYTES, PUNCH_PROTOCOL } from '../../src/net/protocols.ts';
+import { BRIDGE_PROTOCOL, PUNCH_FRAME_BYTES, PUNCH_PROTOCOL, SHARD_PROTOCOL } from '../../src/net/protocols.ts';
+import { PunchTransport } from '../../src/net/punch-transport.ts';
 import { RelayTransport } from '../../src/net/relay.ts';
 import { RpcClient } from '../../src/net/rpc.ts';
 import { signSighting, verifySighting } from '../../src/net/sightings.ts';
@@ -58,8 +61,8 @@ await until(
 );
 
 /** A peer of the bridge that does as it likes. */
-async function somebody(): Promise<Awaited<ReturnType<typeof createNode>>> {
-  const node = await createNode({ seed: randomBytes(32), listen: [], relayed: new RelayTransport() });
+async function somebody(punching = new PunchTransport({ clock: systemClock })): Promise<Libp2p> {
+  const node = await createNode({ seed: randomBytes(32), listen: [], relayed: new RelayTransport(), punching });
   t.teardown(() => node.stop());
   await node.dial(dialAddresses(bridgeName, [bridge.address]));
   return node;
@@ -72,7 +75,7 @@ interface Talk {
 }
 
 /** What it says to the host on one stream, and hears. */
-async function talkOf(node: Awaited<ReturnType<typeof somebody>>): Promise<Talk> {
+async function talkOf(node: Libp2p): Promise<Talk> {
   const signal = AbortSignal.timeout(10_000);
   const options = { signal, runOnLimitedConnection: true };
   const addresses = dialAddresses(hostName, [relayedAddress(bridgeName, hostName)]);
@@ -167,4 +170,19 @@ await t.test('tries are few', async (t) => {
     }),
   );
   t.ok(answers.filter((answer) => answer !== null).length <= 1, 'nor more than two at once');
+});
+
+await t.test('a relayed connection is left once no transfer is on it', async (t) => {
+  const punching = new PunchTransport({ clock: systemClock });
+  const node = await somebody(punching);
+  t.match(punching.routesExcept(bridgeName), { direct: 0, punched: 0, relayed: 0 });
+  const relayed = await node.dial(dialAddresses(hostName, [relayedAddress(bridgeName, hostName)]));
+  const stream = await relayed.newStream(SHARD_PROTOCOL, { runOnLimitedConnection: true });
+  t.match(punching.routesExcept(bridgeName), { direct: 0, punched: 0, relayed: 1 });
+  t.notOk(await punching.leaveRelay(hostName, SHARD_PROTOCOL));
+  t.equal(relayed.status, 'open');
+  stream.abort(new Error('enough'));
+  t.ok(await punching.leaveRelay(hostName, SHARD_PROTOCOL));
+  t.not(relayed.status, 'open');
+  t.match(punching.routesExcept(bridgeName), { relayed: 0 });
 });
