@@ -25,8 +25,10 @@ import type { Doorway, PunchTransport } from './punch-transport.ts';
 import { RpcClient } from './rpc.ts';
 import { NONCE_BYTES, verifySighting } from './sightings.ts';
 
-/** Tries of one node that are under way, begun by either side; each has a connection of its own to the bridge. */
-export const MAX_PUNCHES = 2;
+/** Tries that a node has begun and that are under way; each has a connection of its own to the bridge, which grants a peer few. */
+export const MAX_PUNCHES_BEGUN = 1;
+/** Tries that others have begun. */
+export const MAX_PUNCHES_ANSWERED = 2;
 /** From the first message to a connection. */
 const PUNCH_TIMEOUT_MS = 15_000;
 /** For both to dial. */
@@ -57,7 +59,8 @@ export class Puncher {
   readonly #randomBytes: RandomBytes;
   readonly #failing: FailingHosts;
   readonly #lastMs = new LRUCache<PeerName, number>({ max: MAX_REMEMBERED });
-  readonly #tries = new Set<Promise<void>>();
+  readonly #begun = new Set<Promise<void>>();
+  readonly #answered = new Set<Promise<void>>();
   readonly #leaving = new Set<Promise<void>>();
   readonly #stopping = new AbortController();
   #reason = '';
@@ -75,7 +78,8 @@ export class Puncher {
     const accept = (stream: ByteStream, connection: NodeConnection): void => {
       const peer = connection.remotePeer.toString();
       const frames = new FrameStream(stream, PUNCH_FRAME_BYTES, this.#c.clock);
-      if (isRelayed(connection.remoteAddr) && this.#mayTry(peer)) this.#try(peer, () => this.#answer(peer, frames));
+      const isWelcome = isRelayed(connection.remoteAddr) && this.#answered.size < MAX_PUNCHES_ANSWERED;
+      if (isWelcome && this.#mayTry(peer)) this.#try(peer, this.#answered, () => this.#answer(peer, frames));
       else frames.abort(new XcoreError('EAGAIN', 'not now'));
     };
     await this.#c.node.handle(PUNCH_PROTOCOL, accept, { maxInboundStreams: 1, runOnLimitedConnection: true });
@@ -84,7 +88,7 @@ export class Puncher {
   /** Ends what is under way, and waits for it. */
   async stop(): Promise<void> {
     this.#stopping.abort(new XcoreError('CLOSED', 'stopped'));
-    await Promise.all([...this.#tries, ...this.#leaving]);
+    await Promise.all([...this.#begun, ...this.#answered, ...this.#leaving]);
   }
 
   /** Whether there is a connection to a peer that does not go through the relay. */
@@ -94,9 +98,9 @@ export class Puncher {
 
   /** A relayed connection to this peer is in use: a direct one is tried for in the background, if it is time. */
   wish(peer: PeerName): void {
-    if (this.#failing.avoids(peer) || !this.#mayTry(peer)) return;
+    if (this.#begun.size >= MAX_PUNCHES_BEGUN || this.#failing.avoids(peer) || !this.#mayTry(peer)) return;
     const relayed = this.#connectionsTo(peer).find(({ remoteAddr }) => isRelayed(remoteAddr));
-    if (relayed && !this.isDirect(peer)) this.#try(peer, () => this.#open(peer, relayed));
+    if (relayed && !this.isDirect(peer)) this.#try(peer, this.#begun, () => this.#open(peer, relayed));
   }
 
   /** How the node's peers are connected to it. */
@@ -109,11 +113,11 @@ export class Puncher {
   }
 
   #mayTry(peer: PeerName): boolean {
-    if (this.#stopping.signal.aborted || this.#tries.size >= MAX_PUNCHES) return false;
+    if (this.#stopping.signal.aborted) return false;
     return this.#c.clock.monotonicMs() - (this.#lastMs.get(peer) ?? -Infinity) >= MIN_INTERVAL_MS;
   }
 
-  #try(peer: PeerName, run: () => Promise<void>): void {
+  #try(peer: PeerName, tries: Set<Promise<void>>, run: () => Promise<void>): void {
     this.#lastMs.set(peer, this.#c.clock.monotonicMs());
     const tried: Promise<void> = run()
       .then(
@@ -127,8 +131,8 @@ export class Puncher {
           this.#reason = toNetworkError(error).message;
         },
       )
-      .finally(() => this.#tries.delete(tried));
-    this.#tries.add(tried);
+      .finally(() => tries.delete(tried));
+    tries.add(tried);
   }
 
   /** The side that has opened the relayed connection calls in the direct one, too. */

@@ -53,6 +53,16 @@ await t.test(
 
     const words = await near.phrase();
     await near.umount();
+    const reader = await network.recovered('reader', words, homes[1]);
+    const copy = await reader.mount();
+    t.ok(readFileSync(join(copy, 'before')).equals(before));
+    await reader.untilStatus('a direct connection again', ({ network: { routes } }) => routes.punched === 1);
+    const first = await bytes();
+    t.ok(readFileSync(join(copy, 'after')).equals(after));
+    const last = await bytes();
+    t.ok(last.through - first.through > 24 * MIB, 'they come back that way');
+    t.ok(last.here - first.here < 4 * MIB, `and leave the bridge out: ${last.here - first.here} bytes`);
+    await reader.umount();
     const far = await network.recovered('far', words, homes[2]);
     const other = await far.mount();
     t.ok(readFileSync(join(other, 'before')).equals(before));

@@ -54,6 +54,7 @@ import {
   SignedSchema,
 } from '../../src/net/proto/wire_pb.ts';
 import type { Signed } from '../../src/net/proto/wire_pb.ts';
+import { signSighting, verifySighting } from '../../src/net/sightings.ts';
 import { ChangeSetSchema, CheckpointSchema, file_tree } from '../../src/tree/proto/tree_pb.ts';
 import { KIND } from '../../src/tree/keys.ts';
 import { decodeRecord, encodeRecord } from '../../src/tree/record-codec.ts';
@@ -99,6 +100,7 @@ const signed = [
   signReceipt(host, { ...fields, host: peerNameOf(host), timeMs: 7n }),
   mintStock(device, shardId, shard, 8),
 ];
+const nonce = randomBytes(16);
 const owner = { volume: keys.ownerPublicKey, peer: peerNameOf(device) };
 const codec = new EntryCodec(keys);
 const changes = [{ key: Buffer.from('i12345678'), value: Buffer.from('value') }, { key: Buffer.from('i12345679') }];
@@ -191,6 +193,18 @@ const DECODERS: Record<string, Decoder> = {
         stock.keys.length <= 8 && stock.keys.every(({ commitment }) => commitment.length === 32),
         'a stock is small',
       );
+    },
+  },
+  sightings: {
+    samples: ['/ip4/203.0.113.7/tcp/4001', '/ip6/2001:db8::7/tcp/65535/p2p/x', '/ip6/::ffff:10.0.0.1/tcp/1'].map(
+      (from) => Buffer.from(signSighting(bridge, peerNameOf(host), from, nonce).body),
+    ),
+    codes: ['PROTOCOL', 'REFUSED'],
+    decode: (bytes, random) => {
+      const expected = { bridge: peerNameOf(bridge), peer: peerNameOf(host), nonce };
+      const address = verifySighting(signedBy(bytes, bridge, 'xcore/sighting/1', random), expected);
+      must(/^\/ip[46]\/[\da-f.:]+\/tcp\/[1-9]\d*$/i.test(address), 'an address is one of IP and TCP');
+      must(dialAddresses(expected.peer, [address]).length === 1, 'it can be dialled');
     },
   },
   'proofs of owners': {
