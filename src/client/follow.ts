@@ -51,6 +51,8 @@ export async function follow(c: FollowComponents, volume: LocalVolume): Promise<
     for (const { wire } of opened) await c.handIn.keep(wire);
     await c.handIn.sync();
     for (const { entry } of opened) if (!(await take(c, volume, entry))) return 'stuck';
+    // a power cut must not make this device forget what it saw: it would write over it, should the bridge have lost it
+    if (opened.length > 0) await volume.store.commit(true);
     if (failure !== null) throw failure;
     if (tree.head.seq >= head.seq) return 'caught up';
   }

@@ -288,16 +288,20 @@ export class VolumeSync {
   async #publishAll(): Promise<void> {
     const volume = this.#c.volume();
     if (this.#forgotten.some((shard) => this.#c.isUploading(shard))) return;
+    let isPublished = false;
     try {
       // the bridge takes a claim from any device
       if (this.#c.publisher.isClaiming && !(await this.#lease.renew())) return this.#lost();
       while (!this.#stopping.signal.aborted && this.#lease.writer) {
         if (this.#checkpointing.isDue(volume)) await this.#checkpointing.write(volume, this.#stopping.signal);
         if (!(await this.#c.publisher.publish(volume, this.#lease.epoch))) break;
+        isPublished = true;
         for (const waiter of this.#waiters) waiter();
         this.#waiters.clear();
         await this.#holdLease();
       }
+      // a power cut must not make this device forget what it published: a bridge may, too
+      if (isPublished) await volume.store.commit(true);
     } catch (error) {
       if (hasCode(error, 'STALE_HEAD')) this.#mustRead = true;
       else if (hasCode(error, 'LEASE_LOST', 'LEASE_HELD')) this.#lost();

@@ -6,6 +6,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { Test } from 'tap';
+import { systemDisk } from '../../src/lib/disk.ts';
+import type { Disk, DiskFile } from '../../src/lib/disk.ts';
 import { XcoreError } from '../../src/lib/errors.ts';
 import type { WireEntry } from '../../src/net/network.ts';
 import { KIND } from '../../src/tree/keys.ts';
@@ -161,6 +163,34 @@ await t.test('shards that hosts have, and neither the log nor this disk, are fou
   t.same(a.mounted.setAside, []);
   t.equal(a.mounted.stagedBytes, 0, 'nothing waits');
   await sound(t, a, { one: 'first', f0: contents[0], f1: contents[1], f2: contents[2] });
+});
+
+await t.test('an entry that this disk does not take is not noted as seen, and comes again', async (t) => {
+  let isFull = false;
+  const full = (): Promise<never> => Promise.reject(new XcoreError('ENOSPC', 'no room for entries'));
+  const open: Disk['open'] = async (path, ...how) => {
+    const file = await systemDisk.open(path, ...how);
+    if (!path.includes('/log/')) return file;
+    const write: DiskFile['write'] = file.write.bind(file);
+    return Object.assign(file, { write: (...call: Parameters<typeof write>) => (isFull ? full() : write(...call)) });
+  };
+  const volume = await world.volume();
+  const a = await volume.device(t, { watched: { disk: { ...systemDisk, open } } }).on();
+  await a.write('one', 'first');
+  await a.flush();
+  const { seq } = a.tree.head;
+  const backup = world.backUpBridge();
+  isFull = true;
+  const two = randomBytes(20_000);
+  await a.write('two', two);
+  const flushed = a.flush();
+  await until('it is told', () => a.problem('ENOSPC') !== undefined);
+  t.equal(a.tree.head.seq, seq);
+  await world.restoreBridge(backup);
+  isFull = false;
+  await flushed;
+  t.equal(a.problem('FORKED_LOG'), undefined);
+  await sound(t, a, { one: 'first', two });
 });
 
 await t.test('what two devices wrote apart stays refused, and nothing of either is lost', async (t) => {
