@@ -29,6 +29,8 @@ const DIR = '/volume';
 export interface Owner extends Seen {
   readonly keys: VolumeKeys;
   readonly history: History;
+  /** Whether files may be longer than one window of extents, and than one shard. */
+  readonly hasLargeFiles: boolean;
 }
 
 /** How a device keeps its volume. */
@@ -157,11 +159,12 @@ export class DeviceMachine extends Machine {
     process.die();
   }
 
-  /** Whether it refuses the log that the bridge shows. */
+  /** Whether it refuses the log that the bridge shows, or will with the next entry. */
   get refuses(): boolean {
-    return (
-      hasCode(this.#failure, 'FORKED_LOG') || this.#problems?.list().some(({ code }) => code === 'FORKED_LOG') === true
-    );
+    if (hasCode(this.#failure, 'FORKED_LOG')) return true;
+    if (this.#problems?.list().some(({ code }) => code === 'FORKED_LOG') === true) return true;
+    const { seq, hash } = this.mounted?.volume.tree.head ?? { seq: 0, hash: Buffer.alloc(0) };
+    return seq > 0 && this.owner.entries.get(BigInt(seq)) !== Buffer.from(hash).toString('hex');
   }
 
   /** Its owner sets aside all that is here, and takes the bridge's log for the right one. */

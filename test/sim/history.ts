@@ -1,9 +1,9 @@
 // All that ever was in one owner's volume, as its users know it: each change makes a new moment out of the one before
 // it, on whichever device. What a device shows must be one of these moments, whole; never something in between.
 
-import { createHash } from 'node:crypto';
 import type { Tree } from '../../src/tree/tree.ts';
 import { ROOT_INO } from '../../src/tree/keys.ts';
+import type { Content } from './content.ts';
 
 export const FILES = ['f0', 'f1', 'f2', 'f3', 'f4'];
 export const FOLDERS = ['d0', 'd1'];
@@ -13,7 +13,7 @@ export interface Place {
   readonly ino: number;
   readonly isFolder: boolean;
   readonly sizeBytes: number;
-  /** All of it and its times, which no two changes have in common. */
+  /** All of it, its attributes, and its times, which no two changes have in common. */
   readonly stamp: string;
 }
 
@@ -22,7 +22,7 @@ export type Shown = ReadonlyMap<string, Place>;
 
 /** What was once in a file. */
 export interface Version {
-  readonly bytes: Buffer;
+  readonly content: Content;
   /** Power failed before it was synced: it may be unreadable, but not wrong. */
   doubtful: boolean;
 }
@@ -61,9 +61,12 @@ export function shownBy(tree: Tree): Shown {
       return false;
     }
     const { mode, sizeBytes, mtimeNs, ctimeNs, nlink } = inode;
+    const attributes = [...tree.xattrs(ino)].map(
+      ([name, value]) => ` ${name}=${Buffer.from(value).toString('latin1')}`,
+    );
     shown.set(path, {
       ...{ ino, sizeBytes, isFolder: (mode & S_IFMT) === S_IFDIR },
-      stamp: `${ino} ${mode} ${nlink} ${sizeBytes} ${mtimeNs} ${ctimeNs}`,
+      stamp: `${ino} ${mode} ${nlink} ${sizeBytes} ${mtimeNs} ${ctimeNs}${attributes.sort().join('')}`,
     });
     return (mode & S_IFMT) === S_IFDIR;
   };
@@ -106,7 +109,8 @@ export class History {
   /** Whether a restored bridge was written to before it was handed in what it had lost. */
   forked = false;
   readonly #moments = new Map<string, Moment>();
-  readonly #contents = new Set<string>();
+  /** All parts of files that ever were, with their numbers. */
+  readonly #parts = new Set<string>();
   readonly #trace: (line: string) => void;
 
   constructor(trace: (line: string) => void) {
@@ -151,7 +155,8 @@ export class History {
     }
     const contents = change.effect?.(before.contents, shown) ?? before.contents;
     for (const [ino, version] of contents) {
-      if (before.contents.get(ino) !== version) this.#contents.add(digestOf(version.bytes));
+      if (before.contents.get(ino) === version) continue;
+      for (const [number, part] of version.content.parts().entries()) this.#parts.add(`${number} ${part}`);
     }
     const moment = { parent: before, depth: before.depth + 1, device, shown, contents, what: change.what };
     this.#moments.set(keyOf(shown), moment);
@@ -159,9 +164,9 @@ export class History {
     return moment;
   }
 
-  /** Whether some file was ever like this. */
-  wasEver(bytes: Uint8Array): boolean {
-    return bytes.length === 0 || this.#contents.has(digestOf(bytes));
+  /** Whether each part of this was ever there in some file, in this place. */
+  wasEver(content: Content): boolean {
+    return content.parts().every((part, number) => this.#parts.has(`${number} ${part}`));
   }
 
   /** A moment is in the log: all others that are come before it, or after. */
@@ -176,8 +181,4 @@ export class History {
     this.#trace(`published ${moment.depth} ${how}`);
     this.published = moment;
   }
-}
-
-function digestOf(bytes: Uint8Array): string {
-  return createHash('sha1').update(bytes).digest('base64');
 }

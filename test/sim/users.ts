@@ -1,16 +1,32 @@
-// Who uses the filesystem of a simulated device: makes, writes, cuts, renames and removes files, syncs, reads, and now and
-// then asks for a flush, or for the lease.
+// Who uses the filesystem of a simulated device: makes, writes, cuts, copies, renames and removes files, punches holes,
+// sets attributes, syncs, reads, and now and then asks for a flush, or for the lease.
 
 import type { MountedVolume } from '../../src/client/mounted-volume.ts';
 import { asError, hasCode, XcoreError } from '../../src/lib/errors.ts';
+import { WINDOW_SIZE_BYTES } from '../../src/tree/extents.ts';
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../../src/vfs/modes.ts';
+import { Content, PART_BYTES } from './content.ts';
 import type { DeviceMachine } from './device.ts';
+import { allocated, copied, empty, resized, written } from './effects.ts';
 import { FILES, FOLDERS } from './history.ts';
-import type { Change, Contents, Shown, Version } from './history.ts';
+import type { Change } from './history.ts';
 import type { SimProcess } from './process.ts';
 
 const O_RDWR = 2;
 const O_TRUNC = 0o1000;
-const READ_BYTES = 1024 * 1024;
+/** Windows of a file that users of large files write in. */
+const WINDOWS = 3;
+const NEAR_BYTES = 60_000;
+/** At names, for one that means something. */
+const LOOKS = 4;
+const ATTRIBUTES = ['user.a', 'user.b'];
+const ALLOCATIONS = [
+  0,
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_ZERO_RANGE,
+  FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+];
 const MAX_FLUSH_MS = 30_000;
 const NOBODY = { uid: 1_000, gid: 1_000, pid: 1 };
 
@@ -71,7 +87,10 @@ export class Users {
     const kinds: [number, () => Promise<void>][] = [
       [6, () => this.#writeFile()],
       [2, () => this.#cut()],
-      [2, () => this.#unlink()],
+      [1, () => this.#allocate()],
+      [1.5, () => this.#copy()],
+      [0.5, () => this.#setAttribute()],
+      [1, () => this.#unlink()],
       [2, () => this.#rename()],
       [1, () => this.#link()],
       [1, () => this.#mkdir()],
@@ -96,6 +115,30 @@ export class Users {
     return this.#find(this.#process.luck.pick(PATHS)!);
   }
 
+  #sizeOf(ino: number): number {
+    return this.#device.moment.contents.get(ino)?.content.sizeBytes ?? 0;
+  }
+
+  /** Somewhere in a file: of large files, also where windows meet. */
+  #somewhere(): number {
+    const { luck } = this.#process;
+    if (!this.#device.owner.hasLargeFiles || luck.chance(0.6)) return luck.below(NEAR_BYTES);
+    return (1 + luck.below(WINDOWS)) * WINDOW_SIZE_BYTES + luck.below(2 * NEAR_BYTES) - NEAR_BYTES;
+  }
+
+  #someBytes(): number {
+    const { luck } = this.#process;
+    if (this.#device.owner.hasLargeFiles && luck.chance(0.04)) return luck.below(PART_BYTES);
+    return luck.below(luck.chance(0.1) ? 300_000 : 30_000);
+  }
+
+  /** Of a range that is cut, copied or made a hole. */
+  #someLength(): number {
+    const { luck } = this.#process;
+    const isLarge = this.#device.owner.hasLargeFiles && luck.chance(0.3);
+    return 1 + luck.below(isLarge ? WINDOWS * WINDOW_SIZE_BYTES : NEAR_BYTES);
+  }
+
   async #writeFile(): Promise<void> {
     const { luck, clock } = this.#process;
     const fs = this.#mounted.filesystem;
@@ -118,10 +161,8 @@ export class Users {
     }
     try {
       for (let times = 1 + luck.below(3); times > 0; times -= 1) {
-        const bytes = luck.content(1 + luck.below(luck.chance(0.1) ? 300_000 : 30_000));
-        const offset = luck.chance(0.6)
-          ? (this.#device.moment.contents.get(ino)?.bytes.length ?? 0)
-          : luck.below(60_000);
+        const bytes = luck.content(1 + this.#someBytes());
+        const offset = luck.chance(0.6) ? Math.min(this.#sizeOf(ino), WINDOWS * WINDOW_SIZE_BYTES) : this.#somewhere();
         await this.#change('write', named, ino, written(ino, offset, bytes), () =>
           fs.write(ino, handle, offset, Buffer.from(bytes), false),
         );
@@ -134,26 +175,65 @@ export class Users {
     }
   }
 
+  /** A file, where a few looks find one. */
+  async #file(): Promise<Named> {
+    let named = await this.#any();
+    for (let looks = 1; named.ino === 0 && looks < LOOKS; looks += 1) named = await this.#any();
+    if (named.ino === 0) throw new XcoreError('ENOENT');
+    return named;
+  }
+
   async #cut(): Promise<void> {
-    const named = await this.#any();
-    if (named.ino === 0) return;
-    const sizeBytes = this.#process.luck.below(50_000);
+    const named = await this.#file();
+    const sizeBytes = this.#somewhere();
     await this.#change('truncate', named, named.ino, resized(named.ino, sizeBytes), () =>
       this.#mounted.filesystem.setattr(named.ino, { sizeBytes }, NOBODY),
     );
   }
 
+  async #allocate(): Promise<void> {
+    const named = await this.#file();
+    const mode = this.#process.luck.pick(ALLOCATIONS)!;
+    const [offset, lengthBytes] = [this.#somewhere(), this.#someLength()];
+    await this.#change(`fallocate ${mode}`, named, named.ino, allocated(named.ino, mode, offset, lengthBytes), () =>
+      this.#mounted.filesystem.fallocate(named.ino, mode, offset, lengthBytes, NOBODY),
+    );
+  }
+
+  async #copy(): Promise<void> {
+    const [from, to] = [await this.#file(), await this.#file()];
+    if (from.ino === to.ino) return;
+    const sizeBytes = this.#sizeOf(from.ino);
+    const offset = this.#process.luck.chance(0.7) ? this.#process.luck.below(sizeBytes) : this.#somewhere();
+    const [toOffset, lengthBytes] = [this.#somewhere(), this.#someLength()];
+    const effect = copied(from.ino, offset, to.ino, toOffset, lengthBytes);
+    await this.#change(`copy ${from.path}`, to, to.ino, effect, () =>
+      this.#mounted.filesystem.copyRange(from.ino, offset, to.ino, toOffset, lengthBytes, NOBODY),
+    );
+  }
+
+  async #setAttribute(): Promise<void> {
+    const { luck } = this.#process;
+    const named = await this.#file();
+    const name = luck.pick(ATTRIBUTES)!;
+    const value = Buffer.from(String(luck.below(1_000_000)).repeat(1 + luck.below(50)));
+    await this.#change(name, named, named.ino, undefined, () =>
+      luck.chance(0.7)
+        ? this.#mounted.filesystem.setxattr(named.ino, name, value, 0)
+        : this.#mounted.filesystem.removexattr(named.ino, name),
+    );
+  }
+
   async #unlink(): Promise<void> {
-    const named = await this.#any();
-    if (named.ino === 0) return;
+    const named = await this.#file();
     await this.#change('unlink', named, named.ino, undefined, () =>
       this.#mounted.filesystem.unlink(named.parent, named.name),
     );
   }
 
   async #rename(): Promise<void> {
-    const [from, to] = [await this.#any(), await this.#any()];
-    if (from.ino === 0 || from.path === to.path) return;
+    const [from, to] = [await this.#file(), await this.#any()];
+    if (from.path === to.path) return;
     const paths = new Set([...pathsOf(from), ...pathsOf(to), ...this.#namesOf(to.ino)]);
     await this.#device.change({ what: `rename ${from.path} ${to.path}`, paths, ino: from.ino }, () =>
       this.#mounted.filesystem.rename(from.parent, from.name, to.parent, to.name, 0),
@@ -212,9 +292,9 @@ export class Users {
       try {
         const { path, ino } = await this.#any();
         if (ino === 0) continue;
-        const bytes = await this.content(ino);
+        const content = await this.content(ino);
         if (!this.#process.alive) return;
-        if (!this.#device.owner.history.wasEver(bytes))
+        if (!this.#device.owner.history.wasEver(content))
           this.#device.owner.history.complain(`${this.#device.name} reads in ${path} what was never written`);
       } catch (error) {
         this.#failed(error, 'a read');
@@ -222,13 +302,19 @@ export class Users {
     }
   }
 
-  /** All bytes of a file. */
-  async content(ino: number): Promise<Buffer> {
+  /** All bytes of a file, a part at a time. */
+  async content(ino: number): Promise<Content> {
     const fs = this.#mounted.filesystem;
     const { handle } = await fs.open(ino, 0);
     try {
-      const parts = fs.read(ino, handle, 0, READ_BYTES);
-      return Buffer.concat(parts instanceof Promise ? await parts : parts);
+      let content = Content.empty;
+      for (let sizeBytes = PART_BYTES; sizeBytes === PART_BYTES;) {
+        const parts = fs.read(ino, handle, content.sizeBytes, PART_BYTES);
+        const part = Buffer.concat(parts instanceof Promise ? await parts : parts);
+        sizeBytes = part.length;
+        content = content.write(content.sizeBytes, part);
+      }
+      return content;
     } finally {
       await fs.release(ino, handle);
     }
@@ -263,33 +349,4 @@ export class Users {
 
 function pathsOf({ path, folder }: Named): string[] {
   return [path, folder];
-}
-
-function empty(path: string) {
-  return (before: Contents, after: Shown): Contents => {
-    const place = after.get(path);
-    return place ? new Map(before).set(place.ino, { bytes: Buffer.alloc(0), doubtful: false }) : before;
-  };
-}
-
-function changed(ino: number, of: (version: Version) => Version) {
-  return (before: Contents): Contents =>
-    new Map(before).set(ino, of(before.get(ino) ?? { bytes: Buffer.alloc(0), doubtful: false }));
-}
-
-function resized(ino: number, sizeBytes: number): (before: Contents) => Contents {
-  return changed(ino, ({ bytes, doubtful }) => {
-    const next = Buffer.alloc(sizeBytes);
-    bytes.copy(next);
-    return { bytes: next, doubtful: doubtful && sizeBytes > 0 };
-  });
-}
-
-function written(ino: number, offset: number, data: Buffer): (before: Contents) => Contents {
-  return changed(ino, ({ bytes, doubtful }) => {
-    const next = Buffer.alloc(Math.max(bytes.length, offset + data.length));
-    bytes.copy(next);
-    data.copy(next, offset);
-    return { bytes: next, doubtful };
-  });
 }

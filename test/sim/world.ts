@@ -49,6 +49,8 @@ export interface WorldOptions {
   /** Devices that have the same volume mounted, and how. */
   readonly devices?: number;
   readonly keeping?: Keeping;
+  /** Whether their files may be longer than a shard. */
+  readonly hasLargeFiles?: boolean;
   /** Of that volume. */
   readonly keys?: VolumeKeys;
   readonly bridge?: Partial<BridgeOptions>;
@@ -91,6 +93,7 @@ export class World {
       const history = new History((line) => this.scheduler.trace(line));
       this.owner = {
         ...{ keys: options.keys, history, shards: new Map(), entries: new Map() },
+        hasLargeFiles: options.hasLargeFiles ?? false,
         onFork: (seq) => this.#forked(seq),
       };
     }
