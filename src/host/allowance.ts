@@ -127,6 +127,11 @@ export class Allowance {
     this.#limits.out?.take(this.#clock.monotonicMs(), bytes);
   }
 
+  /** Whether the owner limits the speed of a direction. */
+  paces(direction: Direction): boolean {
+    return this.#limits[direction] !== undefined;
+  }
+
   /** Waits until so many bytes may go, or have been allowed to come. */
   async pace(direction: Direction, bytes: number, signal: AbortSignal): Promise<void> {
     const waitMs = this.#limits[direction]?.take(this.#clock.monotonicMs(), bytes) ?? 0;

@@ -4,6 +4,7 @@
 import { LRUCache } from 'lru-cache';
 import { freeBuffer } from '../lib/free-buffer.ts';
 import { readResident } from '../lib/resident-read.ts';
+import type { DiskPatience } from '../lib/resident-read.ts';
 import type { HostFs } from './host-fs.ts';
 
 /** Files kept open. */
@@ -50,12 +51,13 @@ export class OpenShards {
   }
 }
 
-/** Bytes of an open file that the kernel has in memory, or null: it then reads them. */
-export function residentBytes(file: HostFile, offset: number, length: number): Buffer | null {
+/** Bytes of an open file that the kernel has in memory, or, with `patience`, that the disk has at hand; or null: they are then read by the kernel. */
+export function residentBytes(file: HostFile, offset: number, length: number, patience?: DiskPatience): Buffer | null {
   const { fd } = file as { readonly fd?: number };
   if (fd === undefined || fd < 0) return null;
   const bytes = Buffer.allocUnsafeSlow(length);
   if (readResident(fd, bytes, offset)) return bytes;
+  if (patience?.wait(() => readResident(fd, bytes, offset, true)) === true) return bytes;
   freeBuffer(bytes);
   return null;
 }

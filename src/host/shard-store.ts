@@ -7,6 +7,7 @@ import { hasCode, XcoreError } from '../lib/errors.ts';
 import { markToSend } from '../lib/free-buffer.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { Logger } from '../lib/log.ts';
+import { DiskPatience } from '../lib/resident-read.ts';
 import type { HostFs } from './host-fs.ts';
 import { LeafHasher } from './leaf-hasher.ts';
 import { OpenShards, residentBytes } from './open-shards.ts';
@@ -44,6 +45,7 @@ export class ShardStore {
   /** Of shards that were stored or read from lately. */
   readonly #trees: LRUCache<string, MerkleTree>;
   readonly #open = new OpenShards();
+  readonly #patience = new DiskPatience();
   readonly #perShard = new KeyedQueue(MAX_WAITING_PER_SHARD);
 
   #shards: number;
@@ -169,7 +171,8 @@ export class ShardStore {
     const proof = proofOf(tree, firstLeaf, leafCount);
     const from = firstLeaf * LEAF_SIZE_BYTES;
     const to = Math.min(sizeBytes, from + leafCount * LEAF_SIZE_BYTES);
-    const data = residentBytes(opened.file, from, to - from) ?? (await this.#readKept(id, opened, from, to - from));
+    const now = residentBytes(opened.file, from, to - from, this.#patience);
+    const data = now ?? (await this.#readKept(id, opened, from, to - from));
     markToSend(data);
     return { data, proof };
   }

@@ -112,7 +112,7 @@ export class Transfers implements ShardHandlers {
         const parts = (): AsyncIterable<Buffer> => {
           allowance?.take('in', sizeBytes);
           const received = receive(sizeBytes);
-          return this.#withDeadline(allowance ? allowance.pacedIn(received, context.signal) : received);
+          return this.#withDeadline(allowance?.paces('in') ? allowance.pacedIn(received, context.signal) : received);
         };
         await store.store(shardId, sizeBytes, parts);
         this.#moved('in', sizeBytes);
@@ -248,7 +248,7 @@ export class Transfers implements ShardHandlers {
     if (isAudit) allowance?.takeAudit(bytes);
     else allowance?.take('out', bytes);
     this.#moved('out', bytes);
-    return allowance && !isAudit ? this.#counted(allowance.pacedOut(parts, signal)) : parts;
+    return allowance?.paces('out') && !isAudit ? this.#counted(allowance.pacedOut(parts, signal)) : parts;
   }
 
   async *#counted(parts: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {

@@ -76,12 +76,12 @@ export class ReadBuffer {
 const vector = Buffer.alloc(VECTOR_BYTES);
 const vectorAddress = Number(koffi.address(vector));
 
-/** Fills memory from a file, or gives false where some of the bytes are not in the kernel's memory; it then reads them. */
-export function readResident(fd: number, target: Uint8Array, offset: number): boolean {
+/** Fills memory from a file, or gives false where not all of the bytes are there: unless `wait`, in the kernel's memory; it then reads them. */
+export function readResident(fd: number, target: Uint8Array, offset: number, wait = false): boolean {
   if (preadv2 === null || target.length === 0) return false;
   vector.writeBigUInt64LE(koffi.address(target), 0);
   vector.writeUInt32LE(target.length, 8);
-  return preadv2(fd, vectorAddress, 1, offset, RWF_NOWAIT) === target.length;
+  return preadv2(fd, vectorAddress, 1, offset, wait ? 0 : RWF_NOWAIT) === target.length;
 }
 
 // struct cachestat_range and struct cachestat of linux/mman.h
