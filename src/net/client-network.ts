@@ -265,6 +265,7 @@ export class ClientNetwork implements Network {
     }
     if (connected === this.#connected) return;
     this.#connected = connected;
+    if (connected) this.#parts?.fetcher.hurry();
     for (const listener of this.#listeners.connection) listener(connected);
   }
 }

@@ -11,6 +11,9 @@ import { SimStorage } from './store.ts';
 const READ_MS = 0.05;
 const WRITE_MS = 0.2;
 const SYNC_MS = 3;
+/** Now and then LevelDB makes others wait while it merges its tables. */
+const SHARE_STALLED = 0.02;
+const STALL_MS = [5, 500] as const;
 
 type Range = Parameters<IndexBase['lists']>[0];
 
@@ -73,7 +76,7 @@ class SimDatabase implements IndexBase {
     this.#assertOpen();
     const { luck, scheduler, name } = this.#process;
     const writes = operations.map((op) => (op.type === 'put' ? { key: op.key, value: op.value } : { key: op.key }));
-    await this.#process.step(sync ? SYNC_MS * (0.5 + luck.next()) : WRITE_MS, () => {
+    await this.#process.step(this.#stallMs() + (sync ? SYNC_MS * (0.5 + luck.next()) : WRITE_MS), () => {
       try {
         this.#mayFail();
       } catch (error) {
@@ -94,7 +97,7 @@ class SimDatabase implements IndexBase {
     const pairs = storage.pairs({ from: gte, to: lt, ...(limit !== undefined && { limit }) });
     for (let at = 0; at < pairs.length; at += batch) {
       const list = pairs.slice(at, at + batch);
-      yield await this.#process.step(READ_MS, () => {
+      yield await this.#process.step(this.#stallMs() + READ_MS, () => {
         this.#mayFail();
         this.#assertOpen();
         return list.map(([key, value]): [Buffer, Buffer] => [Buffer.from(key), Buffer.from(value)]);
@@ -112,6 +115,11 @@ class SimDatabase implements IndexBase {
 
   #assertOpen(): void {
     if (this.#closed) throw new XcoreError('CLOSED', 'the index is closed');
+  }
+
+  #stallMs(): number {
+    const { luck } = this.#process;
+    return luck.chance(SHARE_STALLED) ? luck.between(...STALL_MS) : 0;
   }
 
   #mayFail(): void {

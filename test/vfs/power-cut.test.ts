@@ -32,6 +32,8 @@ import {
   writeFileAt,
 } from '../support/volume.ts';
 
+t.setTimeout(240_000);
+
 t.test('bytes from before an fsync outlive the loss of those behind them in the same segment', async (t) => {
   const dir = temporaryFolder(t);
   const before = await openVolume(join(dir, 'before'));
