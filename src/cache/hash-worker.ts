@@ -15,6 +15,6 @@ parentPort?.on('message', ([id, request]: [number, HashRequest]) => {
     );
     return;
   }
-  const leaves = leafHashes(new Uint8Array(request.memory, 0, request.sizeBytes));
+  const leaves = leafHashes(request.memory.subarray(0, request.sizeBytes));
   answer({ leaves, shardId: shardIdOf(leaves, request.sizeBytes) });
 });

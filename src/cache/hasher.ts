@@ -14,7 +14,7 @@ export interface ShardHashes {
 
 /** What the thread is asked for. */
 export type HashRequest =
-  | { readonly kind: 'hash'; readonly memory: SharedArrayBuffer; readonly sizeBytes: number }
+  | { readonly kind: 'hash'; readonly memory: Uint8Array<SharedArrayBuffer>; readonly sizeBytes: number }
   | ({ readonly kind: 'load' } & ShardLoad);
 
 /** What it answers. */
@@ -33,7 +33,7 @@ export class Hasher {
   readonly #pending = new Map<number, Pending>();
 
   /** Hashes of the first `sizeBytes` of a segment's memory, which must not change meanwhile. */
-  async hash(memory: SharedArrayBuffer, sizeBytes: number): Promise<ShardHashes> {
+  async hash(memory: Uint8Array<SharedArrayBuffer>, sizeBytes: number): Promise<ShardHashes> {
     const answer = await this.#ask({ kind: 'hash', memory, sizeBytes });
     if ('start' in answer) throw new TypeError('an answer to something else');
     return { leaves: bufferOf(answer.leaves), id: bufferOf(answer.shardId) };

@@ -3,6 +3,7 @@
 
 import { crc32 } from 'node:zlib';
 import { CtrStream, ctrInto } from '../crypto/ctr.ts';
+import { DIRECT_BYTES } from '../lib/direct-file.ts';
 import type { Disk, DiskFile } from '../lib/disk.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { forgetPages } from '../lib/resident-read.ts';
@@ -28,7 +29,7 @@ export interface SealedSegment {
 export class Segment {
   readonly shard: number;
   readonly capacityBytes: number;
-  readonly memory: SharedArrayBuffer;
+  readonly memory: Uint8Array<SharedArrayBuffer>;
   readonly startedMs: number;
   lastAppendMs: number;
   #bytes: Uint8Array;
@@ -43,6 +44,8 @@ export class Segment {
   #synced = 0;
   /** Up to where the file was written, zeros behind its bytes included. */
   #grown = 0;
+  /** More of the file than odd ends was written through the kernel's memory. */
+  #hasPages = false;
   #isEnding = false;
   /** Bytes from the start that a power cut cannot take, in the file or in a journal. */
   #safe = 0;
@@ -57,7 +60,7 @@ export class Segment {
   constructor(
     shard: number,
     key: Uint8Array,
-    memory: SharedArrayBuffer,
+    memory: Uint8Array<SharedArrayBuffer>,
     capacityBytes: number,
     prepare: () => Promise<string>,
     disk: Disk,
@@ -67,7 +70,7 @@ export class Segment {
     this.#key = key;
     this.memory = memory;
     this.capacityBytes = capacityBytes;
-    this.#bytes = new Uint8Array(memory);
+    this.#bytes = memory;
     this.#cipher = new CtrStream(key);
     this.#prepare = prepare;
     this.#disk = disk;
@@ -145,6 +148,7 @@ export class Segment {
   flushNow(): boolean {
     const file = this.#file;
     if (file === null || this.#pending > 0 || this.#isDoubtful || this.unwrittenBytes > MAX_NOW_BYTES) return false;
+    this.#hasPages = true;
     try {
       while (this.#written < this.#length) {
         this.#written += file.writeSync(this.#bytes, this.#written, this.unwrittenBytes, this.#written);
@@ -162,11 +166,7 @@ export class Segment {
     // whatever lies there under this number was never committed; what this segment wrote must stay
     this.#file ??= await this.#disk.open(await this.#prepare(), this.#written === 0 ? 'w+' : 'r+', 0o600);
     while (this.#written < upTo) {
-      const part = this.#bytes.subarray(this.#written, Math.min(upTo, this.#written + MAX_WRITE_BYTES));
-      this.#written +=
-        part.length <= MAX_NOW_BYTES
-          ? this.#file.writeSync(part, 0, part.length, this.#written)
-          : (await this.#file.write(part, 0, part.length, this.#written)).bytesWritten;
+      this.#written += await this.#write(this.#file, Math.min(upTo - this.#written, MAX_WRITE_BYTES));
     }
     if (sync && this.#synced < upTo) {
       await this.#grow(this.#file, upTo);
@@ -175,6 +175,19 @@ export class Segment {
       this.#isDoubtful = false;
       this.#synced = upTo;
     }
+  }
+
+  /** Writes some of the next `length` bytes, many of them past the kernel's memory; returns how many. */
+  async #write(file: DiskFile, length: number): Promise<number> {
+    const at = this.#written;
+    this.#hasPages ||= length >= DIRECT_BYTES && length <= MAX_NOW_BYTES;
+    if (length <= MAX_NOW_BYTES) return file.writeSync(this.#bytes, at, length, at);
+    const ahead = -at & (DIRECT_BYTES - 1);
+    if (ahead > 0 && file.writeDirect !== undefined) return file.writeSync(this.#bytes, at, ahead, at);
+    const direct = await file.writeDirect?.(this.#bytes, at, length & -DIRECT_BYTES, at);
+    if (direct !== undefined && direct > 0) return direct;
+    this.#hasPages = true;
+    return (await file.write(this.#bytes, at, length, at)).bytesWritten;
   }
 
   /**
@@ -229,7 +242,7 @@ export class Segment {
    */
   async forgetPages(): Promise<void> {
     const fd = this.#file?.fd;
-    if (this.roomBytes === 0 && fd !== undefined && fd >= 0) await forgetPages(fd);
+    if (this.#hasPages && this.roomBytes === 0 && fd !== undefined && fd >= 0) await forgetPages(fd);
   }
 
   /** Closes the file. */

@@ -5,6 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { shardKey } from '../crypto/keys.ts';
 import { MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
+import { alignedMemory } from '../lib/direct-file.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Now } from '../lib/now.ts';
 import type { RandomBytes } from '../lib/random-bytes.ts';
@@ -64,7 +65,7 @@ export class Segments {
   readonly #sealing = new Map<number, Promise<void>>();
   /** Sealed, their files complete but perhaps not on the disk yet. */
   readonly #unsynced = new Map<number, Segment>();
-  readonly #spare: SharedArrayBuffer[] = [];
+  readonly #spare: Uint8Array<SharedArrayBuffer>[] = [];
   #open: Segment | null = null;
   /** Files were synced and let go of, but not their names. */
   #hasUnsyncedNames = false;
@@ -203,7 +204,7 @@ export class Segments {
   #begin(nowMs: number): Segment {
     const salt = (this.#c.randomBytes ?? randomBytes)(32);
     const shard = this.#c.table.createShard(salt);
-    const memory = this.#spare.pop() ?? new SharedArrayBuffer(MAX_SHARD_SIZE_BYTES);
+    const memory = this.#spare.pop() ?? alignedMemory(MAX_SHARD_SIZE_BYTES);
     const key = shardKey(this.#c.dataKey, salt);
     const prepare = (): Promise<string> => this.#c.files.prepare(shard);
     const segment = new Segment(shard, key, memory, this.#sizeBytes, prepare, this.#c.files.disk, nowMs);

@@ -4,6 +4,7 @@
 import { readdirSync, statfsSync, statSync, writeSync } from 'node:fs';
 import { link, mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
+import { DirectFile } from './direct-file.ts';
 
 /** An open file. */
 export type DiskFile = Pick<
@@ -12,6 +13,8 @@ export type DiskFile = Pick<
 > & {
   /** As write(), at once: for a few bytes that somebody waits for, where a thread costs more than the system call. */
   readonly writeSync: (bytes: Uint8Array, from: number, length: number, position: number) => number;
+  /** As DirectFile.write(); one at a time. Absent where there is none. */
+  readonly writeDirect?: (bytes: Uint8Array, from: number, length: number, position: number) => Promise<number>;
   /** Absent where it is none of this system. */
   readonly fd?: number;
 };
@@ -41,9 +44,16 @@ export interface Disk {
 
 async function openFile(path: string, flags: string | number, mode?: number): Promise<DiskFile> {
   const file = await open(path, flags, mode);
+  const closeFile = file.close.bind(file);
   const writeNow: DiskFile['writeSync'] = (bytes, from, length, position) =>
     writeSync(file.fd, bytes, from, length, position);
-  return Object.assign(file, { writeSync: writeNow });
+  const direct = new DirectFile(file.fd);
+  const close = async (): Promise<void> => {
+    await direct.close();
+    await closeFile();
+  };
+  const writeDirect: DiskFile['writeDirect'] = (...write) => direct.write(...write);
+  return Object.assign(file, { writeSync: writeNow, writeDirect, close });
 }
 
 /** The disk of this machine. */

@@ -118,7 +118,7 @@ export class DeviceMachine extends Machine {
         hasher: {
           hash: (memory, sizeBytes) =>
             process.step(1, () => {
-              const leaves = leafHashes(Buffer.from(memory, 0, sizeBytes));
+              const leaves = leafHashes(memory.subarray(0, sizeBytes));
               return { leaves, id: shardIdOf(leaves, sizeBytes) };
             }),
           load: async ({ path, id, sizeBytes, memory }) => {

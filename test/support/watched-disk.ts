@@ -104,6 +104,11 @@ export class WatchedDisk {
         this.#noteSync(path);
         return length;
       },
+      writeDirect: (bytes: Uint8Array, from: number, length: number, position: number) => {
+        this.#point('write', path);
+        if (isCache) this.onCacheWrite(shard, position, bytes.subarray(from, from + length));
+        return file.writeDirect?.(bytes, from, length, position) ?? Promise.resolve(0);
+      },
       writeFile: (bytes: string) => this.#do('write', path, () => file.writeFile(bytes)),
       truncate: (size: number) => this.#do('truncate', path, () => file.truncate(size)),
       chmod: (bits: number) => file.chmod(bits),
