@@ -2,27 +2,33 @@
 // memory: who reads on as they come needs neither their files nor another check. The memory is shared with the thread that
 // fetches or loads. Knows no keys and no network.
 
+import type { Clock } from '../lib/clock.ts';
 import { LOAD_MEMORY_BYTES } from './shard-load.ts';
 
 /** Shards in memory, 2 MiB each, with those that are on their way. */
 export const ARRIVED_SHARDS = 12;
-/** So often a shard keeps its memory from another one while nobody reads it. */
-const MAX_REFUSALS = 32;
+/** So long a shard keeps its memory from another one while nobody reads it. */
+const ABANDONED_MS = 500;
 
 interface Arrived {
   readonly bytes: Buffer;
   /** Read to the end: its reader needs it no more. */
   isSpent: boolean;
-  /** Since somebody read it. */
-  refusals: number;
+  /** When it came, or was read last. */
+  usedMs: number;
 }
 
 /** Memory for shards that are fetched or loaded, and what is in it. */
 export class ArrivedShards {
+  readonly #clock: Pick<Clock, 'monotonicMs'>;
   /** By time of last use, oldest first. */
   readonly #shards = new Map<number, Arrived>();
   readonly #free: SharedArrayBuffer[] = [];
   #made = 0;
+
+  constructor(clock: Pick<Clock, 'monotonicMs'>) {
+    this.#clock = clock;
+  }
 
   /** Memory for one shard, until put() or give(); the shard used longest ago goes for it. Null when all is on its way. */
   take(): SharedArrayBuffer | null {
@@ -38,13 +44,23 @@ export class ArrivedShards {
   takeSpare(): SharedArrayBuffer | null {
     const memory = this.#takeFree();
     if (memory !== null) return memory;
-    for (const [shard, { isSpent }] of this.#shards) {
-      if (!isSpent) continue;
+    for (const [shard, arrived] of this.#shards) {
+      if (!this.#isSpare(arrived)) continue;
       this.forget(shard);
       return this.#free.pop() ?? null;
     }
-    const [oldest] = this.#shards.values();
-    return oldest !== undefined && ++oldest.refusals > MAX_REFUSALS ? this.take() : null;
+    return null;
+  }
+
+  /** Shards for which takeSpare() has memory. */
+  get spare(): number {
+    let spare = ARRIVED_SHARDS - this.#made + this.#free.length;
+    for (const arrived of this.#shards.values()) if (this.#isSpare(arrived)) spare++;
+    return spare;
+  }
+
+  #isSpare({ isSpent, usedMs }: Arrived): boolean {
+    return isSpent || this.#clock.monotonicMs() - usedMs > ABANDONED_MS;
   }
 
   #takeFree(): SharedArrayBuffer | null {
@@ -68,7 +84,8 @@ export class ArrivedShards {
   /** A shard is in its memory, verified, from `start` on; nobody writes there any more. */
   put(shard: number, memory: SharedArrayBuffer, start: number, sizeBytes: number): void {
     this.forget(shard);
-    this.#shards.set(shard, { bytes: Buffer.from(memory, start, sizeBytes), isSpent: false, refusals: 0 });
+    const bytes = Buffer.from(memory, start, sizeBytes);
+    this.#shards.set(shard, { bytes, isSpent: false, usedMs: this.#clock.monotonicMs() });
   }
 
   has(shard: number): boolean {
@@ -81,7 +98,7 @@ export class ArrivedShards {
     if (arrived === undefined || to > arrived.bytes.length) return undefined;
     this.#shards.delete(shard);
     this.#shards.set(shard, arrived);
-    arrived.refusals = 0;
+    arrived.usedMs = this.#clock.monotonicMs();
     if (to === arrived.bytes.length) arrived.isSpent = true;
     return arrived.bytes.subarray(from, to);
   }

@@ -4,7 +4,8 @@
 import { LRUCache } from 'lru-cache';
 import { ctrInto } from '../crypto/ctr.ts';
 import { shardKey } from '../crypto/keys.ts';
-import { LEAF_SIZE_BYTES, leafCountOf } from '../crypto/merkle.ts';
+import { LEAF_SIZE_BYTES, leafCountOf, MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
+import type { Clock } from '../lib/clock.ts';
 import { hasCode, XcoreError } from '../lib/errors.ts';
 import { freeBuffer, markToSend, takeToSend } from '../lib/free-buffer.ts';
 import type { Logger } from '../lib/log.ts';
@@ -34,8 +35,8 @@ const LARGE_READ_BYTES = 64 * 1024;
 /** And from which on it is worth keeping for the next one, up to 1 MiB. */
 const REUSED_FROM_BYTES = 256 * 1024;
 const REUSED_UP_TO_BYTES = 1024 * 1024;
-/** Half of a shard: where a sequential reader comes to so much of one, all of it is loaded ahead. */
-const LOAD_BYTES = 1024 * 1024;
+/** Where a sequential reader comes to so much of a shard, all of it is loaded ahead. */
+const LOAD_BYTES = 1_572_864;
 /** Tries to read from the local cache, which may evict in between, before leaves are fetched by themselves. */
 const LOCAL_ATTEMPTS = 3;
 
@@ -71,6 +72,7 @@ export interface ReaderComponents extends ShardLoadsComponents {
   readonly segments: Segments;
   readonly fetcher: ShardFetcher;
   readonly dataKey: Buffer;
+  readonly clock: Pick<Clock, 'monotonicMs'>;
   readonly log: Logger;
   /** Local bytes of a shard are damaged; `lost` when no host has them. */
   readonly onDamaged: (shard: number, lost: boolean) => void;
@@ -85,7 +87,7 @@ export class ShardReader {
   readonly #ranges = new LRUCache<number, number>({ max: REMEMBERED_RANGES });
   readonly #fetches = new Map<number, Promise<void>>();
   #rangeFetches = 0;
-  readonly #arrived = new ArrivedShards();
+  readonly #arrived: ArrivedShards;
   readonly #loads: ShardLoads;
   readonly #neighbours: Neighbours;
   readonly #width = new RangeWidth();
@@ -97,6 +99,7 @@ export class ShardReader {
   constructor(components: ReaderComponents) {
     this.#c = components;
     this.#local = new LocalShards(components.files);
+    this.#arrived = new ArrivedShards(components.clock);
     this.#loads = new ShardLoads(components, this.#arrived);
     this.#neighbours = new Neighbours(components);
     components.files.setDropListener((shard) => this.#local.forget(shard));
@@ -337,13 +340,23 @@ export class ShardReader {
     return key;
   }
 
-  /** Prepares for a sequential reader that comes to so many bytes of a shard with a local file. */
-  warm(shard: number, lengthBytes: number): void {
+  /**
+   * Loads the local file of a shard for a sequential reader that comes to `lengthBytes` of it after `aheadBytes` more; false
+   * where that is not worth it, or too early to take memory for it.
+   */
+  load(shard: number, lengthBytes: number, aheadBytes: number): boolean {
     const entry = this.#c.table.shard(shard);
-    if (entry === undefined || entry.id.length === 0 || this.#arrived.has(shard) || this.#loads.of(shard)) return;
+    if (entry === undefined || entry.id.length === 0 || !this.#c.files.has(shard)) return false;
+    if (this.#arrived.has(shard) || this.#loads.of(shard)) return true;
     this.#keyOf(shard, entry);
-    if (lengthBytes >= LOAD_BYTES && this.#loads.begin(shard, entry)) return;
-    // at least it is open then, and in the kernel's memory
+    if (lengthBytes < LOAD_BYTES || aheadBytes > this.#arrived.spare * MAX_SHARD_SIZE_BYTES) return false;
+    return this.#loads.begin(shard, entry);
+  }
+
+  /** As load(), of what is near; at least it has the file open and in the kernel's memory. */
+  warm(shard: number, lengthBytes: number, aheadBytes: number): void {
+    const entry = this.#c.table.shard(shard);
+    if (entry === undefined || entry.id.length === 0 || this.load(shard, lengthBytes, aheadBytes)) return;
     this.#local.warm(shard, entry).catch(() => undefined);
   }
 

@@ -231,6 +231,7 @@ export async function openLocalVolume(
       fetcher: components.fetcher,
       loader: hasher,
       dataKey,
+      clock,
       log,
       onDamaged: components.onDamaged,
     });

@@ -1,5 +1,6 @@
 // Bytes of files: from extents to shards and back.
 
+import type { Reading } from '../cache/read-ahead.ts';
 import { MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { freeBuffer } from '../lib/free-buffer.ts';
@@ -14,6 +15,8 @@ import type { VolumeState } from './volume.ts';
 const READ_BYTES = 1024 * 1024;
 /** How often a read begins anew when its bytes are replaced under it. */
 const MAX_TRIES = 8;
+/** What a sequential reader comes to next, of which the memory for loads is first. */
+const NEAR_BYTES = 2 * MAX_SHARD_SIZE_BYTES;
 /** Reads that wait for nothing end here, and their bytes go to the kernel before the next one comes. */
 const lent = Buffer.allocUnsafeSlow(READ_BYTES);
 
@@ -82,13 +85,7 @@ export function read(
   const pattern = state.files.get(handle)?.readAhead.note(offset, length);
   const result = readRange(state, ino, offset, sizeBytes, length, pattern?.sequential ?? false, signal);
   // what this read needs comes first
-  if (pattern?.ahead) {
-    try {
-      prefetch(state, ino, pattern.ahead.from, pattern.ahead.to);
-    } catch {
-      // whoever reads there meets the error
-    }
-  }
+  if (pattern?.ahead || pattern?.steps) prefetch(state, ino, offset + length, pattern.ahead);
   return result;
 }
 
@@ -196,21 +193,40 @@ function sameSpans(a: readonly Span[], b: readonly Span[]): boolean {
   );
 }
 
-/** Begins to fetch the shards that a sequential reader needs next, or to bring their files into memory. */
-function prefetch(state: VolumeState, ino: number, from: number, to: number): void {
-  const { reader, files, segments } = state.parts;
+/** Begins to fetch the shards that a sequential reader at `at` needs next, or to bring their files into memory. */
+function prefetch(state: VolumeState, ino: number, at: number, ahead: Reading['ahead']): void {
+  try {
+    const { reader, files } = state.parts;
+    for (const { shard, aheadBytes, lengthBytes } of shardsOf(state, ino, at, at + NEAR_BYTES)) {
+      if (files.has(shard)) reader.warm(shard, lengthBytes, aheadBytes);
+    }
+    if (ahead === null) return;
+    for (const { shard, aheadBytes, lengthBytes } of shardsOf(state, ino, ahead.from, ahead.to)) {
+      if (files.has(shard)) reader.load(shard, lengthBytes, aheadBytes + ahead.from - at);
+      else reader.want(shard);
+    }
+  } catch {
+    // whoever reads there meets the error
+  }
+}
+
+/** Shards of a range, in order, with how far behind its start they begin, and how much of them will be read. */
+function shardsOf(
+  state: VolumeState,
+  ino: number,
+  from: number,
+  to: number,
+): { shard: number; aheadBytes: number; lengthBytes: number }[] {
   const { sizeBytes } = state.inode(ino);
-  if (Math.min(to, sizeBytes) <= from) return;
-  // of the last shard, too, it counts how much will be read
+  if (Math.min(to, sizeBytes) <= from) return [];
+  // of the last shard, too, all counts
   const end = Math.min(to + MAX_SHARD_SIZE_BYTES, sizeBytes);
-  const lengths = new Map<number, number>();
+  const found = new Map<number, { shard: number; aheadBytes: number; lengthBytes: number }>();
   for (const { shard, offset, lengthBytes } of state.tree.extents.spans(ino, from, end - from)) {
-    if (shard === 0 || segments.holds(shard)) continue;
-    const known = lengths.get(shard);
-    if (known !== undefined || offset < to) lengths.set(shard, (known ?? 0) + lengthBytes);
+    if (shard === 0 || state.parts.segments.holds(shard)) continue;
+    const known = found.get(shard);
+    if (known !== undefined) known.lengthBytes += lengthBytes;
+    else if (offset < to) found.set(shard, { shard, aheadBytes: offset - from, lengthBytes });
   }
-  for (const [shard, lengthBytes] of lengths) {
-    if (files.has(shard)) reader.warm(shard, lengthBytes);
-    else reader.want(shard);
-  }
+  return [...found.values()];
 }

@@ -217,6 +217,7 @@ async function openParts(
     fetcher: host,
     loader: hasher,
     dataKey: DATA_KEY,
+    clock,
     log: silentLogger,
     onDamaged: (shard, isLost) => damaged.push({ shard, lost: isLost }),
   });
