@@ -73,6 +73,8 @@ export interface Shortcuts {
   isDirect(host: PeerName): boolean;
   /** A relayed connection to this host is in use. */
   wish(host: PeerName): void;
+  /** Nothing moved any more on the way that was taken to this host. */
+  stalled(host: PeerName): void;
 }
 
 /** Opens a stream of the shard protocol to a host. */
@@ -236,6 +238,7 @@ export class HostClient {
           return result;
         } catch (error) {
           const failure = toNetworkError(error);
+          if (failure.code === 'TIMEOUT' && !signal?.aborted) this.#shortcuts?.stalled(target.host);
           if (error instanceof HostFailure) this.#keep(host, frames);
           else frames.abort(failure);
           // A kept stream may have died unnoticed, with a host that is long back.
@@ -258,8 +261,9 @@ export class HostClient {
       return frames;
     } catch (error) {
       if (signal?.aborted) throw toNetworkError(signal.reason);
-      if (either.aborted) throw new XcoreError('TIMEOUT', `host ${target.host} did not answer`, { cause: error });
-      throw toNetworkError(error);
+      if (!either.aborted) throw toNetworkError(error);
+      this.#shortcuts?.stalled(target.host);
+      throw new XcoreError('TIMEOUT', `host ${target.host} did not answer`, { cause: error });
     }
   }
 

@@ -107,6 +107,14 @@ export class PunchTransport {
     }
   }
 
+  /** Ends at once the connections to a peer that meet() made; false if there were none. */
+  giveUp(peer: PeerName): boolean {
+    const made = [...this.#punched].filter(({ remotePeer }) => remotePeer.toString() === peer);
+    for (const connection of made)
+      connection.abort(new XcoreError('TIMEOUT', 'nothing moves on the direct connection'));
+    return made.length > 0;
+  }
+
   /** Ends the relayed connections to a peer on which no stream of a protocol is left; false while there are others. */
   async leaveRelay(peer: PeerName, protocol: string): Promise<boolean> {
     const relayed = this.#running()

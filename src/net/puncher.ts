@@ -103,6 +103,11 @@ export class Puncher {
     if (relayed && !this.isDirect(peer)) this.#try(peer, this.#begun, () => this.#open(peer, relayed));
   }
 
+  /** A direct connection that was made here is given up: it may lead nowhere any more, and the relay goes on. */
+  stalled(peer: PeerName): void {
+    if (this.#c.transport.giveUp(peer)) this.#failing.failed(peer);
+  }
+
   /** How the node's peers are connected to it. */
   get routes(): Routes {
     return { ...this.#c.transport.routesExcept(this.#bridge), reason: this.#reason };

@@ -63,6 +63,8 @@ export interface Homes {
   readonly outside: Machine;
   /** One in each home. */
   readonly homes: readonly Machine[];
+  /** From now on nothing passes from home to home. */
+  readonly cutBetween: () => Promise<void>;
   /** Bytes so far: that reached the machine outside, and that passed from home to home. */
   readonly bytes: () => Promise<{ readonly here: number; readonly through: number }>;
 }
@@ -100,6 +102,10 @@ export async function homesBehind(run: Run, routers: readonly Router[]): Promise
   return {
     homes: await Promise.all(homes),
     outside: { namespace: outside, ip: '11.77.0.1' },
+    async cutBetween() {
+      const rule = ['insert', 'rule', 'inet', 'counted', 'forward', 'drop'];
+      await run.must('nft', rule, { namespace: outside });
+    },
     async bytes() {
       const listed = await run.must('nft', ['list', 'counters'], { namespace: outside });
       const of = (name: string): number => Number(new RegExp(`counter ${name} \\{[^}]*bytes (\\d+)`).exec(listed)?.[1]);

@@ -11,7 +11,7 @@ import { describeRoutes } from '../routes.ts';
 
 const REACH: Partial<Record<string, string>> = {
   direct: 'others can connect to it',
-  relayed: 'through the bridge only',
+  relayed: 'through the bridge, and directly where both routers let it',
   none: 'nobody can connect to it',
 };
 const ACTIONS = ['status', 'pause', 'resume', 'exit', 'verify'] as const;
