@@ -4,15 +4,15 @@
 import type { Clock } from '../lib/clock.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { PeerName } from '../net/network.ts';
-import type { Standing } from '../net/proto/wire_pb.ts';
 import { forgottenHosts } from './forgetting.ts';
 import { creditFor, noteRest } from './host-rest.ts';
-import { auditScore, noteAudit, standingOf, uptimeOf } from './host-standing.ts';
+import { noteAudit, toldStanding, uptimeOf } from './host-standing.ts';
 import { viewOf } from './host-view.ts';
 import type { HostPlace, HostSpace, HostView } from './host-view.ts';
 import { hostKey, ofKind } from './keys.ts';
 import { NumberedHosts } from './numbered-hosts.ts';
 import type { Place } from './placement.ts';
+import { MAX_SHARD_BYTES } from './policy.ts';
 import type { HostRecord } from './proto/records_pb.ts';
 import type { Reachability } from './reachability.ts';
 import { hostRecord } from './records.ts';
@@ -144,19 +144,16 @@ export class HostRegistry {
   }
 
   /** The host's standing as it is told; NOT_FOUND when it has not registered. */
-  standing(host: PeerName): Omit<Standing, '$typeName'> {
+  standing(host: PeerName): ReturnType<typeof toldStanding> {
     const { record } = this.#known(host);
-    return {
-      ...standingOf(record),
-      shards: record.shards,
-      shardBytes: record.shardBytes,
-      auditsPassed: record.auditsPassed,
-      auditsFailed: record.auditsFailed,
-      auditScore: auditScore(record),
-      uptime: uptimeOf(record, this.#clock.now(), this.#isOnline(record)),
-      reliability: record.reliability,
-      mayLeave: record.exiting && record.shards === 0n,
-    };
+    const uptime = uptimeOf(record, this.#clock.now(), this.#isOnline(record));
+    return toldStanding(record, uptime, () => this.#takersBesides(host));
+  }
+
+  /** Hosts that could take what this one holds. */
+  #takersBesides(host: PeerName): number {
+    const others = this.all().filter((view) => view.host !== host && view.online);
+    return others.filter((view) => view.takesShards && view.freeBytes >= MAX_SHARD_BYTES).length;
   }
 
   /** Notes an audit that was answered, rightly or wrongly. */

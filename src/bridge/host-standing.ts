@@ -1,6 +1,8 @@
 // How a host is judged: the rules by which audits become a standing with a reason. What clients say of a host
 // weighs in its placement only, never here. Pure functions of a host's record.
 
+import type { Standing } from '../net/proto/wire_pb.ts';
+import { MAX_MIRRORS } from './policy.ts';
 import type { HostRecord } from './proto/records_pb.ts';
 
 /** vetting and good hosts get new shards; what a disqualified or leaving one holds is moved away. */
@@ -72,6 +74,29 @@ export function standingOf(record: HostRecord): StandingView {
     return { state: 'vetting', reason: `it has passed ${record.auditsPassed} of the first ${VETTING_AUDITS} audits` };
   }
   return { state: 'good', reason: `it passed ${percent(score)} of the audits of late` };
+}
+
+/** What a host is told of itself; `others` is the number of other hosts that could take what it holds. */
+export function toldStanding(record: HostRecord, uptime: number, others: () => number): Omit<Standing, '$typeName'> {
+  const standing = standingOf(record);
+  return {
+    ...standing,
+    ...(standing.state === 'leaving' ? { reason: leavingReason(others()) } : {}),
+    shards: record.shards,
+    shardBytes: record.shardBytes,
+    auditsPassed: record.auditsPassed,
+    auditsFailed: record.auditsFailed,
+    auditScore: auditScore(record),
+    uptime,
+    reliability: record.reliability,
+    mayLeave: record.exiting && record.shards === 0n,
+  };
+}
+
+function leavingReason(others: number): string {
+  const moved = `its shards are moved to the ${others} other hosts that take shards now`;
+  const some = others < MAX_MIRRORS ? '; one that has mirrors on all of these waits until more hosts join' : '';
+  return `it asked to leave; ${moved}${some}`;
 }
 
 /** Whether the host may be given shards. */

@@ -22,6 +22,7 @@ import type { Reachability } from './reachability.ts';
 import type { Receipts } from './receipts.ts';
 import { toNumber } from './records.ts';
 import type { VolumeLog } from './volume-log.ts';
+import { Twins } from './twins.ts';
 import type { Watchers } from './watchers.ts';
 
 const MAX_DELETE_REPORTS = 10_000;
@@ -64,12 +65,14 @@ export class Service {
   readonly #parts: ServiceParts;
   readonly #options: ServiceOptions;
   readonly #rates: PeerRates;
+  readonly #twins: Twins;
   readonly #sessions = new WeakMap<RpcSession, Session>();
   readonly #requests;
 
   constructor(parts: ServiceParts, options: ServiceOptions) {
     this.#parts = parts;
     this.#options = options;
+    this.#twins = new Twins(parts);
     this.#rates = new PeerRates(options.maxRequestsPerSecond);
     this.#requests = parts.metrics.counter('bridge_requests_total', 'Requests answered', ['request', 'outcome']);
   }
@@ -132,7 +135,7 @@ export class Service {
       case 'registerHost':
         return this.#register(context, body.value, from);
       case 'heartbeat':
-        return this.#heartbeat(context.remotePeer, body.value);
+        return this.#heartbeat(context, body.value);
       default:
         throw new XcoreError('PROTOCOL', 'an unknown request');
     }
@@ -149,14 +152,16 @@ export class Service {
     const { operator, region } = request;
     const addresses = announceable(request.addresses, from);
     const place = { network: networkPrefix(from), operator, region };
+    this.#twins.register(remotePeer, session);
     await this.#parts.registry.register(remotePeer, addresses, space, place);
     this.#parts.reachability.registered(remotePeer, from, request.addresses);
     session.widen();
     return DONE;
   }
 
-  async #heartbeat(host: PeerName, request: Heartbeat): Promise<ResponseInit> {
+  async #heartbeat({ remotePeer: host, session }: RpcContext, request: Heartbeat): Promise<ResponseInit> {
     const { registry, deletes } = this.#parts;
+    this.#twins.check(host, session);
     if (request.deleted.length > MAX_DELETE_REPORTS) throw new XcoreError('PROTOCOL', 'too many deletions at once');
     registry.heartbeat(host, {
       capacityBytes: toNumber(request.capacityBytes),
@@ -173,12 +178,14 @@ export class Service {
     if (request.lost.length > MAX_LOST_REPORTS) throw new XcoreError('PROTOCOL', 'too many losses at once');
     for (const shardId of request.lost) await this.#parts.onLost(host, shardId);
     if (request.deleted.length > 0) await deletes.reported(host, request.deleted);
+    const standing = registry.standing(host);
+    standing.reason += this.#twins.word(host);
     return {
       case: 'heartbeatReply',
       value: {
         deletes: await deletes.ordersFor(host),
         intervalMs: this.#options.heartbeatMs,
-        standing: registry.standing(host),
+        standing,
         reachability: { ...this.#parts.reachability.of(host) },
       },
     };

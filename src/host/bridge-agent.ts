@@ -1,7 +1,7 @@
 // A host's side of its bridge: registers, sends heartbeats, takes delete orders. Keeps trying while the bridge is away.
 
 import type { Clock } from '../lib/clock.ts';
-import { asError } from '../lib/errors.ts';
+import { asError, hasCode } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import { BridgeLink } from '../net/bridge-link.ts';
 import type { NetworkNode } from '../net/node.ts';
@@ -52,7 +52,7 @@ export class BridgeAgent {
   #lost: Uint8Array[] = [];
   #standing: Standing | undefined;
   #reachability: Reachability | undefined;
-  /** Why the bridge cannot be reached, as it was logged last; empty while it can. */
+  /** As it was logged last. */
   #complaint: string | undefined;
   /** As the bridge was told last. */
   #addresses = '';
@@ -61,18 +61,13 @@ export class BridgeAgent {
   /** `bridge` is a multiaddr with /p2p/ id; USAGE otherwise. */
   constructor(components: BridgeAgentComponents, bridge: string) {
     this.#components = components;
-    const { log, clock, random } = components;
+    const { clock, random } = components;
     this.#link = new BridgeLink(components.node, {
       ...{ bridge, clock, random },
       greet: (rpc) => this.#register(rpc),
       onConnection: (connected, error) => {
         this.#firstAnswer.resolve(connected);
-        const reason = connected ? '' : (error?.message ?? 'unknown');
-        // Once, not at each attempt in vain.
-        if (reason === this.#complaint || this.#stopping.signal.aborted) return;
-        this.#complaint = reason;
-        if (connected) log.info({}, 'registered with the bridge');
-        else log.warn({ reason }, 'not connected to the bridge; it is tried again and again');
+        this.#note(connected ? '' : (error?.message ?? 'it does not answer'));
       },
     });
   }
@@ -90,6 +85,11 @@ export class BridgeAgent {
 
   get connected(): boolean {
     return this.#link.connected;
+  }
+
+  /** What keeps it from its bridge; empty when nothing does. */
+  get complaint(): string {
+    return this.#complaint ?? '';
   }
 
   /** How the bridge judged the host last. */
@@ -151,7 +151,7 @@ export class BridgeAgent {
 
   async #beat(): Promise<void> {
     const { signal } = this.#stopping;
-    const { clock, log } = this.#components;
+    const { clock } = this.#components;
     while (!signal.aborted) {
       await clock.sleep(this.#intervalMs, AbortSignal.any([signal, this.#hurry.signal])).catch(() => {});
       if (signal.aborted || !this.#link.connected) continue;
@@ -160,10 +160,22 @@ export class BridgeAgent {
         // A router may have opened a port meanwhile, or an interface may have come up.
         if (this.#ownAddresses().join() !== this.#addresses) await this.#tellAddresses(call);
         await this.#heartbeat(call);
+        this.#note('');
       } catch (error) {
-        if (!signal.aborted) log.warn({ err: asError(error) }, 'a heartbeat failed');
+        // It has forgotten this host, or takes another one for it.
+        if (hasCode(error, 'REFUSED', 'NOT_FOUND')) this.#addresses = '';
+        this.#note(asError(error).message);
       }
     }
+  }
+
+  /** Logs what keeps it from its bridge, once, not at each attempt in vain. */
+  #note(complaint: string): void {
+    if (complaint === this.#complaint || this.#stopping.signal.aborted) return;
+    this.#complaint = complaint;
+    const { log } = this.#components;
+    if (complaint === '') log.info({}, 'registered with the bridge');
+    else log.warn({ reason: complaint }, 'the bridge cannot be used; it is tried again and again');
   }
 
   async #heartbeat(call: RpcClient['call']): Promise<void> {

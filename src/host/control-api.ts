@@ -29,7 +29,8 @@ export interface HostStatus {
   readonly pid: number;
   readonly startedMs: number;
   readonly addresses: readonly string[];
-  readonly bridge: { readonly address: string; readonly connected: boolean };
+  /** `reason`: what keeps the host from it, empty when nothing does. */
+  readonly bridge: { readonly address: string; readonly connected: boolean; readonly reason: string };
   /** Whether others can dial it, as the bridge found: "direct", "relayed" (through the bridge only), "none", or empty while that is not known. */
   readonly reachability: { readonly state: string; readonly address: string; readonly reason: string };
   /** Clients and hosts that are connected to it now. */

@@ -84,7 +84,7 @@ async function statusOf(components: HostControlComponents, startedMs: number): P
     pid: process.pid,
     startedMs,
     addresses: [...addresses()],
-    bridge: { address: bridge, connected: agent.connected },
+    bridge: { address: bridge, connected: agent.connected, reason: agent.complaint },
     reachability: {
       state: agent.reachability?.state ?? '',
       address: agent.reachability?.address ?? '',
@@ -138,7 +138,10 @@ function allowed(allowance: Allowance | undefined): Pick<HostStatus, 'limits' | 
 function adviceFor(status: Omit<HostStatus, 'advice'>): string[] {
   const { standing, space, bridge, paused, exiting, rest } = status;
   const advice: string[] = [];
-  if (!bridge.connected) advice.push('the bridge cannot be reached: check the address and this machine’s connection');
+  if (!bridge.connected) {
+    const why = bridge.reason === '' ? '' : ` (${bridge.reason})`;
+    advice.push(`the bridge cannot be used${why}: check its address and this machine’s connection`);
+  } else if (bridge.reason !== '') advice.push(`the bridge does not take this host: ${bridge.reason}`);
   advice.push(...reachabilityAdvice(status.reachability));
   if (standing?.mayLeave)
     advice.push('nothing is left to move away: stop xcore serve, and remove its folder if you like');

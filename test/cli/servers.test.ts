@@ -120,7 +120,7 @@ await t.test('a host starts while its bridge is away', async (t) => {
   t.equal(await end(host.child, 'SIGTERM'), 0);
   const said = readFileSync(join(run.dir, 'lonely.log'), 'utf8');
   t.match(said, /does not answer yet/);
-  t.equal(said.match(/not connected to the bridge/g)?.length, 1, 'which is told once');
+  t.equal(said.match(/the bridge cannot be used/g)?.length, 1, 'which is told once');
 });
 
 await t.test('the embedded network ends with its parent, and starts again right after', async (t) => {

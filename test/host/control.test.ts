@@ -1,6 +1,6 @@
 // A network of real hosts, looked after by their owners through the control socket.
 
-import { mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { randomBytes } from 'node:crypto';
 import { tmpdir } from 'node:os';
@@ -122,6 +122,26 @@ await t.test('what verify finds is made again, and is not held against the host'
   t.equal(seen.at(-1), 0);
   await mirrored(ids, 3);
   t.match((await callHost(folder!, 'status', {})).standing, { auditsFailed: 0 });
+});
+
+await t.test('of two hosts with one identity, both owners are told', async (t) => {
+  const folder = join(dir, 'h1');
+  const copy = join(dir, 'copy');
+  mkdirSync(copy);
+  cpSync(join(folder, 'identity.seed'), join(copy, 'identity.seed'));
+  const twin = await start(copy);
+  t.teardown(() => twin.stop());
+  t.equal(twin.address.split('/p2p/')[1], hosts[0]!.address.split('/p2p/')[1]);
+  const told = async (of: string, words: RegExp): Promise<boolean> => {
+    const { advice, standing } = await callHost(of, 'status', {});
+    return [...advice, standing?.reason ?? ''].some((line) => words.test(line));
+  };
+  await until('the one that is displaced to be told', () =>
+    told(folder, /does not take this host: another host with its identity/),
+  );
+  await until('the other one to be told', () => told(copy, /another host with the same identity is connected/));
+  await twin.stop();
+  await until('the one that is left to be taken again', async () => !(await told(folder, /does not take this host/)));
 });
 
 await t.test('a paused host gets nothing new, also after a restart, until it resumes', async (t) => {

@@ -66,8 +66,13 @@ async function host(args: HostArguments): Promise<void> {
 
 async function statusAfter(args: HostArguments, dir: string, long: object): Promise<HostStatus> {
   switch (args.action) {
-    case 'exit':
-      return callHost(dir, 'exit', { wait: !args['no-wait'] }, long);
+    case 'exit': {
+      const status = await callHost(dir, 'exit', { wait: false });
+      if (args['no-wait'] || status.standing?.mayLeave) return status;
+      if (!args.json) note('it leaves; Ctrl-C ends the waiting only, and xcore host status tells how far it has come');
+      if (!args.json) [status.standing?.reason ?? '', ...status.advice].filter((line) => line !== '').forEach(note);
+      return callHost(dir, 'exit', { wait: true }, long);
+    }
     case 'pause':
       return callHost(dir, 'pause', {});
     case 'resume':
