@@ -16,6 +16,8 @@ const VERSION = '1';
 const FIRST_INTERVAL_MS = 1_000;
 const MIN_INTERVAL_MS = 50;
 const MAX_INTERVAL_MS = 60_000;
+/** Between two looks that its owner asks for. */
+const LOOK_AGAIN_MS = 15_000;
 const MAX_LOST = 10_000;
 const LOST_PER_HEARTBEAT = 1_000;
 
@@ -23,7 +25,7 @@ const LOST_PER_HEARTBEAT = 1_000;
 export interface BridgeAgentComponents {
   readonly node: NetworkNode;
   readonly budget: SpaceBudget;
-  readonly deletions: Deletions;
+  readonly deletions: Pick<Deletions, 'carryOut'>;
   readonly intent: Intent;
   readonly allowance?: Allowance | undefined;
   /** Who runs the host, and where, as its owner says. */
@@ -54,8 +56,9 @@ export class BridgeAgent {
   #reachability: Reachability | undefined;
   /** As it was logged last. */
   #complaint: string | undefined;
-  /** As the bridge was told last. */
-  #addresses = '';
+  /** As the bridge was told last; undefined: it is to be told anew. */
+  #addresses: string | undefined;
+  #lookedMs = -Infinity;
   #hurry = new AbortController();
 
   /** `bridge` is a multiaddr with /p2p/ id; USAGE otherwise. */
@@ -106,6 +109,17 @@ export class BridgeAgent {
   hurry(): void {
     this.#hurry.abort();
     this.#hurry = new AbortController();
+  }
+
+  /** Has the bridge look again, now and not in some minutes, whether a host that it could not dial can be; now and then at most. */
+  lookAgain(): void {
+    const now = this.#components.clock.monotonicMs();
+    const { state = '' } = this.#reachability ?? {};
+    if ((state !== 'none' && state !== 'relayed') || now - this.#lookedMs < LOOK_AGAIN_MS) return;
+    this.#lookedMs = now;
+    // Whoever registers is looked at soon.
+    this.#addresses = undefined;
+    this.hurry();
   }
 
   /** Tells the bridge with the next heartbeats that a shard is gone or harmed; beyond a bound, its inventories find out. */
@@ -163,7 +177,7 @@ export class BridgeAgent {
         this.#note('');
       } catch (error) {
         // It has forgotten this host, or takes another one for it.
-        if (hasCode(error, 'REFUSED', 'NOT_FOUND')) this.#addresses = '';
+        if (hasCode(error, 'REFUSED', 'NOT_FOUND')) this.#addresses = undefined;
         this.#note(asError(error).message);
       }
     }

@@ -1,10 +1,10 @@
 // The figures of a host as metrics, read when they are asked for.
 
 import type { Metrics } from '../lib/metrics.ts';
-import type { HostHandlers } from './control.ts';
+import type { HostStatus } from './control-api.ts';
 
 /** Adds them. */
-export function watchHost(metrics: Metrics, { status }: HostHandlers): void {
+export function watchHost(metrics: Metrics, status: () => Promise<HostStatus>): void {
   const space = metrics.gauge('host_space_bytes', 'Room that is lent', ['kind']);
   const shards = metrics.gauge('host_shards', 'Shards that are held');
   const connected = metrics.gauge('host_connected', 'Whether the bridge is connected');
@@ -13,7 +13,7 @@ export function watchHost(metrics: Metrics, { status }: HostHandlers): void {
   const score = metrics.gauge('host_audit_score', 'Share of audits passed of late, as the bridge told');
   const uptime = metrics.gauge('host_uptime_ratio', 'Share of the time that the host was there, as the bridge told');
   metrics.onRead(async () => {
-    const now = await status({}, { progress: () => {}, signal: new AbortController().signal });
+    const now = await status();
     space.set({ kind: 'limit' }, now.space.limitBytes);
     space.set({ kind: 'used' }, now.space.usedBytes);
     space.set({ kind: 'free' }, now.space.freeBytes);

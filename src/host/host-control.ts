@@ -35,17 +35,18 @@ export interface HostControlComponents {
 }
 
 /** The handlers of a host's calls. */
-export function hostHandlers(components: HostControlComponents): HostHandlers {
+export function hostHandlers(components: HostControlComponents, status: () => Promise<HostStatus>): HostHandlers {
   const { store, agent, intent, clock } = components;
-  const startedMs = clock.now();
-  const status = (): Promise<HostStatus> => statusOf(components, startedMs);
   const wish = async (change: Parameters<Intent['change']>[0]): Promise<HostStatus> => {
     await intent.change(change);
     agent.hurry();
     return status();
   };
   return {
-    status,
+    status: () => {
+      agent.lookAgain();
+      return status();
+    },
     pause: () => wish({ paused: true }),
     resume: () => wish({ paused: false }),
     exit: async ({ wait }, { progress, signal }) => {
@@ -62,7 +63,8 @@ export function hostHandlers(components: HostControlComponents): HostHandlers {
   };
 }
 
-async function statusOf(components: HostControlComponents, startedMs: number): Promise<HostStatus> {
+/** How the host does, which was started then. */
+export async function hostStatus(components: HostControlComponents, startedMs: number): Promise<HostStatus> {
   const { store, transfers, agent, intent, allowance, host, bridge, addresses, routes } = components;
   const { budget } = store;
   const freeBytes = await budget.freeBytes();
@@ -120,7 +122,7 @@ export function reachabilityAdvice({ state, address, reason }: HostStatus['reach
   const port = /\/tcp\/(\d+)/.exec(address)?.[1];
   if (port === undefined) return [`this host listens on no TCP port: give --listen; ${until}`];
   return [
-    `the bridge could not connect back at ${address} (${reason}): let TCP port ${port} through router and firewall to this machine, and keep it with --listen /ip4/0.0.0.0/tcp/${port}; ${until}. It tries again, soon at first: a router that opens the port by itself (UPnP) needs half a minute`,
+    `the bridge could not connect back at ${address} (${reason}): let TCP port ${port} through router and firewall to this machine, and keep it with --listen /ip4/0.0.0.0/tcp/${port}; ${until}. It tries again now, and whenever xcore host status asks; a router that opens the port by itself (UPnP) needs half a minute`,
   ];
 }
 

@@ -23,7 +23,8 @@ import { BridgeAgent } from './bridge-agent.ts';
 import type { HostHandlers } from './control.ts';
 import { Deletions } from './deletions.ts';
 import { watchHost } from './figures.ts';
-import { hostHandlers, reachabilityAdvice } from './host-control.ts';
+import { hostHandlers, hostStatus, reachabilityAdvice } from './host-control.ts';
+import type { HostStatus } from './control-api.ts';
 import type { HostFs } from './host-fs.ts';
 import type { Intent } from './intent.ts';
 import type { HostOptions } from './options.ts';
@@ -115,13 +116,16 @@ export async function runHost(
   const { maxRequestsPerSecond } = options;
   await serve(components, ratedHandlers(transfers, { clock, bridge, maxRequestsPerSecond }), streams, options);
   await puncher?.serve();
-  const handlers = hostHandlers({
+  const parts = {
     ...{ store, serials: components.serials, transfers, agent, intent, allowance, clock, host },
     bridge: settings.bridge,
     addresses: () => addressesOf(node),
     routes: () => puncher?.routes ?? NO_ROUTES,
-  });
-  watchHost(metrics, handlers);
+  };
+  const startedMs = clock.now();
+  const status = (): Promise<HostStatus> => hostStatus(parts, startedMs);
+  const handlers = hostHandlers(parts, status);
+  watchHost(metrics, status);
   return {
     metrics,
     handlers,

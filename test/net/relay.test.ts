@@ -8,14 +8,20 @@ import t from 'tap';
 import { Reachability } from '../../src/bridge/reachability.ts';
 import { startBridge } from '../../src/bridge/start-bridge.ts';
 import { leafHashes, shardIdOf } from '../../src/crypto/merkle.ts';
+import { BridgeAgent } from '../../src/host/bridge-agent.ts';
 import { callHost } from '../../src/host/control.ts';
 import type { HostStatus } from '../../src/host/control-api.ts';
+import { Intent } from '../../src/host/intent.ts';
+import { SpaceBudget } from '../../src/host/space-budget.ts';
 import { startHost } from '../../src/host/start-host.ts';
+import { systemClock } from '../../src/lib/clock.ts';
 import { silentLogger } from '../../src/lib/log.ts';
 import { ClientNetwork } from '../../src/net/client-network.ts';
 import type { ShardSource } from '../../src/net/network.ts';
-import { createNode, dialAddresses, peerNameIn } from '../../src/net/node.ts';
+import { addressesOf, createNode, dialAddresses, peerNameIn } from '../../src/net/node.ts';
+import { BRIDGE_PROTOCOL } from '../../src/net/protocols.ts';
 import { RelayTransport } from '../../src/net/relay.ts';
+import { serveRpc } from '../../src/net/rpc.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { intactShards } from '../support/hosts.ts';
 import { until } from '../support/run.ts';
@@ -173,4 +179,56 @@ await t.test('only the address from which a host came is tried, whatever it anno
   t.equal(await afterMs(39_000), 0);
   reachability.registered('far', '/ip6/::ffff:203.0.113.8/tcp/50000', [...announced, '/ip4/203.0.113.8/tcp/4009']);
   t.equal(await afterMs(0), 3, 'soon again when it registers anew');
+});
+
+await t.test('an owner who asks has the bridge look again, now and then', async (t) => {
+  const server = await createNode({ seed: randomBytes(32), listen: ['/ip4/127.0.0.1/tcp/0'] });
+  const node = await createNode({ seed: randomBytes(32), listen: [] });
+  let [registrations, heartbeats] = [0, 0];
+  await server.handle(
+    BRIDGE_PROTOCOL,
+    (stream, connection) =>
+      void serveRpc(stream, connection.remotePeer.toString(), (body) => {
+        if (body.case === 'registerHost') registrations += 1;
+        else heartbeats += 1;
+        if (body.case === 'registerHost') return Promise.resolve({ case: 'done', value: {} });
+        const reachability = { state: 'none', address: '/ip4/127.0.0.1/tcp/9', reason: 'no answer' };
+        return Promise.resolve({ case: 'heartbeatReply', value: { intervalMs: 60_000, reachability } });
+      }),
+  );
+  let nowMs = 0;
+  const clock = { ...systemClock, monotonicMs: () => nowMs };
+  const space = { limitBytes: MIB, floorBytes: 0 };
+  const agent = new BridgeAgent(
+    {
+      ...{ node, clock, log, random: Math.random, transfers: () => 0 },
+      budget: new SpaceBudget({ diskFreeBytes: () => Promise.resolve(MIB) }, 0, space),
+      deletions: { carryOut: () => Promise.resolve([]) },
+      intent: await Intent.open(dir),
+    },
+    addressesOf(server)[0]!,
+  );
+  t.teardown(async () => {
+    await agent.stop();
+    await node.stop();
+    await server.stop();
+  });
+  t.ok(await agent.start(10_000));
+  const beat = async (): Promise<void> => {
+    const before = heartbeats;
+    agent.hurry();
+    await until('a heartbeat', () => heartbeats > before);
+  };
+  const asks = async (): Promise<number> => {
+    const before = heartbeats;
+    agent.lookAgain();
+    if (heartbeats === before) await beat();
+    return registrations;
+  };
+  t.equal(registrations, 1);
+  nowMs = 20_000;
+  t.equal(await asks(), 2);
+  t.equal(await asks(), 2, 'not again so soon');
+  nowMs = 40_000;
+  t.equal(await asks(), 3);
 });
