@@ -65,6 +65,8 @@ export async function simulateMounts(
   faults.end();
   for (const device of world.devices) device.busy = false;
   const healFrom = scheduler.nowMs;
+  // what users did last is on its way into the index
+  await scheduler.run(healFrom + CHECK_EVERY_MS);
   const unfinished = (): string[] => [...world.unfinished(), ...unsettled(world)];
   while (scheduler.nowMs < healFrom + PATIENCE_MS && world.verdict().length === 0 && unfinished().length > 0) {
     await scheduler.run(scheduler.nowMs + CHECK_EVERY_MS);

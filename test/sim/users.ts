@@ -17,6 +17,8 @@ const O_TRUNC = 0o1000;
 /** Windows of a file that users of large files write in. */
 const WINDOWS = 3;
 const NEAR_BYTES = 60_000;
+/** Of what is written into large files, as much as several shards. */
+const SHARE_BULK = 0.1;
 /** At names, for one that means something. */
 const LOOKS = 4;
 const ATTRIBUTES = ['user.a', 'user.b'];
@@ -126,10 +128,10 @@ export class Users {
     return (1 + luck.below(WINDOWS)) * WINDOW_SIZE_BYTES + luck.below(2 * NEAR_BYTES) - NEAR_BYTES;
   }
 
-  #someBytes(): number {
+  #someBytes(isBulk: boolean): number {
     const { luck } = this.#process;
-    if (this.#device.owner.hasLargeFiles && luck.chance(0.04)) return luck.below(PART_BYTES);
-    return luck.below(luck.chance(0.1) ? 300_000 : 30_000);
+    if (isBulk) return Math.floor(luck.between(PART_BYTES / 2, PART_BYTES));
+    return 1 + luck.below(luck.chance(0.1) ? 300_000 : 30_000);
   }
 
   /** Of a range that is cut, copied or made a hole. */
@@ -160,13 +162,15 @@ export class Users {
       ({ handle } = await fs.open(ino, O_RDWR));
     }
     try {
-      for (let times = 1 + luck.below(3); times > 0; times -= 1) {
-        const bytes = luck.content(1 + this.#someBytes());
-        const offset = luck.chance(0.6) ? Math.min(this.#sizeOf(ino), WINDOWS * WINDOW_SIZE_BYTES) : this.#somewhere();
+      const isBulk = this.#device.owner.hasLargeFiles && luck.chance(SHARE_BULK);
+      for (let times = (isBulk ? 3 : 1) + luck.below(3); times > 0; times -= 1) {
+        const bytes = luck.content(this.#someBytes(isBulk));
+        const offset =
+          isBulk || luck.chance(0.6) ? Math.min(this.#sizeOf(ino), WINDOWS * WINDOW_SIZE_BYTES) : this.#somewhere();
         await this.#change('write', named, ino, written(ino, offset, bytes), () =>
           fs.write(ino, handle, offset, Buffer.from(bytes), false),
         );
-        if (luck.chance(0.3)) await clock.sleep(luck.between(1, 200));
+        if (!isBulk && luck.chance(0.3)) await clock.sleep(luck.between(1, 200));
         if (luck.chance(0.2)) await this.#acknowledge('synced', () => fs.fsync(ino, handle, false));
       }
       await this.#acknowledge('closed', () => fs.flush(ino, handle));

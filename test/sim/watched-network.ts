@@ -69,7 +69,8 @@ export class WatchedNetwork extends ClientNetwork {
     if ((entries.get(seq) ?? hash) !== hash) onFork(seq);
     entries.set(seq, hash);
     for (const { shardId } of shardsAdded) {
-      if (this.#shards.get(hexOf(shardId))?.stage === 'staged')
+      const shard = this.#shards.get(hexOf(shardId));
+      if (shard?.stage === 'staged' && shard.doomed !== true)
         this.#change(shardId, { stage: 'published', promised: true, addedSeq: seq });
     }
     for (const id of shardsFreed) this.#change(id, { stage: 'freed', gone: true, freedSeq: seq });
