@@ -1,5 +1,5 @@
 // Devices with one volume mounted, beside a bridge and hosts, in one process with virtual time, network and disks: what
-// fsync and flush acknowledged is kept whatever fails, and all devices come to show the same. As many worlds as a third of
+// fsync and flush acknowledged is kept whatever fails, and all devices come to show the same. As many worlds as a quarter of
 // XCORE_SIM_SEEDS; XCORE_SIM_SEED=17 lives one of them again and prints all that happens in it. In r17 the bridge is
 // restored from an older copy, too.
 
@@ -10,7 +10,7 @@ import { liveAll } from './live-all.ts';
 import { simulateMounts } from './mounts.ts';
 
 const MAX_MS = 60 * 60_000;
-const WORLDS = Math.ceil(Number(process.env['XCORE_SIM_SEEDS'] ?? 60) / 3);
+const WORLDS = Math.ceil(Number(process.env['XCORE_SIM_SEEDS'] ?? 60) / 4);
 const RESTORED = Math.ceil(WORLDS / 6);
 const ONE = process.env['XCORE_SIM_SEED'];
 const WORDS = `${'abandon '.repeat(23)}art`;
