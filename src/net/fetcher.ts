@@ -26,6 +26,8 @@ const WHOLE: LeafRange = { firstLeaf: 0, leafCount: 0 };
 /** A fetch may last so many times its deadline while bytes still come. */
 const MAX_DEADLINES = 4;
 
+/** Ranges of leaves under way at once, up to 64 KiB each: a reader waits for a round trip, not for its turn. */
+const MAX_RANGES = 32;
 /** Reports to the bridge under way; more are left out. */
 const MAX_REPORTS = 32;
 
@@ -45,7 +47,7 @@ export interface FetcherComponents {
 
 /** Options of a fetcher. */
 export interface FetcherOptions {
-  /** Whole shards under way at once; twice as many ranges. */
+  /** Whole shards under way at once. */
   readonly parallelTransfers: number;
   /** A fetch to which no byte came for so long has failed. */
   readonly timeoutMs: number;
@@ -82,7 +84,7 @@ export class Fetcher {
     this.#ranking = new MirrorRanking({ ...components, figures: this.#figures });
     this.#shards = new Limiter(options.parallelTransfers);
     this.#buffers = new ShardBuffers(options.parallelTransfers);
-    this.#ranges = new Limiter(options.parallelTransfers * 2);
+    this.#ranges = new Limiter(MAX_RANGES);
   }
 
   /** Verified bytes received. */

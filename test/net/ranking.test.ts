@@ -7,15 +7,18 @@ import t from 'tap';
 import { startBridge } from '../../src/bridge/start-bridge.ts';
 import { leafHashes, shardIdOf } from '../../src/crypto/merkle.ts';
 import { startHost } from '../../src/host/start-host.ts';
+import { Transfers } from '../../src/host/transfers.ts';
 import { silentLogger } from '../../src/lib/log.ts';
 import { ClientNetwork } from '../../src/net/client-network.ts';
 import { FailingHosts } from '../../src/net/failing-hosts.ts';
 import { HostFigures } from '../../src/net/host-figures.ts';
+import type { ShardHandlers } from '../../src/net/shard-protocol.ts';
 import { MirrorRanking } from '../../src/net/mirror-ranking.ts';
 import { Random, pickSeed } from '../support/random.ts';
 
 t.setTimeout(120_000);
 
+const READERS = 12;
 const KIB = 1024;
 const MIB = 1024 * KIB;
 const hosts = ['a', 'b', 'c'].map((host) => ({ host }));
@@ -71,7 +74,7 @@ t.test('the nearest comes first, similar ones share, and failing or bad ones com
   t.equal(rank(), 'cab');
 });
 
-t.test('reads leave a slow host alone once it is known', async (t) => {
+t.test('reads leave a slow host alone once it is known, and wait for no turn', async (t) => {
   const seed = pickSeed();
   t.comment(`seed ${seed}`);
   const luck = new Random(seed);
@@ -117,4 +120,23 @@ t.test('reads leave a slow host alone once it is known', async (t) => {
   const before = await sentBySlow();
   for (let count = 0; count < 20; count += 1) await read();
   t.ok((await sentBySlow()) - before <= 3 * shard.sizeBytes, 'hardly a read begins there');
+
+  // hosts answer once all are there
+  type Retrieve = (
+    this: Transfers,
+    ...args: Parameters<ShardHandlers['retrieve']>
+  ) => ReturnType<ShardHandlers['retrieve']>;
+  const handlers = Transfers.prototype as { retrieve: Retrieve };
+  const retrieve = handlers.retrieve;
+  t.teardown(() => (handlers.retrieve = retrieve));
+  const all = Promise.withResolvers<void>();
+  const asked = new Set<number>();
+  handlers.retrieve = async function (order, firstLeaf, ...rest) {
+    if (asked.add(firstLeaf).size === READERS) all.resolve();
+    await all.promise;
+    return retrieve.call(this, order, firstLeaf, ...rest);
+  };
+  const leaves = Array.from({ length: READERS }, (_, leaf) => client.fetchLeaves(shard.id, shard.sizeBytes, leaf, 1));
+  const [first] = await Promise.all(leaves);
+  t.same(Buffer.from(first!), data.subarray(0, first!.length), 'no random reader waits for its turn');
 });
