@@ -25,7 +25,7 @@ export interface Publication {
 
 /** What is found when nothing can be published. */
 export interface Blocked {
-  /** Shards that must become durable, or die, for all that was looked at. */
+  /** Shards that must become durable, or die, for all that was looked at; it ends with the first commit that waits for one that lives. */
   readonly waitsFor: number[];
   /** Those of the first commit that waits. */
   readonly firstWaitsFor: number[];
@@ -86,6 +86,11 @@ export function isGone(tree: Tree, shard: number): boolean {
   return tree.isLost(shard) && tree.shard(shard)?.liveBytes === 0;
 }
 
+/** Whether a shard is to be stored, and something refers to it now. */
+export function isAlive(tree: Tree, shard: number): boolean {
+  return tree.isStaged(shard) && tree.shard(shard)?.liveBytes !== 0;
+}
+
 /** Commits that are not published, oldest first. */
 export async function* stepsOf(tree: Tree): AsyncGenerator<Step> {
   const from = keyBytes(outboxKey(tree.store.firstUnpublished));
@@ -116,8 +121,13 @@ export async function nextPublication(
       sizeBytes += key.length + (value?.length ?? 0) + 8;
       if (key.startsWith(KIND.window)) references.set(key, value);
     }
-    if (waitsFor.size === 0) publishable = commit;
-    else if (firstWaitsFor.length === 0) firstWaitsFor = [...waitsFor];
+    if (waitsFor.size === 0) {
+      publishable = commit;
+    } else {
+      if (firstWaitsFor.length === 0) firstWaitsFor = [...waitsFor];
+      // it will be durable, and what follows is read then: a writer at work would have it read again and again
+      if ([...waitsFor].some((shard) => isAlive(tree, shard))) break;
+    }
     if (sizeBytes > targetBytes && ![...waitsFor].some((shard) => isGone(tree, shard))) break;
   }
   if (publishable === null)

@@ -13,7 +13,7 @@ import type { Shard } from '../tree/records.ts';
 import type { HandIn } from './hand-in.ts';
 import type { EntryCodec, OpenedEntry } from './log-entry.ts';
 import type { LocalVolume } from './local-volume.ts';
-import { ENTRY_TARGET_BYTES, nextPublication } from './outbox.ts';
+import { ENTRY_TARGET_BYTES, isAlive, nextPublication } from './outbox.ts';
 import { forgetShard } from './replay.ts';
 import { splitPublication } from './split-publication.ts';
 
@@ -70,7 +70,7 @@ export class Publisher {
   async publish(volume: LocalVolume, epoch: number, boundary = Infinity): Promise<boolean> {
     const { tree, store } = volume;
     // until one of these changes, reading the outbox again would find the same
-    if (this.#blockedOn.some((shard) => tree.isStaged(shard) && tree.shard(shard)?.liveBytes !== 0)) return false;
+    if (this.#blockedOn.some((shard) => isAlive(tree, shard))) return false;
     await store.commit();
     const limit = Math.min(boundary, store.lastCommit);
     const next = await nextPublication(tree, limit, this.#limits.entryTargetBytes);
