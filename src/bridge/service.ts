@@ -160,7 +160,7 @@ export class Service {
   }
 
   async #heartbeat({ remotePeer: host, session }: RpcContext, request: Heartbeat): Promise<ResponseInit> {
-    const { registry, deletes } = this.#parts;
+    const { registry, deletes, clock } = this.#parts;
     this.#twins.check(host, session);
     if (request.deleted.length > MAX_DELETE_REPORTS) throw new XcoreError('PROTOCOL', 'too many deletions at once');
     registry.heartbeat(host, {
@@ -187,6 +187,7 @@ export class Service {
         intervalMs: this.#options.heartbeatMs,
         standing,
         reachability: { ...this.#parts.reachability.of(host) },
+        nowMs: BigInt(clock.now()),
       },
     };
   }

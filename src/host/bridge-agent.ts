@@ -58,6 +58,7 @@ export class BridgeAgent {
   #complaint: string | undefined;
   /** As the bridge was told last; undefined: it is to be told anew. */
   #addresses: string | undefined;
+  #clockAheadMs = 0;
   #lookedMs = -Infinity;
   #hurry = new AbortController();
 
@@ -93,6 +94,11 @@ export class BridgeAgent {
   /** What keeps it from its bridge; empty when nothing does. */
   get complaint(): string {
     return this.#complaint ?? '';
+  }
+
+  /** By how much this machine's clock was ahead of the bridge's at the last heartbeat; negative: behind. */
+  get clockAheadMs(): number {
+    return this.#clockAheadMs;
   }
 
   /** How the bridge judged the host last. */
@@ -193,7 +199,7 @@ export class BridgeAgent {
   }
 
   async #heartbeat(call: RpcClient['call']): Promise<void> {
-    const { budget, deletions, transfers, intent, allowance } = this.#components;
+    const { budget, deletions, transfers, intent, allowance, clock } = this.#components;
     for (;;) {
       const rest = allowance?.nextRest();
       const reported = this.#deleted;
@@ -220,6 +226,7 @@ export class BridgeAgent {
       this.#deleted = this.#deleted.slice(reported.length);
       this.#lost = this.#lost.slice(lost.length);
       this.#standing = reply.standing;
+      if (reply.nowMs > 0n) this.#clockAheadMs = clock.now() - Number(reply.nowMs);
       await this.#beReachable(reply.reachability);
       this.#intervalMs = Math.min(MAX_INTERVAL_MS, Math.max(MIN_INTERVAL_MS, reply.intervalMs));
       this.#deleted.push(...(await deletions.carryOut(reply.deletes)));

@@ -61,6 +61,8 @@ export interface HostStatus {
   readonly month: { readonly month: string; readonly inBytes: number; readonly outBytes: number };
   /** The rest that is on: it moves no shards, and goes on answering audits. */
   readonly rest?: { readonly reason: 'hours' | 'monthly'; readonly untilMs: number };
+  /** By how much the clock is ahead of the bridge's; negative: behind. */
+  readonly clockAheadMs: number;
   readonly paused: boolean;
   readonly exiting: boolean;
   /** As the bridge told last; absent until it has. */

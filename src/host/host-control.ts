@@ -3,6 +3,7 @@
 import type { Clock } from '../lib/clock.ts';
 import type { Routes } from '../net/network.ts';
 import type { Store } from '../lib/store.ts';
+import { MAX_CLOCK_SKEW_MS } from '../net/orders.ts';
 import type { Allowance } from './allowance.ts';
 import type { BridgeAgent } from './bridge-agent.ts';
 import type { HostStanding, HostStatus } from './control-api.ts';
@@ -16,6 +17,8 @@ import { verifyShards } from './verify.ts';
 const EXIT_POLL_MS = 500;
 /** Below this uptime the advice is to be there more. */
 const LOW_UPTIME = 0.9;
+/** A clock that is off by more is told. */
+const WRONG_CLOCK_MS = 10 * 60_000;
 const LOW_FREE_SHARE = 0.05;
 
 /** What the calls work with. */
@@ -101,6 +104,7 @@ export async function hostStatus(components: HostControlComponents, startedMs: n
       shards: store.shards,
     },
     traffic: transfers.traffic,
+    clockAheadMs: agent.clockAheadMs,
     transfers: transfers.active,
     audits: transfers.audits,
     ...allowed(allowance),
@@ -126,6 +130,13 @@ export function reachabilityAdvice({ state, address, reason }: HostStatus['reach
   ];
 }
 
+function clockAdvice(aheadMs: number): string {
+  const minutes = Math.round(Math.abs(aheadMs) / 60_000);
+  const far = `${minutes} minutes ${aheadMs > 0 ? 'ahead of' : 'behind'} the bridge's`;
+  const hours = MAX_CLOCK_SKEW_MS / 3_600_000;
+  return `this machine's clock is ${far}: set it right (timedatectl set-ntp true); past ${hours} hours, what the host is asked to do has expired for it`;
+}
+
 /** What the owner allows, and what has become of it. */
 function allowed(allowance: Allowance | undefined): Pick<HostStatus, 'limits' | 'month' | 'rest'> {
   const { upBytesPerSecond = 0, downBytesPerSecond = 0, monthlyBytes = 0, schedule } = allowance?.options ?? {};
@@ -144,6 +155,7 @@ function adviceFor(status: Omit<HostStatus, 'advice'>): string[] {
     const why = bridge.reason === '' ? '' : ` (${bridge.reason})`;
     advice.push(`the bridge cannot be used${why}: check its address and this machine’s connection`);
   } else if (bridge.reason !== '') advice.push(`the bridge does not take this host: ${bridge.reason}`);
+  if (Math.abs(status.clockAheadMs) > WRONG_CLOCK_MS) advice.push(clockAdvice(status.clockAheadMs));
   advice.push(...reachabilityAdvice(status.reachability));
   if (standing?.mayLeave)
     advice.push('nothing is left to move away: stop xcore serve, and remove its folder if you like');

@@ -10,7 +10,8 @@ import { startBridge } from '../../src/bridge/start-bridge.ts';
 import { leafHashes, shardIdOf } from '../../src/crypto/merkle.ts';
 import { callHost } from '../../src/host/control.ts';
 import { startHost } from '../../src/host/start-host.ts';
-import type { RunningHost } from '../../src/host/start-host.ts';
+import type { HostSettings, RunningHost } from '../../src/host/start-host.ts';
+import { systemClock } from '../../src/lib/clock.ts';
 import { silentLogger } from '../../src/lib/log.ts';
 import { signAuthentication } from '../../src/net/authentication.ts';
 import { publicKeyOf } from '../../src/crypto/sign.ts';
@@ -35,11 +36,14 @@ const options = { heartbeatMs: 500, upkeepMs: 50, repairAfterMs: 2_000, repairRe
 const bridge = await startBridge({ dir: join(dir, 'b'), listen: LISTEN, options }, { log });
 t.teardown(() => bridge.stop());
 const folders = [1, 2, 3, 4].map((number) => join(dir, `h${number}`));
-const start = (folder: string): Promise<RunningHost> =>
-  startHost(
-    { dir: folder, bridge: bridge.address, capacityBytes: 50_000_000, listen: LISTEN, options: { floorBytes: 0 } },
-    { log },
-  );
+const settingsOf = (folder: string): HostSettings => ({
+  dir: folder,
+  bridge: bridge.address,
+  capacityBytes: 50_000_000,
+  listen: LISTEN,
+  options: { floorBytes: 0 },
+});
+const start = (folder: string): Promise<RunningHost> => startHost(settingsOf(folder), { log });
 const hosts = await Promise.all(folders.map(start));
 const running = new Set(hosts);
 t.teardown(async () => {
@@ -124,12 +128,14 @@ await t.test('what verify finds is made again, and is not held against the host'
   t.match((await callHost(folder!, 'status', {})).standing, { auditsFailed: 0 });
 });
 
-await t.test('of two hosts with one identity, both owners are told', async (t) => {
+await t.test('of two hosts with one identity both owners are told, and of a wrong clock', async (t) => {
   const folder = join(dir, 'h1');
   const copy = join(dir, 'copy');
   mkdirSync(copy);
   cpSync(join(folder, 'identity.seed'), join(copy, 'identity.seed'));
-  const twin = await start(copy);
+  // With a clock that is wrong, too.
+  const clock = { ...systemClock, now: () => Date.now() + 3 * 3_600_000 };
+  const twin = await startHost(settingsOf(copy), { log, clock });
   t.teardown(() => twin.stop());
   t.equal(twin.address.split('/p2p/')[1], hosts[0]!.address.split('/p2p/')[1]);
   const told = async (of: string, words: RegExp): Promise<boolean> => {
@@ -140,6 +146,8 @@ await t.test('of two hosts with one identity, both owners are told', async (t) =
     told(folder, /does not take this host: another host with its identity/),
   );
   await until('the other one to be told', () => told(copy, /another host with the same identity is connected/));
+  t.ok(await told(copy, /clock is 180 minutes ahead of the bridge's/));
+  t.notOk(await told(folder, /clock is/));
   await twin.stop();
   await until('the one that is left to be taken again', async () => !(await told(folder, /does not take this host/)));
 });
