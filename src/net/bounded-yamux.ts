@@ -18,7 +18,9 @@ const HEADER_BYTES = 12;
 const TYPE_OFFSET = 1;
 const LENGTH_OFFSET = 8;
 const DATA = 0;
-/** A window that is half used again within so long was too small. */
+/** Share of a window that is used before its sender is told of room: about as much of it is never in use on a long line. */
+const UPDATED_SHARE = 1 / 16;
+/** A window of which that is used again within so long was too small. */
 const PROMPT_MS = 20;
 
 /** What is used of @libp2p/yamux beyond its interface. */
@@ -59,14 +61,14 @@ export function boundedYamux(
 }
 
 /**
- * Tells the sender of room once half of the window is used, as other implementations do: after each frame, as @libp2p/yamux
- * does it, an update is a packet, and an answer of one frame two of them.
+ * Tells the sender of room once enough of the window is used: after each frame, as @libp2p/yamux does it, an update is a
+ * packet, and an answer of one frame two of them.
  */
 function withRareUpdates(stream: WindowedStream, clock: Clock): WindowedStream {
   const update = stream.sendWindowUpdate.bind(stream);
   stream.sendWindowUpdate = () => {
     if (SETTLED_STATES.has(stream.state)) {
-      if (2 * stream.recvWindowCapacity >= stream.recvWindow) return;
+      if (stream.recvWindow - stream.recvWindowCapacity <= UPDATED_SHARE * stream.recvWindow) return;
       // round trips are measured in whole milliseconds, of which a short one has none
       if (clock.now() - stream.epochStart <= PROMPT_MS) {
         stream.recvWindow = Math.min(2 * stream.recvWindow, stream.maxStreamWindowSize);
