@@ -2,16 +2,17 @@
 // memory and committed together. Knows keys and records, not what a filesystem means by them.
 
 import type { Sealer } from '../crypto/sealer.ts';
-import { systemClock } from '../lib/clock.ts';
-import type { Clock, Timer } from '../lib/clock.ts';
-import { asError, XcoreError } from '../lib/errors.ts';
 import type { Now } from '../lib/now.ts';
 import type { RandomBytes } from '../lib/random-bytes.ts';
 import { ChangeJournal } from './change-journal.ts';
+import { CommitTurns } from './commit-turns.ts';
+import type { TurnOptions } from './commit-turns.ts';
 import { Durability } from './durability.ts';
-import type { Barriers } from './durability.ts';
+import type { Barriers, BatchMarks } from './durability.ts';
 import { keyBytes, outboxKey, PUBLISHED_KINDS } from './keys.ts';
 import type { StoreSnapshot } from './index-database.ts';
+import { PendingRecords } from './pending-records.ts';
+import type { Changes, Taken } from './pending-records.ts';
 import { changeSetBytes } from './record-bytes.ts';
 import type { KeyChange } from './record-bytes.ts';
 import { newRecordCache } from './record-cache.ts';
@@ -28,28 +29,13 @@ export type { StoreSnapshot };
 
 /** Changed records after which callers of settle() wait for a commit. */
 const MAX_DIRTY_RECORDS = 20_000;
-/** A change that nobody waits for is committed after so long. */
-const COMMIT_DELAY_MS = 10;
-/** After a failed commit the next try comes after so long. */
-const RETRY_DELAY_MS = 1_000;
-
-interface Waiter {
-  readonly promise: Promise<void>;
-  readonly resolve: () => void;
-  readonly reject: (error: Error) => void;
-  sync: boolean;
-}
 
 /** How an index is opened, and who is told of its health. */
-export interface StoreOptions extends Omit<IndexOptions, 'left'> {
+export interface StoreOptions extends Omit<IndexOptions, 'left'>, TurnOptions {
   /** File of its sync journal; without one, every sync is one of all files. */
   readonly syncJournal?: string;
-  /** The machine's own unless told. */
-  readonly clock?: Clock;
   /** Numbers of journals; the system's unless told. */
   readonly randomBytes?: RandomBytes;
-  /** Changes cannot be committed; null when they can again. */
-  readonly onHealth?: (failure: Error | null) => void;
 }
 
 const NOTHING: StoredRecord = { record: null, stamp: 0n };
@@ -62,25 +48,13 @@ const publishedKinds: ReadonlySet<string> = new Set(PUBLISHED_KINDS);
  */
 export class RecordStore {
   readonly #index: TalliedIndex;
-  readonly #clock: Clock;
   readonly #ranges: RecordRanges;
-  readonly #onHealth: (failure: Error | null) => void;
   readonly #cache = newRecordCache();
-  #dirty = new Map<string, TreeRecord | null>();
-  #inFlight = new Map<string, TreeRecord | null>();
-  /** Keys of which no record was ever written; those that the last commits took are not among them any more. */
-  #fresh = new Set<string>();
-  readonly #alreadyPublished = new Set<string>();
+  readonly #pending = new PendingRecords();
   readonly #durability: Durability;
-  #next: Waiter | null = null;
-  #current: Waiter | null = null;
-  #running: Promise<void> = Promise.resolve();
-  #timer: Timer | null = null;
-  #failure: Error | null = null;
-  #unsynced = false;
-  /** A sync failed, and records may say already what is true only once it succeeds: the next commit is one, too. */
-  #owesSync = false;
-  #closed = false;
+  readonly #turns: CommitTurns;
+  /** What the commit under way has taken. */
+  #taken: { readonly records: Taken; readonly marks: BatchMarks } | null = null;
   #lastCommit = 0;
   #firstUnpublished = 1;
   #recordsChanges = false;
@@ -95,16 +69,21 @@ export class RecordStore {
     options: StoreOptions,
   ) {
     this.#index = index;
-    this.#clock = options.clock ?? systemClock;
     const syncs = options.syncJournal === undefined ? null : new SyncJournal(options.syncJournal, options);
     this.#durability = new Durability(index, journal, syncs, leftTails, {
       mayJournal: () => this.#mayJournal(),
       changeOf: (key) => this.#changeOf(key),
       commit: (sync) => this.commit(sync),
     });
+    const work = {
+      hasChanges: () => this.#pending.waiting > 0,
+      begin: (sync: boolean) => this.#begin(sync),
+      write: (sync: boolean) => this.#write(sync),
+      abandon: () => this.#abandon(),
+    };
+    this.#turns = new CommitTurns(work, options);
     this.#ranges = new RecordRanges(index, sealer);
     this.#lineage = lineage;
-    this.#onHealth = options.onHealth ?? (() => undefined);
     this.#lastCommit = index.tally.lastCommit;
     this.#firstUnpublished = index.tally.firstUnpublished;
   }
@@ -136,8 +115,8 @@ export class RecordStore {
   }
 
   /** Commits what a killed process, which was the volume's writer, had in its journal only. */
-  async #replay(changes: Map<string, TreeRecord | null>): Promise<void> {
-    this.#dirty = changes;
+  async #replay(changes: Changes): Promise<void> {
+    for (const [key, record] of changes) this.#pending.set(key, record);
     this.#recordsChanges = true;
     await this.commit();
     this.#recordsChanges = false;
@@ -159,7 +138,7 @@ export class RecordStore {
 
   /** Changed records that no commit has taken yet. */
   get dirtyRecords(): number {
-    return this.#dirty.size;
+    return this.#pending.waiting;
   }
 
   /** Whether commits are kept for publication: true for a writer, false for a follower. */
@@ -211,13 +190,11 @@ export class RecordStore {
 
   /** The record of a key, or undefined. CORRUPT_RECORD when the index was changed or damaged, REOPENING as readable(). */
   get(key: string): TreeRecord | undefined {
-    const dirty = this.#dirty.get(key);
-    if (dirty !== undefined) return dirty ?? undefined;
-    const inFlight = this.#inFlight.get(key);
-    if (inFlight !== undefined) return inFlight ?? undefined;
+    const changed = this.#pending.of(key);
+    if (changed !== undefined) return changed ?? undefined;
     const cached = this.#cache.get(key);
     if (cached !== undefined) return cached.record ?? undefined;
-    if (this.#fresh.has(key)) return undefined;
+    if (this.#pending.isFresh(key)) return undefined;
     const read = this.#index.read(key);
     this.#cache.set(key, read);
     return read.record ?? undefined;
@@ -225,143 +202,104 @@ export class RecordStore {
 
   /** Sets a record; the store owns it from now on. */
   put(key: string, record: TreeRecord): void {
-    this.#alreadyPublished.delete(key);
-    this.#dirty.set(key, record);
-    this.#durability.note(key);
-    this.#schedule(COMMIT_DELAY_MS);
+    this.#pending.notePublished(key, false);
+    this.#change(key, record);
   }
 
   /** Says that no record of a key was ever written, which saves looking for one; holds until the next commit. */
   expectNone(key: string): void {
-    this.#fresh.add(key);
+    this.#pending.expectNone(key);
   }
 
   delete(key: string): void {
-    this.#dirty.set(key, null);
+    this.#change(key, null);
+  }
+
+  #change(key: string, record: TreeRecord | null): void {
+    this.#pending.set(key, record);
     this.#durability.note(key);
-    this.#schedule(COMMIT_DELAY_MS);
+    this.#turns.soon();
   }
 
   /** Deletes a record whose deletion the log carries already. */
   deletePublished(key: string): void {
-    this.#alreadyPublished.add(key);
+    this.#pending.notePublished(key, true);
     this.delete(key);
-  }
-
-  #schedule(delayMs: number): void {
-    if (this.#timer !== null || this.#closed) return;
-    this.#timer = this.#clock.after(delayMs, () => {
-      this.#timer = null;
-      this.commit().catch(() => undefined); // kept in #failure and tried again
-    });
   }
 
   /** Whether the last commit succeeded. */
   get isHealthy(): boolean {
-    return !this.#closed && this.#failure === null;
+    return !this.#turns.closed && this.#turns.failure === null;
   }
 
   /** Throws what the last commit failed with, if it failed: nothing new is taken until one succeeds. */
   assertHealthy(): void {
-    if (this.#closed) throw new XcoreError('CLOSED', 'the index is closed');
-    if (this.#failure !== null) throw this.#failure;
+    this.#turns.assertHealthy();
   }
 
   /** A promise to wait for when too much is uncommitted, else null. */
   settle(): Promise<void> | null {
-    return this.#dirty.size > MAX_DIRTY_RECORDS ? this.commit() : null;
+    return this.#pending.waiting > MAX_DIRTY_RECORDS ? this.commit() : null;
   }
 
   /** Resolves when all changes made so far are committed; `sync`: and survive a power cut. */
   commit(sync = false): Promise<void> {
-    if (this.#dirty.size === 0 && this.#next === null && this.#failure === null) {
-      const enough = !sync || (this.#current === null ? !this.#unsynced : this.#current.sync);
-      if (enough) return this.#current?.promise ?? Promise.resolve();
-    }
-    this.#next ??= { ...Promise.withResolvers<void>(), sync };
-    this.#next.sync ||= sync;
-    const { promise } = this.#next;
-    if (this.#current === null) this.#running = this.#run();
-    return promise;
+    return this.#turns.commit(sync);
   }
 
   /** Lets all changes made so far outlive this process: at once where the journal takes them, else with a commit. */
   persist(): Now<void> {
-    return this.#durability.persist(this.#failure === null);
+    return this.#durability.persist(this.#turns.failure === null);
   }
 
   /** Lets all changes made so far survive a power cut; at once where no change needs it. */
   sync(): Now<void> {
-    return this.#durability.sync(this.#failure === null);
+    return this.#durability.sync(this.#turns.failure === null);
   }
 
   #mayJournal(): boolean {
     // a sync under way may have changed records to what is true only once it succeeds
-    return this.#recordsChanges && this.#failure === null && !this.#closed && this.#current?.sync !== true;
+    return this.#recordsChanges && this.isHealthy && !this.#turns.isSyncing;
   }
 
   #changeOf(key: string): TreeRecord | null | undefined {
-    if (this.#alreadyPublished.has(key)) return undefined;
-    const waiting = this.#dirty.get(key);
-    return waiting === undefined ? this.#inFlight.get(key) : waiting;
+    return this.#pending.isPublished(key) ? undefined : this.#pending.of(key);
   }
 
-  async #run(): Promise<void> {
-    while (this.#next !== null) {
-      const waiter = this.#next;
-      this.#next = null;
-      this.#current = waiter;
-      waiter.sync ||= this.#owesSync;
-      const marks = this.#durability.beginBatch(waiter.sync);
-      const dirty = this.#dirty;
-      const fresh = this.#fresh;
-      this.#dirty = new Map();
-      this.#fresh = new Set();
-      this.#inFlight = dirty;
-      try {
-        if (await this.#index.ready()) this.#cache.clear();
-        const { batch, commit } = this.#encode(dirty, fresh);
-        const outbox = { lastCommit: commit, firstUnpublished: this.#firstUnpublished };
-        const tally = this.#index.complete(batch, { ...outbox, ...marks.journal });
-        await this.#durability.write(batch, tally, waiter.sync);
-        this.#durability.endBatch(marks, waiter.sync);
-        this.#lastCommit = Math.max(this.#lastCommit, commit);
-        this.#unsynced = !waiter.sync;
-        this.#owesSync = false;
-        if (this.#failure !== null) this.#onHealth(null);
-        this.#failure = null;
-        for (const [key, record] of dirty) {
-          this.#cache.set(key, { record, stamp: batch.stamps.get(key) ?? 0n });
-          if (!this.#dirty.has(key)) this.#alreadyPublished.delete(key);
-        }
-        this.#inFlight = new Map();
-        waiter.resolve();
-      } catch (error) {
-        this.#durability.abandonBatch(marks);
-        this.#failure = asError(error);
-        this.#owesSync = waiter.sync;
-        this.#onHealth(this.#failure);
-        for (const [key, record] of this.#dirty) dirty.set(key, record);
-        this.#dirty = dirty;
-        this.#inFlight = new Map();
-        if (!this.#closed) this.#schedule(RETRY_DELAY_MS);
-        waiter.promise.catch(() => undefined);
-        waiter.reject(this.#failure);
-      }
+  #begin(sync: boolean): void {
+    this.#taken = { marks: this.#durability.beginBatch(sync), records: this.#pending.take() };
+  }
+
+  async #write(sync: boolean): Promise<void> {
+    const { marks, records } = this.#taken!;
+    if (await this.#index.ready()) this.#cache.clear();
+    const { batch, commit } = this.#encode(records);
+    const outbox = { lastCommit: commit, firstUnpublished: this.#firstUnpublished };
+    const tally = this.#index.complete(batch, { ...outbox, ...marks.journal });
+    await this.#durability.write(batch, tally, sync);
+    this.#durability.endBatch(marks, sync);
+    this.#lastCommit = Math.max(this.#lastCommit, commit);
+    for (const [key, record] of records.changes) {
+      this.#cache.set(key, { record, stamp: batch.stamps.get(key) ?? 0n });
     }
-    this.#current = null;
+    this.#pending.settle();
+  }
+
+  #abandon(): void {
+    this.#durability.abandonBatch(this.#taken!.marks);
+    this.#pending.giveBack();
   }
 
   /** Seals what changed: the only moment at which records are read for a commit. */
-  #encode(dirty: ReadonlyMap<string, TreeRecord | null>, fresh: ReadonlySet<string>): { batch: Batch; commit: number } {
+  #encode({ changes: taken, fresh }: Taken): { batch: Batch; commit: number } {
     const batch = this.#index.begin();
     const changes: KeyChange[] = [];
-    for (const [key, record] of dirty) {
+    for (const [key, record] of taken) {
       const before = fresh.has(key) ? NOTHING : this.#cache.get(key);
       // what came and went between two commits
       if (record === null && before?.record === null) continue;
       const value = this.#index.add(batch, key, record, before?.stamp);
-      const published = publishedKinds.has(key.charAt(0)) && !this.#alreadyPublished.has(key);
+      const published = publishedKinds.has(key.charAt(0)) && !this.#pending.isPublished(key);
       if (!this.#recordsChanges || !published) continue;
       changes.push({ key: keyBytes(key), value });
     }
@@ -373,11 +311,7 @@ export class RecordStore {
 
   /** Changes that no commit has brought to disk yet, of keys that begin with `prefix`, by key; null is deleted. */
   uncommitted(prefix: string): { key: string; record: TreeRecord | null }[] {
-    const found = new Map<string, TreeRecord | null>();
-    for (const changes of [this.#inFlight, this.#dirty]) {
-      for (const [key, record] of changes) if (key.startsWith(prefix)) found.set(key, record);
-    }
-    return [...found].map(([key, record]) => ({ key, record })).sort((a, b) => (a.key < b.key ? -1 : 1));
+    return this.#pending.under(prefix);
   }
 
   /** Committed records whose keys begin with `prefix`. */
@@ -408,27 +342,23 @@ export class RecordStore {
   /** Forgets commits up to `commit`, which are published, together with the changes put() before. */
   async published(commit: number): Promise<void> {
     const first = this.firstUnpublished;
-    for (let n = first; n <= commit; n++) this.#dirty.set(outboxKey(n), null);
+    for (let n = first; n <= commit; n++) this.#pending.set(outboxKey(n), null);
     this.#firstUnpublished = Math.max(this.#firstUnpublished, commit + 1);
     await this.commit();
   }
 
   /** Commits what is left and closes the database. */
   async close(): Promise<void> {
-    if (this.#closed) return;
+    if (this.#turns.closed) return;
     // nothing may be left to the sync journal
-    this.#unsynced ||= this.#durability.isInUse;
+    const mustSync = this.#durability.isInUse;
     this.#durability.distrust();
     try {
-      await this.commit(true);
+      await this.#turns.close(mustSync);
     } finally {
-      this.#closed = true;
-      // also the next try of what failed just now, which would open the database again
-      this.#timer?.cancel();
-      this.#timer = null;
-      await this.#running;
-      await this.#durability.close(this.#failure === null);
-      await this.#index.close(this.#failure === null);
+      const isClean = this.#turns.failure === null;
+      await this.#durability.close(isClean);
+      await this.#index.close(isClean);
     }
   }
 }
