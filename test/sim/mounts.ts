@@ -16,7 +16,9 @@ const PATIENCE_MS = 30 * 60_000;
 const CHECK_EVERY_MS = 2_000;
 /** Until then a device that has work which waits for another one's lease may get it by itself. */
 const TAKE_OVER_MS = 60_000;
-const READ_MS = 300_000;
+const READ_MS = 900_000;
+/** A bridge that has forgotten mirrors finds them in that time. */
+const FIND_MS = 600_000;
 /** Of all worlds, in which files are longer than a shard. */
 const SHARE_LARGE = 0.25;
 const START_MS = 120_000;
@@ -132,7 +134,7 @@ async function readAll(world: World): Promise<string[]> {
   if (wrong.length > 0) return wrong;
   let left = devices.length;
   for (const device of devices) {
-    readTree(device)
+    readTree(device, world.bridge.restored ? scheduler.nowMs + FIND_MS : 0, () => scheduler.nowMs)
       .then((complaints) => wrong.push(...complaints))
       .catch((error: unknown) => wrong.push(`${device.name} cannot be read: ${String(error)}`))
       .finally(() => (left -= 1));
@@ -141,7 +143,8 @@ async function readAll(world: World): Promise<string[]> {
   return wrong;
 }
 
-async function readTree(device: DeviceMachine): Promise<string[]> {
+/** Reads all files; one that cannot be read is tried again until `untilMs`. */
+async function readTree(device: DeviceMachine, untilMs: number, nowMs: () => number): Promise<string[]> {
   const wrong: string[] = [];
   const { moment, mounted } = device;
   const users = new Users(device, mounted!, device.process1);
@@ -152,13 +155,19 @@ async function readTree(device: DeviceMachine): Promise<string[]> {
       wrong.push(`${path} was never written`);
       continue;
     }
-    try {
-      const content = await users.content(ino);
-      if (content.parts().join() !== version.content.parts().join())
-        wrong.push(`${device.name} reads other bytes in ${path}`);
-    } catch (error) {
-      if (!version.doubtful && !device.owner.history.forked)
-        wrong.push(`${device.name} cannot read ${path}: ${String(error)}`);
+    for (let isOver = false; !isOver;) {
+      isOver = nowMs() >= untilMs;
+      try {
+        const content = await users.content(ino);
+        if (content.parts().join() !== version.content.parts().join())
+          wrong.push(`${device.name} reads other bytes in ${path}`);
+        break;
+      } catch (error) {
+        if (isOver && !version.doubtful && !device.owner.history.forked)
+          wrong.push(`${device.name} cannot read ${path}: ${String(error)}`);
+        if (version.doubtful || device.owner.history.forked) break;
+        await device.process1.clock.sleep(CHECK_EVERY_MS);
+      }
     }
   }
   return wrong;
