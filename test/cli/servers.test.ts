@@ -7,6 +7,9 @@ import { join } from 'node:path';
 import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
 import t from 'tap';
+import { whileWaiting } from '../../src/cli/while-waiting.ts';
+import { serveControl } from '../../src/client/control.ts';
+import type { ControlHandlers } from '../../src/client/control.ts';
 import { EXIT } from '../../src/lib/errors.ts';
 import { isAlive } from '../support/client.ts';
 import { Run, until, XCORE } from '../support/run.ts';
@@ -141,4 +144,28 @@ await t.test('the embedded network ends with its parent, and starts again right 
   const exit = once(second.child, 'exit');
   second.child.stdin?.end();
   t.equal((await exit)[0], 0);
+});
+
+await t.test('who waits for a bridge that is away is told so', async (t) => {
+  const controlSocket = join(run.dir, 'waiting.sock');
+  let connected = false;
+  const status = (): Promise<object> => Promise.resolve({ network: { connected } });
+  const server = await serveControl(controlSocket, { status } as unknown as ControlHandlers);
+  t.teardown(() => server.close());
+  const stderr = t.capture(process.stderr, 'write', () => true);
+  const options = { controlSocket, hint: 'or do so', quiet: false, patienceMs: 0 };
+  let done: () => void = () => undefined;
+  const work = new Promise<void>((resolve) => (done = resolve));
+  const waiting = whileWaiting(work, options);
+  const said: string[] = [];
+  await until('a word', () => {
+    said.push(...stderr().map(({ args }) => String(args[0])));
+    return said.length > 0;
+  });
+  done();
+  await waiting;
+  t.match(said.join(''), /^xcore: the bridge cannot be reached, and .+; or do so\n$/);
+  connected = true;
+  t.equal(await whileWaiting(Promise.resolve(1), options), 1);
+  t.same(stderr(), []);
 });

@@ -8,6 +8,7 @@ import { findMount } from '../find-mount.ts';
 import { mountPointPath } from '../mount-point.ts';
 import { print, printJson } from '../output.ts';
 import { flushBar } from '../progress.ts';
+import { whileWaiting } from '../while-waiting.ts';
 
 interface FlushArguments {
   dir?: string;
@@ -38,12 +39,12 @@ async function flush(args: FlushArguments): Promise<void> {
   process.once('SIGINT', () => controller.abort());
   const bar = flushBar(args.json);
   try {
-    await callControl(
-      paths.controlSocket,
-      'flush',
-      {},
-      { signal: controller.signal, timeoutMs: Infinity, onProgress: bar.update },
-    );
+    const options = { signal: controller.signal, timeoutMs: Infinity, onProgress: bar.update };
+    await whileWaiting(callControl(paths.controlSocket, 'flush', {}, options), {
+      controlSocket: paths.controlSocket,
+      hint: 'Ctrl-C ends the waiting, and what is written stays on this disk',
+      quiet: args.json,
+    });
   } finally {
     bar.stop();
   }

@@ -9,6 +9,7 @@ import { mountPointPath } from '../mount-point.ts';
 import { print, printJson } from '../output.ts';
 import { flushBar } from '../progress.ts';
 import { clearStaleMount, isOurs } from '../stale-mount.ts';
+import { whileWaiting } from '../while-waiting.ts';
 
 interface UmountArguments {
   dir: string;
@@ -65,12 +66,12 @@ async function umount(args: UmountArguments): Promise<void> {
   process.once('SIGINT', onSignal);
   const bar = flushBar(args.json || args['no-wait']);
   try {
-    await callControl(
-      paths.controlSocket,
-      'unmount',
-      { wait: !args['no-wait'] },
-      { signal: controller.signal, timeoutMs: NO_TIMEOUT, onProgress: bar.update },
-    );
+    const options = { signal: controller.signal, timeoutMs: NO_TIMEOUT, onProgress: bar.update };
+    await whileWaiting(callControl(paths.controlSocket, 'unmount', { wait: !args['no-wait'] }, options), {
+      controlSocket: paths.controlSocket,
+      hint: 'Ctrl-C leaves it mounted, and --no-wait unmounts at once and stores the rest after the next mount',
+      quiet: args.json,
+    });
   } finally {
     bar.stop();
     process.off('SIGINT', onSignal);
