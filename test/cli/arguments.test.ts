@@ -116,6 +116,7 @@ await t.test('a host and a bridge take no folder that is not theirs', async (t) 
   } else {
     chmodSync(join(dir, 'a-disk'), 0o500);
     await t.rejects(claim('a-disk', 'host'), { code: 'EACCES' });
+    chmodSync(join(dir, 'a-disk'), 0o700);
   }
   const refused = await newClient().xcore(['serve', '--bridge', BRIDGE, '--dir', join(dir, 'letters')]);
   t.ok(isClear(refused, EXIT.identity), refused.stderr);
