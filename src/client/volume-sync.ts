@@ -19,6 +19,9 @@ import type { Publisher } from './publisher.ts';
 import type { Invalidations } from './replay.ts';
 import { WriteLease } from './write-lease.ts';
 
+/** Checkpoints that others may write while one is being read, before the bridge is doubted. */
+const MAX_REBUILDS = 3;
+
 const STEP_INTERVAL_MS = 1_000;
 const RETRY_DELAY_MS = 1_000;
 
@@ -229,6 +232,18 @@ export class VolumeSync {
 
   /** Builds the volume anew from the log beside the present one, which serves until then; keeps that one if it holds staged work. */
   async #rebuild(): Promise<void> {
+    for (let triesLeft = MAX_REBUILDS; ; triesLeft--) {
+      let isOvertaken = false;
+      try {
+        return await this.#rebuildOnce(() => (isOvertaken = true));
+      } catch (error) {
+        // a newer checkpoint stands in for entries behind the one that was being read
+        if (!isOvertaken || triesLeft === 1) throw error;
+      }
+    }
+  }
+
+  async #rebuildOnce(overtaken: () => void): Promise<void> {
     this.#lease.end();
     const keep = await isStaged(this.#c.volume());
     if (keep) this.#c.log.warn({}, 'another device writes the volume; what is staged here is set aside');
@@ -236,6 +251,7 @@ export class VolumeSync {
       const { seq, hash } = newestSeen(this.#c.volume().tree.head);
       next.tree.putHead({ ...next.tree.head, seenSeq: seq, seenHash: hash });
       if ((await this.#follow(next)) === 'stuck') {
+        overtaken();
         throw new XcoreError('FORKED_LOG', 'the bridge shows a volume log that has lost entries');
       }
       // nothing was ever published: an empty folder
