@@ -4,7 +4,7 @@
 import type { SegmentOptions } from '../cache/segments.ts';
 import type { VolumeKeys } from '../crypto/keys.ts';
 import type { Clock } from '../lib/clock.ts';
-import { asError, hasCode, XcoreError } from '../lib/errors.ts';
+import { asError, XcoreError } from '../lib/errors.ts';
 import type { Logger } from '../lib/log.ts';
 import type { Network, NetworkSpace } from '../net/network.ts';
 import type { Filesystem } from '../vfs/filesystem.ts';
@@ -13,6 +13,7 @@ import type { Room } from '../vfs/volume.ts';
 import type { FlushProgress, SetAside } from './control-api.ts';
 import { DeadSegments } from './dead-segments.ts';
 import type { DeadSegmentsOptions } from './dead-segments.ts';
+import { tellDamagedIndex, tellDamagedShard, tellIndexHealth } from './disk-problems.ts';
 import { flushVolume } from './flush.ts';
 import type { FlushSources } from './flush.ts';
 import { Gate } from './gate.ts';
@@ -172,10 +173,10 @@ export class MountedVolume {
           mirrors: (id) => (this.sync.connected ? network.mirrors(id) : Promise.reject(new XcoreError('UNREACHABLE'))),
         },
         onSealed: (shard) => this.#uploader.add(shard),
-        onLost: (shard) => this.#damaged(shard, true),
-        onDamaged: (shard, lost) => this.#damaged(shard, lost),
-        onHealth: (failure) => this.#healthChanged(failure),
-        onIndexDamaged: (error) => this.#indexDamaged(error),
+        onLost: (shard) => tellDamagedShard(this.#c, shard, true),
+        onDamaged: (shard, lost) => tellDamagedShard(this.#c, shard, lost),
+        onHealth: (failure) => tellIndexHealth(this.#c, failure),
+        onIndexDamaged: (error) => tellDamagedIndex(this.#c, error),
       },
       seal,
     );
@@ -188,41 +189,8 @@ export class MountedVolume {
       this.#quota.noteUploaded(tree.shard(shard)?.sizeBytes ?? 0);
       this.sync.nudge();
     };
-    const onDamaged = (shard: number): void => this.#damaged(shard, false);
+    const onDamaged = (shard: number): void => tellDamagedShard(this.#c, shard, false);
     return new Uploader(this.#volume, { network, clock, log, problems, onDurable, onDamaged });
-  }
-
-  #damaged(shard: number, lost: boolean): void {
-    this.#c.log.error({ shard, lost }, 'local bytes of a shard are damaged');
-    this.#c.problems.set(
-      `damaged:${shard}`,
-      'CORRUPT_SHARD',
-      lost
-        ? `bytes that only this machine had (shard ${shard}) are damaged; the files that hold them cannot be read whole`
-        : `the local copy of shard ${shard} was damaged and is fetched again`,
-      'check this disk',
-    );
-  }
-
-  #healthChanged(failure: Error | null): void {
-    const { problems, log } = this.#c;
-    if (failure === null) {
-      problems.clear('index');
-      log.info({}, 'changes can be written to this disk again');
-      return;
-    }
-    log.error({ error: failure }, 'changes cannot be written to this disk');
-    const message = `read-only, since changes cannot be written to this disk: ${failure.message}`;
-    const advice = hasCode(failure, 'ENOSPC')
-      ? 'make room on this disk; what was acknowledged is kept'
-      : 'check this disk; what was acknowledged is kept';
-    problems.set('index', failure instanceof XcoreError ? failure.code : 'EIO', message, advice);
-  }
-
-  #indexDamaged(error: Error): void {
-    this.#c.log.error({ error }, 'a record of the index is damaged');
-    const message = 'the index of this volume is damaged: what it held cannot be read';
-    this.#c.problems.set('index-damage', 'CORRUPT_RECORD', message, 'unmount, then: xcore fsck --repair');
   }
 
   /** The stores in use; others after a replacement. */
