@@ -4,7 +4,7 @@
 import { LRUCache } from 'lru-cache';
 import { ctrInto } from '../crypto/ctr.ts';
 import { shardKey } from '../crypto/keys.ts';
-import { LEAF_SIZE_BYTES, leafCountOf, MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
+import { LEAF_SIZE_BYTES, MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
 import type { Clock } from '../lib/clock.ts';
 import { hasCode, XcoreError } from '../lib/errors.ts';
 import { freeBuffer, markToSend, takeToSend } from '../lib/free-buffer.ts';
@@ -13,23 +13,16 @@ import { abortable } from './abortable.ts';
 import { ArrivedShards } from './arrived-shards.ts';
 import { LeafCache } from './leaf-cache.ts';
 import { LocalShards } from './local-shards.ts';
-import { Neighbours } from './neighbours.ts';
-import { RangeWidth } from './range-width.ts';
-import { fileSizeOf } from './shard-files.ts';
+import { LEAVES_PER_SHARD, RemoteShards } from './remote-shards.ts';
+import type { RemoteShardsComponents } from './remote-shards.ts';
 import type { Segments } from './segments.ts';
 import { ShardLoads } from './shard-loads.ts';
 import type { ShardLoadsComponents } from './shard-loads.ts';
 import type { ShardEntry } from './shard-table.ts';
-import { WantedShards } from './wanted-shards.ts';
 
 /** Decrypted leaves kept in memory. */
 const MEMORY_BYTES = 8 * 1024 * 1024;
 const KEYS = 1_024;
-/** Shards of which it is remembered how many leaves were fetched by themselves. */
-const REMEMBERED_RANGES = 1_024;
-/** After so many leaves, a quarter, the whole shard is fetched as well: what is asked for so often is better kept. */
-const WHOLE_AFTER_LEAVES = 32;
-const LEAVES_PER_SHARD = 128;
 /** Bytes of one read from which on its memory is worth giving back by hand. */
 const LARGE_READ_BYTES = 64 * 1024;
 /** And from which on it is worth keeping for the next one, up to 1 MiB. */
@@ -40,37 +33,9 @@ const LOAD_BYTES = 1_572_864;
 /** Tries to read from the local cache, which may evict in between, before leaves are fetched by themselves. */
 const LOCAL_ATTEMPTS = 3;
 
-/** Where shards come from that are not here; what it returns is verified. */
-export interface ShardFetcher {
-  /**
-   * Writes a shard and its leaf hashes to `path`, whole or not at all. Resolves to true if `memory` has the verified
-   * bytes, too; once it has settled, nothing is written there any more.
-   */
-  fetchShard(
-    id: Uint8Array,
-    sizeBytes: number,
-    path: string,
-    signal?: AbortSignal,
-    memory?: SharedArrayBuffer,
-  ): Promise<unknown>;
-  /** Bytes of the leaves, which the caller owns. */
-  fetchLeaves(
-    id: Uint8Array,
-    sizeBytes: number,
-    firstLeaf: number,
-    leafCount: number,
-    signal?: AbortSignal,
-  ): Promise<Uint8Array>;
-  /** Where these shards are will likely be asked soon. */
-  expect(ids: readonly Uint8Array[]): void;
-  /** How many mirrors of a shard are known; rejects while nobody can be asked. */
-  mirrors(id: Uint8Array): Promise<number>;
-}
-
 /** What a reader is built from. */
-export interface ReaderComponents extends ShardLoadsComponents {
+export interface ReaderComponents extends ShardLoadsComponents, RemoteShardsComponents {
   readonly segments: Segments;
-  readonly fetcher: ShardFetcher;
   readonly dataKey: Buffer;
   readonly clock: Pick<Clock, 'monotonicMs'>;
   readonly log: Logger;
@@ -84,35 +49,27 @@ export class ShardReader {
   readonly #memory = new LeafCache(MEMORY_BYTES);
   readonly #local: LocalShards;
   readonly #keys = new LRUCache<number, Buffer>({ max: KEYS });
-  readonly #ranges = new LRUCache<number, number>({ max: REMEMBERED_RANGES });
-  readonly #fetches = new Map<number, Promise<void>>();
-  #rangeFetches = 0;
   readonly #arrived: ArrivedShards;
   readonly #loads: ShardLoads;
-  readonly #neighbours: Neighbours;
-  readonly #width = new RangeWidth();
-  readonly #wanted = new WantedShards({
-    underWay: () => this.#fetches.size,
-    fetch: (shard) => this.prefetch(shard),
-  });
+  readonly #remote: RemoteShards;
 
   constructor(components: ReaderComponents) {
     this.#c = components;
     this.#local = new LocalShards(components.files);
     this.#arrived = new ArrivedShards(components.clock);
     this.#loads = new ShardLoads(components, this.#arrived);
-    this.#neighbours = new Neighbours(components);
+    this.#remote = new RemoteShards(components, this.#arrived, (shard, entry) => this.#keyOf(shard, entry));
     components.files.setDropListener((shard) => this.#local.forget(shard));
   }
 
   /** Whether anything comes from the network for a reader. */
   get isFetching(): boolean {
-    return this.#fetches.size + this.#rangeFetches > 0;
+    return this.#remote.isFetching;
   }
 
   /** Fetches of whole shards that are under way. */
   get fetching(): number {
-    return this.#fetches.size;
+    return this.#remote.fetching;
   }
 
   /** At once when the bytes are in memory. `whole`: what is read here is likely read on. The bytes are the caller's. */
@@ -144,7 +101,7 @@ export class ShardReader {
       if (offset + target.length > first * LEAF_SIZE_BYTES + bytes.length && bytes.length < LEAF_SIZE_BYTES)
         return false;
       copyLeaf(first, bytes, offset, target);
-      this.#width.used(shard * LEAVES_PER_SHARD + first);
+      this.#remote.used(shard * LEAVES_PER_SHARD + first);
     }
     if (first > last) return true;
     const from = Math.max(offset, first * LEAF_SIZE_BYTES);
@@ -213,36 +170,18 @@ export class ShardReader {
       if (bytes !== null) return this.#decryptAll(shard, entry, { first, bytes, keep: whole }, offset, target);
       if (entry.id.length === 0) throw new XcoreError('EIO', `shard ${shard} was never completed`);
       if (this.#c.table.isLost(shard)) await this.#assertKnown(shard, entry);
-      if (!whole && !this.#fetches.has(shard)) break;
+      if (!whole && !this.#remote.isComing(shard)) break;
       if (!(await abortable(this.#keep(shard), signal))) break;
     }
-    const { leaves: width } = this.#width;
-    const from = first - (first % width);
-    const to = Math.min(leafCountOf(entry.sizeBytes), Math.max(last + 1, from + width));
-    this.#width.fetched(shard * LEAVES_PER_SHARD + first);
-    this.#noteRange(shard, to - from);
-    this.#rangeFetches++;
-    this.#neighbours.expect(shard);
-    try {
-      const bytes = await this.#c.fetcher.fetchLeaves(entry.id, entry.sizeBytes, from, to - from, signal);
-      return this.#decryptAll(shard, entry, { first: from, bytes, keep: true }, offset, target);
-    } finally {
-      this.#rangeFetches--;
-    }
-  }
-
-  /** Leaves of a shard are fetched by themselves; this read does not wait for the whole. */
-  #noteRange(shard: number, leafCount: number): void {
-    const leaves = (this.#ranges.get(shard) ?? 0) + leafCount;
-    this.#ranges.set(shard, leaves < WHOLE_AFTER_LEAVES ? leaves : 0);
-    if (leaves >= WHOLE_AFTER_LEAVES) this.want(shard);
+    const leaves = await this.#remote.leaves(shard, entry, first, last, signal);
+    return this.#decryptAll(shard, entry, { ...leaves, keep: true }, offset, target);
   }
 
   /** Decrypts what `target` wants of verified leaves, whose memory it then frees. */
   #decryptAll(
     shard: number,
     entry: ShardEntry,
-    leaves: { first: number; bytes: Uint8Array; keep: boolean },
+    leaves: { readonly first: number; readonly bytes: Uint8Array; readonly keep: boolean },
     offset: number,
     target: Buffer,
   ): Buffer {
@@ -293,42 +232,12 @@ export class ShardReader {
 
   /** Fetches a whole shard into the local cache unless it is here. */
   prefetch(shard: number): Promise<void> {
-    const running = this.#fetches.get(shard);
-    if (running !== undefined) return running;
-    if (this.#c.files.has(shard)) return Promise.resolve();
-    const fetch = this.#fetch(shard).finally(() => {
-      this.#fetches.delete(shard);
-      this.#wanted.next();
-    });
-    this.#fetches.set(shard, fetch);
-    return fetch;
+    return this.#remote.prefetch(shard);
   }
 
   /** Has a shard fetched in its turn, a few at a time, unless it is here. */
   want(shard: number): void {
-    if (!this.#fetches.has(shard) && !this.#c.files.has(shard)) this.#wanted.add(shard);
-  }
-
-  async #fetch(shard: number): Promise<void> {
-    const entry = this.#c.table.requireShard(shard);
-    const { id, sizeBytes } = entry;
-    const fileBytes = fileSizeOf(sizeBytes);
-    this.#neighbours.expect(shard);
-    await this.#c.files.reserve(fileBytes);
-    let memory: SharedArrayBuffer | null = null;
-    try {
-      const path = await this.#c.files.prepare(shard);
-      memory = this.#arrived.take();
-      const inMemory = await this.#c.fetcher.fetchShard(id, sizeBytes, path, undefined, memory ?? undefined);
-      this.#c.files.add(shard, fileBytes, false);
-      if (memory === null || inMemory !== true || this.#c.table.shard(shard) === undefined) return;
-      this.#keyOf(shard, entry);
-      this.#arrived.put(shard, memory, 0, sizeBytes);
-      memory = null;
-    } finally {
-      if (memory !== null) this.#arrived.give(memory);
-      this.#c.files.release(fileBytes);
-    }
+    this.#remote.want(shard);
   }
 
   #keyOf(shard: number, entry: ShardEntry): Buffer {
@@ -362,7 +271,7 @@ export class ShardReader {
 
   /** Forgets a shard that is freed. */
   forget(shard: number): void {
-    this.#wanted.delete(shard);
+    this.#remote.forget(shard);
     this.#arrived.forget(shard);
     this.#local.forget(shard);
     this.#keys.delete(shard);
@@ -371,8 +280,7 @@ export class ShardReader {
 
   /** Waits for transfers under way and closes all files. */
   async stop(): Promise<void> {
-    this.#wanted.clear();
-    await Promise.allSettled(this.#fetches.values());
+    await this.#remote.stop();
     await this.#loads.stop();
     await this.#local.stop();
     this.#memory.clear();

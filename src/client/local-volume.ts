@@ -7,7 +7,7 @@ import { Segments } from '../cache/segments.ts';
 import type { SegmentOptions } from '../cache/segments.ts';
 import { ShardFiles } from '../cache/shard-files.ts';
 import { ShardReader } from '../cache/shard-reader.ts';
-import type { ShardFetcher } from '../cache/shard-reader.ts';
+import type { ShardFetcher } from '../cache/remote-shards.ts';
 import type { VolumeKeys } from '../crypto/keys.ts';
 import { Sealer } from '../crypto/sealer.ts';
 import { syncFolder, writeFileAtomic } from '../lib/atomic-file.ts';

@@ -10,7 +10,7 @@ import { Segments } from '../../src/cache/segments.ts';
 import type { SegmentOptions } from '../../src/cache/segments.ts';
 import { ShardFiles } from '../../src/cache/shard-files.ts';
 import { ShardReader } from '../../src/cache/shard-reader.ts';
-import type { ShardFetcher } from '../../src/cache/shard-reader.ts';
+import type { ShardFetcher } from '../../src/cache/remote-shards.ts';
 import { LEAF_SIZE_BYTES, leafHashes } from '../../src/crypto/merkle.ts';
 import { Sealer } from '../../src/crypto/sealer.ts';
 import { systemClock } from '../../src/lib/clock.ts';
