@@ -3,9 +3,9 @@
 import { hasCode, XcoreError } from '../lib/errors.ts';
 import type { Network } from '../net/network.ts';
 import { PUBLISHED_KINDS } from '../tree/keys.ts';
-import type { RecordStore } from '../tree/record-store.ts';
 import { readCheckpoint } from './checkpoint.ts';
 import type { CheckpointComponents } from './checkpoint.ts';
+import { newestSeen } from './hand-in.ts';
 import type { EntryCodec } from './log-entry.ts';
 import type { LocalVolume } from './local-volume.ts';
 import { applyChanges } from './replay.ts';
@@ -23,14 +23,14 @@ export interface BootstrapComponents {
 /**
  * Fills the tree from the newest checkpoint and sets the head to where it stands; leaves an empty
  * tree where the log has none and is read from its beginning. Whatever an earlier try left is
- * removed first. FORKED_LOG when the log does not hold what was seen before.
+ * removed first. Resolves to the number of the entry that told of the checkpoint, 0 without one.
+ * FORKED_LOG when the log does not hold what was seen before.
  */
-export async function bootstrap(c: BootstrapComponents, volume: LocalVolume): Promise<void> {
+export async function bootstrap(c: BootstrapComponents, volume: LocalVolume): Promise<number> {
   for (let tries = 1; ; tries++) {
     try {
-      await removePublished(volume.store);
-      await load(c, volume);
-      return;
+      await removePublished(volume);
+      return await load(c, volume);
     } catch (error) {
       // the checkpoint may have been replaced meanwhile
       if (tries === TRIES || !hasCode(error, 'NO_MIRROR', 'NOT_FOUND')) throw error;
@@ -38,9 +38,20 @@ export async function bootstrap(c: BootstrapComponents, volume: LocalVolume): Pr
   }
 }
 
+/** Whether the log has a newer checkpoint than that of entry `entrySeq`, which the bridge then may have dropped entries behind. */
+export async function isReplaced({ network }: BootstrapComponents, entrySeq: number): Promise<boolean> {
+  return (await network.readLog(1, 1, true)).head.checkpointEntrySeq > entrySeq;
+}
+
 /** Removes what a log could have brought. */
-async function removePublished(store: RecordStore): Promise<void> {
+async function removePublished({ store, tree }: LocalVolume): Promise<void> {
   store.setRecording(false);
+  const { head } = tree;
+  if (head.seq > 0) {
+    // first, so that what a crash leaves half removed is no state
+    const { seq, hash } = newestSeen(head);
+    tree.putHead({ ...head, seq: 0, hash: new Uint8Array(32), seenSeq: seq, seenHash: hash });
+  }
   await store.commit();
   for (const kind of PUBLISHED_KINDS) {
     for await (const { key } of store.plaintexts(kind)) {
@@ -51,14 +62,19 @@ async function removePublished(store: RecordStore): Promise<void> {
   await store.commit();
 }
 
-async function load(c: BootstrapComponents, volume: LocalVolume): Promise<void> {
+async function load(c: BootstrapComponents, volume: LocalVolume): Promise<number> {
   const { network, codec, checkpoints } = c;
   const { head } = await network.readLog(1, 1, true);
-  if (head.checkpointEntrySeq === 0) return;
-  const { entries } = await network.readLog(head.checkpointEntrySeq, 1);
+  const entrySeq = head.checkpointEntrySeq;
+  if (entrySeq === 0) return 0;
+  const { entries } = await network.readLog(entrySeq, 1);
   const [wire] = entries;
   if (wire === undefined) throw new XcoreError('FORKED_LOG', 'the bridge does not show the checkpoint that it names');
-  const checkpoint = codec.open(wire, head.checkpointEntrySeq, null).changeSet?.checkpoint;
+  const { changeSet } = codec.open(wire, entrySeq, null);
+  if (changeSet === null && (await isReplaced(c, entrySeq))) {
+    throw new XcoreError('NOT_FOUND', 'the checkpoint of the volume was replaced while it was looked for');
+  }
+  const checkpoint = changeSet?.checkpoint;
   if (checkpoint === undefined) throw new XcoreError('FORKED_LOG', 'the bridge names a checkpoint that is none');
   const seq = Number(checkpoint.seq);
   const hash = await provenHash(c, volume, seq);
@@ -70,6 +86,7 @@ async function load(c: BootstrapComponents, volume: LocalVolume): Promise<void> 
   tree.putHead({ ...tree.head, seq, hash, epoch: 0, checkpointSeq: seq, logBytes: 0 });
   tree.putCheckpoint(checkpoint.shards.map(({ id }) => id));
   await store.commit(true);
+  return entrySeq;
 }
 
 /** Hash of entry `seq`, reached by following the headers from what this device saw before. */

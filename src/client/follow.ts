@@ -3,7 +3,7 @@
 
 import { asError, XcoreError } from '../lib/errors.ts';
 import type { Head, WireEntry } from '../net/network.ts';
-import { bootstrap } from './bootstrap.ts';
+import { bootstrap, isReplaced } from './bootstrap.ts';
 import type { BootstrapComponents } from './bootstrap.ts';
 import { newestSeen } from './hand-in.ts';
 import type { HandIn } from './hand-in.ts';
@@ -14,6 +14,8 @@ import { settledFrom, settleEntry } from './publisher.ts';
 import { applyChanges } from './replay.ts';
 import type { Invalidations } from './replay.ts';
 
+/** Checkpoints that others may write while one is being read, before the bridge is doubted. */
+const MAX_CHECKPOINTS = 3;
 const READ_LOG_BYTES = 2 * 1024 * 1024;
 
 /** What following needs. */
@@ -31,14 +33,32 @@ export interface FollowComponents extends BootstrapComponents {
  * BAD_FORMAT when the bridge lies; nothing of such an entry is applied.
  */
 export async function follow(c: FollowComponents, volume: LocalVolume): Promise<'caught up' | 'stuck'> {
-  const { tree } = volume;
-  if (!hasState(volume)) {
-    let { head } = await c.network.readLog(1, 1, true);
-    if (await isBehind(c, head, volume)) ({ head } = await c.network.readLog(1, 1, true));
-    // what was shown in the place of an empty log is replaced, not filled
-    if (!tree.isEmpty) return head.seq === 0 ? 'caught up' : 'stuck';
-    await bootstrap(c, volume);
+  if (hasState(volume)) return (await readOn(c, volume)) === 'caught up' ? 'caught up' : 'stuck';
+  let { head } = await c.network.readLog(1, 1, true);
+  if (await isBehind(c, head, volume)) ({ head } = await c.network.readLog(1, 1, true));
+  // what was shown in the place of an empty log is replaced, not filled
+  if (!volume.tree.isEmpty) return head.seq === 0 ? 'caught up' : 'stuck';
+  for (let triesLeft = MAX_CHECKPOINTS; triesLeft > 0; triesLeft--) {
+    const checkpoint = await bootstrap(c, volume);
+    const end = await readOn(c, volume);
+    if (end === 'caught up') return end;
+    // a newer checkpoint stands in for entries behind the one that was being read
+    if (end !== 'pruned' || !(await isReplaced(c, checkpoint))) break;
   }
+  return 'stuck';
+}
+
+/** Brings an empty volume to the head of its log, as follow() does; FORKED_LOG also when the log does not tell the way. */
+export async function fill(c: FollowComponents, volume: LocalVolume): Promise<void> {
+  if ((await follow(c, volume)) === 'caught up') return;
+  throw new XcoreError('FORKED_LOG', 'the bridge shows a volume log that has lost entries');
+}
+
+/** How the reading of a log ended: at its head, before an entry of which only the header is left, or before staged work. */
+type End = 'caught up' | 'pruned' | 'staged';
+
+async function readOn(c: FollowComponents, volume: LocalVolume): Promise<End> {
+  const { tree } = volume;
   for (;;) {
     const { seq, hash } = tree.head;
     const { entries, head } = await c.network.readLog(seq + 1, READ_LOG_BYTES);
@@ -50,7 +70,10 @@ export async function follow(c: FollowComponents, volume: LocalVolume): Promise<
     // kept before the index says that they were seen, whatever a power cut takes
     for (const { wire } of opened) await c.handIn.keep(wire);
     await c.handIn.sync();
-    for (const { entry } of opened) if (!(await take(c, volume, entry))) return 'stuck';
+    for (const { entry } of opened) {
+      const obstacle = await take(c, volume, entry);
+      if (obstacle !== null) return obstacle;
+    }
     // a power cut must not make this device forget what it saw: it would write over it, should the bridge have lost it
     if (opened.length > 0) await volume.store.commit(true);
     if (failure !== null) throw failure;
@@ -89,23 +112,27 @@ async function isBehind(c: FollowComponents, head: Head, { tree }: LocalVolume):
   return true;
 }
 
-/** Applies one entry; false when the volume is stuck. */
-async function take(c: FollowComponents, volume: LocalVolume, entry: OpenedEntry): Promise<boolean> {
+/** Applies one entry; tells what is in the way when it cannot be. */
+async function take(
+  c: FollowComponents,
+  volume: LocalVolume,
+  entry: OpenedEntry,
+): Promise<Exclude<End, 'caught up'> | null> {
   const { tree, store } = volume;
   const { head } = tree;
   if (entry.seq === head.seenSeq && !entry.hash.equals(head.seenHash)) {
     throw new XcoreError('FORKED_LOG', `entry ${entry.seq} of the volume log is not the one that this device saw`);
   }
   // a later checkpoint stands in for it
-  if (entry.changeSet === null) return false;
+  if (entry.changeSet === null) return 'pruned';
   const isOwn = Buffer.from(entry.changeSet.lineage).equals(store.lineage);
   // an index older than what it published itself was restored from somewhere: it reads like any other
   if (isOwn && Number(entry.changeSet.lastCommit) <= store.lastCommit) {
     await settleEntry(volume, settledFrom(entry));
-    return true;
+    return null;
   }
   c.onForeign();
-  if (await isStaged(volume)) return false;
+  if (await isStaged(volume)) return 'staged';
   store.setRecording(false);
   const applied = applyChanges(volume, entry.changeSet.changes);
   const isCheckpoint = entry.header.checkpointSeq > 0n;
@@ -121,7 +148,7 @@ async function take(c: FollowComponents, volume: LocalVolume, entry: OpenedEntry
   if (isCheckpoint) tree.putCheckpoint((entry.changeSet.checkpoint?.shards ?? []).map(({ id }) => id));
   await store.commit();
   c.onApplied(applied);
-  return true;
+  return null;
 }
 
 /** Whether a volume holds what was never published. */

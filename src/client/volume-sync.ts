@@ -8,7 +8,8 @@ import type { Logger } from '../lib/log.ts';
 import type { Lease, Network } from '../net/network.ts';
 import type { CheckpointComponents } from './checkpoint.ts';
 import { Checkpointing } from './checkpointing.ts';
-import { follow, isStaged } from './follow.ts';
+import { fill, follow, isStaged } from './follow.ts';
+import type { FollowComponents } from './follow.ts';
 import { FORKED_ADVICE, newestSeen } from './hand-in.ts';
 import type { HandIn } from './hand-in.ts';
 import type { EntryCodec } from './log-entry.ts';
@@ -18,9 +19,6 @@ import type { Problems } from './problems.ts';
 import type { Publisher } from './publisher.ts';
 import type { Invalidations } from './replay.ts';
 import { WriteLease } from './write-lease.ts';
-
-/** Checkpoints that others may write while one is being read, before the bridge is doubted. */
-const MAX_REBUILDS = 3;
 
 const STEP_INTERVAL_MS = 1_000;
 const RETRY_DELAY_MS = 1_000;
@@ -210,50 +208,33 @@ export class VolumeSync {
   async #readLog(): Promise<void> {
     this.#mustRead = false;
     try {
-      if ((await this.#follow(this.#c.volume())) === 'stuck') await this.#rebuild();
+      const volume = this.#c.volume();
+      if ((await follow(this.#following(volume), volume)) === 'stuck') await this.#rebuild();
     } catch (error) {
       this.#mustRead = true;
       throw error;
     }
   }
 
-  #follow(volume: LocalVolume): Promise<'caught up' | 'stuck'> {
+  #following(volume: LocalVolume): FollowComponents {
     const { network, codec, checkpoints, handIn, onApplied } = this.#c;
     const isCurrent = (): boolean => volume === this.#c.volume();
-    return follow(
-      {
-        ...{ network, codec, checkpoints, handIn },
-        onForeign: () => isCurrent() && this.#lease.end(),
-        onApplied: (invalidations) => isCurrent() && onApplied(invalidations),
-      },
-      volume,
-    );
+    return {
+      ...{ network, codec, checkpoints, handIn },
+      onForeign: () => isCurrent() && this.#lease.end(),
+      onApplied: (invalidations) => isCurrent() && onApplied(invalidations),
+    };
   }
 
   /** Builds the volume anew from the log beside the present one, which serves until then; keeps that one if it holds staged work. */
   async #rebuild(): Promise<void> {
-    for (let triesLeft = MAX_REBUILDS; ; triesLeft--) {
-      let isOvertaken = false;
-      try {
-        return await this.#rebuildOnce(() => (isOvertaken = true));
-      } catch (error) {
-        // a newer checkpoint stands in for entries behind the one that was being read
-        if (!isOvertaken || triesLeft === 1) throw error;
-      }
-    }
-  }
-
-  async #rebuildOnce(overtaken: () => void): Promise<void> {
     this.#lease.end();
     const keep = await isStaged(this.#c.volume());
     if (keep) this.#c.log.warn({}, 'another device writes the volume; what is staged here is set aside');
     await this.#c.rebuild(keep, async (next) => {
       const { seq, hash } = newestSeen(this.#c.volume().tree.head);
       next.tree.putHead({ ...next.tree.head, seenSeq: seq, seenHash: hash });
-      if ((await this.#follow(next)) === 'stuck') {
-        overtaken();
-        throw new XcoreError('FORKED_LOG', 'the bridge shows a volume log that has lost entries');
-      }
+      await fill(this.#following(next), next);
       // nothing was ever published: an empty folder
       if (next.tree.isEmpty) next.tree.format({ uid: 0, gid: 0 }, this.#c.clock.nowNs());
       await next.store.commit(true);

@@ -135,6 +135,18 @@ export class World {
 /** What the calls of a network are replaced with; each is given the real one. */
 export type Wrap = (real: Network) => Partial<Network>;
 
+/** A network of which some calls are replaced. */
+export function wrapped(network: Network, wrap: Wrap): Network {
+  return new Proxy<Network>(network, {
+    get: (target, name) => {
+      const replaced: unknown = Reflect.get(wrap(target), name);
+      if (replaced !== undefined) return replaced;
+      const method = Reflect.get(target, name, target) as (...args: unknown[]) => unknown;
+      return method.bind(target);
+    },
+  });
+}
+
 /** How a device takes part. */
 export interface DeviceOptions extends Partial<MountedVolumeOptions> {
   readonly wrap?: Wrap;
@@ -229,14 +241,7 @@ export class Device {
       ownerSeed: this.volume.keys.ownerSeed,
       fetchTimeoutMs: 2_000,
     });
-    this.network = new Proxy<Network>(real, {
-      get: (target, name) => {
-        const wrapped: unknown = Reflect.get(this.wrap(target), name);
-        if (wrapped !== undefined) return wrapped;
-        const method = Reflect.get(target, name, target) as (...args: unknown[]) => unknown;
-        return method.bind(target);
-      },
-    });
+    this.network = wrapped(real, (network) => this.wrap(network));
     this.#mounted = await MountedVolume.open(
       {
         network: this.network,

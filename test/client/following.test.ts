@@ -1,13 +1,14 @@
 // One device writes, others follow: live, from the beginning, from a checkpoint, and after a time away.
 
 import { randomBytes } from 'node:crypto';
-import { cpSync, existsSync, renameSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { Test } from 'tap';
 import { XcoreError } from '../../src/lib/errors.ts';
 import { keptShards, ROOT, unreachable, until, World } from './device.ts';
 import type { Device, Scope, Volume } from './device.ts';
+import { check } from './run-fsck.ts';
 import { CALLER } from '../support/volume.ts';
 
 t.setTimeout(240_000);
@@ -189,6 +190,52 @@ await t.test('a device that was away over a checkpoint catches up from it', asyn
   b.wrap = () => ({});
   await b.reaches(a);
   await equal(t, a, b, 'also under a mount');
+});
+
+await t.test('a checkpoint that comes while another one is read is no forked log', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t, { checkpointLogBytes: 1 }).on();
+  await untilCheckpoint(a);
+  const b = await volume.device(t).on();
+  await b.reaches(a);
+  await b.off();
+  let comesAt: 'entry' | 'shard' | null = null;
+  const reading = async (what: typeof comesAt): Promise<void> => {
+    if (what !== comesAt) return;
+    comesAt = null;
+    await untilCheckpoint(a);
+  };
+  b.wrap = (real) => ({
+    // the entry that tells of the checkpoint
+    readLog: async (from, bytes, headersOnly) => {
+      if (bytes === 1 && headersOnly !== true) await reading('entry');
+      return real.readLog(from, bytes, headersOnly);
+    },
+    fetchShard: async (...args) => {
+      const held = await real.fetchShard(...args);
+      await reading('shard');
+      return held;
+    },
+  });
+  for (const where of ['shard', 'entry'] as const) {
+    await untilCheckpoint(a);
+    await untilCheckpoint(a);
+    comesAt = where;
+    await b.on();
+    t.equal(comesAt, null);
+    await b.reaches(a);
+    await equal(t, a, b, `${where}: under a mount after a time away`);
+    await b.off();
+
+    writeFileSync(join(b.dir, 'current/index/CURRENT'), 'nonsense');
+    comesAt = where;
+    const { state, left } = await check(b, true);
+    t.equal(state, 'repaired', `${where}: in a repair ${left.map(({ message }) => message).join()}`);
+    t.equal(comesAt, null);
+  }
+  await b.on();
+  await b.reaches(a);
+  await equal(t, a, b, 'all records are the same after it');
 });
 
 await t.test('staged work of a device that was away over a checkpoint is set aside whole', async (t) => {

@@ -9,10 +9,10 @@ import { ClientNetwork } from '../../src/net/client-network.ts';
 import type { Random } from '../support/random.ts';
 import { WatchedDisk } from '../support/watched-disk.ts';
 import type { Point } from '../support/watched-disk.ts';
-import { until } from './device.ts';
+import { until, wrapped } from './device.ts';
 import type { Device } from './device.ts';
 
-/** Runs a check as the command does. */
+/** Runs a check as the command does, over the network as the device sees it. */
 export async function check(
   device: Device,
   repair: boolean,
@@ -21,7 +21,8 @@ export async function check(
   acceptLog = false,
 ): Promise<FsckReport> {
   const { keys, world } = device.volume;
-  const network = new ClientNetwork({ bridge: world.address, deviceSeed: device.seed, ownerSeed: keys.ownerSeed });
+  const real = new ClientNetwork({ bridge: world.address, deviceSeed: device.seed, ownerSeed: keys.ownerSeed });
+  const network = wrapped(real, (target) => device.wrap(target));
   let connected = false;
   network.on('connection', (up) => (connected = up));
   if (online) {

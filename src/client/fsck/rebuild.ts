@@ -5,13 +5,13 @@ import { join } from 'node:path';
 import { checkShardFile } from '../../cache/check-files.ts';
 import type { VolumeKeys } from '../../crypto/keys.ts';
 import type { Disk } from '../../lib/disk.ts';
-import { ERRNO, errnoOf, XcoreError } from '../../lib/errors.ts';
+import { ERRNO, errnoOf } from '../../lib/errors.ts';
 import type { Network } from '../../net/network.ts';
 import { decodeNumber, KIND } from '../../tree/keys.ts';
 import type { Change } from '../../tree/proto/tree_pb.ts';
 import type { Shard } from '../../tree/records.ts';
 import type { Salvage } from '../../tree/salvage.ts';
-import { follow } from '../follow.ts';
+import { fill } from '../follow.ts';
 import { newestSeen } from '../hand-in.ts';
 import type { HandIn } from '../hand-in.ts';
 import { lineageOf } from '../local-volume.ts';
@@ -70,7 +70,7 @@ export async function rebuild(
     next.tree.putHead({ ...next.tree.head, seenSeq: seq, seenHash: hash });
   }
   const { network, keys, handIn, checkpointDir } = c;
-  const result = await follow(
+  await fill(
     {
       ...{ network, codec, handIn, checkpoints: { network, dataKey: keys.dataKey, dir: checkpointDir } },
       onForeign: () => undefined,
@@ -78,7 +78,6 @@ export async function rebuild(
     },
     next,
   );
-  if (result === 'stuck') throw new XcoreError('FORKED_LOG', 'the bridge shows a volume log that has lost entries');
   const shardsInLog = await shardsOf(next);
   const missing = [...saved.missing];
   if (c.acceptLog === true) {
