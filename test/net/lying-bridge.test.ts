@@ -37,6 +37,8 @@ const LISTEN = ['/ip4/127.0.0.1/tcp/0'];
 const HOSTS = 4;
 const log = silentLogger;
 
+type OrderTerms = Parameters<typeof signOrder>[1];
+
 /** Changes what the bridge answers, in place. */
 let lieAboutMirrors: ((locations: Location[]) => void) | undefined;
 let lieAboutPlaces: ((placements: Placements) => void) | undefined;
@@ -88,9 +90,9 @@ for (let number = 0; number < HOSTS; number += 1) {
   t.teardown(() => host.stop());
   hosts.push(host.address);
 }
-/** One device is told the truth only; the other one, which soon gives up, is lied to. */
+/** One device is told the truth only; the other one is lied to. */
 const ownerSeed = randomBytes(32);
-const [client, victim] = [{}, { fetchTimeoutMs: 500, hedgeAfterMs: 100 }].map(
+const [client, victim] = [{}, { hedgeAfterMs: 100 }].map(
   (times) => new ClientNetwork({ ...{ bridge, deviceSeed: randomBytes(32), ownerSeed }, ...times }),
 ) as [ClientNetwork, ClientNetwork];
 for (const network of [client, victim]) {
@@ -99,11 +101,24 @@ for (const network of [client, victim]) {
   await until('it is connected', () => network.status().then(({ connected }) => connected || undefined));
 }
 
-/** What the victim cannot get, and what it says of that. */
+/** What the victim cannot get, and what it says of that; the lie must last. */
 async function isLiedTo(t: Test, { id, sizeBytes }: ShardSource, reason: string, what = reason): Promise<void> {
-  const sinceMs = Date.now();
-  await t.rejects(victim.fetchLeaves(id, sizeBytes, 0, 1), { code: 'NO_MIRROR' }, what);
-  t.ok((await problemsSince(sinceMs)).includes(reason), `${what}: ${reason} is told`);
+  await failsFor(t, (signal) => victim.fetchLeaves(id, sizeBytes, 0, 1, signal), reason, what);
+}
+
+/** A transfer of the victim's that never comes to its end, and why. */
+async function failsFor(
+  t: Test,
+  begin: (signal: AbortSignal) => Promise<unknown>,
+  reason: string,
+  what: string,
+): Promise<void> {
+  const [waiting, sinceMs] = [new AbortController(), Date.now()];
+  const transfer = begin(waiting.signal);
+  transfer.catch(() => {});
+  await until(`${reason} is told`, async () => (await problemsSince(sinceMs)).includes(reason) || undefined);
+  waiting.abort();
+  await t.rejects(transfer, { code: 'ABORTED' }, what);
 }
 
 async function problemsSince(sinceMs: number): Promise<string[]> {
@@ -133,7 +148,8 @@ t.test('a bridge that swaps shard ids: what comes for another shard is nobody’
     for (const location of locations) location.mirrors = mirrors;
   };
   await isLiedTo(t, one.shard, 'CORRUPT_SHARD');
-  await t.rejects(victim.fetchShard(one.shard.id, one.shard.sizeBytes, one.path), { code: 'NO_MIRROR' });
+  const { id, sizeBytes } = one.shard;
+  await failsFor(t, (signal) => victim.fetchShard(id, sizeBytes, one.path, signal), 'CORRUPT_SHARD', 'nor as a whole');
   t.notOk(existsSync(one.path), 'and nothing is kept of it');
   lieAboutMirrors = undefined;
   await client.fetchShard(one.shard.id, one.shard.sizeBytes, one.path);
@@ -149,9 +165,10 @@ t.test('a bridge that tells wrong places: one right mirror is enough, and none i
   const address = empty.split('/p2p/')[0]!;
   const order = signOrder(seed, { ...readOrder(mirrors[0]!.order), host: name });
   const stranger = peerNameOf(randomBytes(32));
+  // one after another fails for another reason
   const wrong: [string, string, Target][] = [
-    ['NOT_FOUND', 'a host that does not have it', { ...mirrors[0]!, host: name, addresses: [address], order }],
     ['UNREACHABLE', 'a name at the address of another host', { ...mirrors[0]!, host: stranger, addresses: [address] }],
+    ['NOT_FOUND', 'a host that does not have it', { ...mirrors[0]!, host: name, addresses: [address], order }],
     [
       'UNREACHABLE',
       'no address',
@@ -169,52 +186,47 @@ t.test('a bridge that tells wrong places: one right mirror is enough, and none i
 });
 
 t.test('a bridge that hands out orders it did not sign: no host honours them, and nothing is stored', async (t) => {
-  const { shard } = await uploaded();
   const lies: Record<string, (target: Target) => void> = {
     'no signature': (target) => (target.order!.signature = new Uint8Array()),
     'a wrong signature': (target) => (target.order!.signature = new Uint8Array(64)),
     'one by somebody else': (target) => (target.order = signOrder(randomBytes(32), readOrder(target.order))),
   };
   for (const [what, lie] of Object.entries(lies)) {
+    const { shard } = await uploaded();
     lieAboutMirrors = (locations) => locations.forEach(({ mirrors }) => mirrors.forEach(lie));
-    await isLiedTo(t, shard, 'REFUSED', what);
-    lieAboutMirrors = undefined;
     lieAboutPlaces = ({ placements }) => placements.forEach(({ targets }) => targets.forEach(lie));
+    await isLiedTo(t, shard, 'REFUSED', what);
     const before = shardFiles(dir).length;
-    const [waiting, sinceMs] = [new AbortController(), Date.now()];
-    const upload = victim.upload(makeShard(dir, randomBytes(10_000)), waiting.signal);
-    upload.catch(() => {});
-    await until('it is refused', async () => (await problemsSince(sinceMs)).includes('REFUSED') || undefined);
-    waiting.abort();
-    await t.rejects(upload, { code: 'ABORTED' });
-    lieAboutPlaces = undefined;
+    const staged = makeShard(dir, randomBytes(10_000));
+    await failsFor(t, (signal) => victim.upload(staged, signal), 'REFUSED', `${what}, to store`);
     t.equal(shardFiles(dir).length, before);
+    lieAboutMirrors = undefined;
+    lieAboutPlaces = undefined;
   }
 });
 
 t.test('a bridge that signs another order than is needed: it permits what it says, or nothing', async (t) => {
-  const { shard } = await uploaded();
-  const [mirror] = await mirrorsOf(shard);
-  const order = readOrder(mirror!.order);
-  const somebody = peerNameIn(hosts[0]!);
-  const other = peerNameIn(hosts.find((address) => peerNameIn(address) !== mirror!.host)!);
   const victimName = (await victim.status()).device;
-  const right = { ...order, client: victimName };
-  const wrong: [string, string, Parameters<typeof signOrder>[1]][] = [
-    ['REFUSED', 'another operation', { ...right, operation: 'store' }],
-    ['REFUSED', 'another client', { ...right, client: somebody }],
-    ['REFUSED', 'another host', { ...right, host: other }],
-    ['CORRUPT_SHARD', 'another size', { ...right, sizeBytes: order.sizeBytes - 1 }],
-    ['NOT_FOUND', 'another shard', { ...right, shardId: randomBytes(32) }],
-    ['REFUSED', 'a time that is over', { ...right, expiresMs: BigInt(Date.now() - MAX_CLOCK_SKEW_MS) }],
+  const wrong: [string, string, (right: OrderTerms, mirror: Target) => Partial<OrderTerms>][] = [
+    ['REFUSED', 'another operation', () => ({ operation: 'store' })],
+    ['REFUSED', 'another client', () => ({ client: peerNameIn(hosts[0]!) })],
+    ['REFUSED', 'another host', (_, { host }) => ({ host: hosts.map(peerNameIn).find((other) => other !== host)! })],
+    ['CORRUPT_SHARD', 'another size', ({ sizeBytes }) => ({ sizeBytes: sizeBytes! - 1 })],
+    ['NOT_FOUND', 'another shard', () => ({ shardId: randomBytes(32) })],
+    ['REFUSED', 'a time that is over', () => ({ expiresMs: BigInt(Date.now() - MAX_CLOCK_SKEW_MS) })],
   ];
-  for (const [reason, what, changed] of wrong) {
-    lieAboutMirrors = ([location]) => (location!.mirrors = [{ ...mirror!, order: signOrder(seed, changed) }]);
+  for (const [reason, what, change] of wrong) {
+    const { shard } = await uploaded();
+    const [mirror] = await mirrorsOf(shard);
+    const right = { ...readOrder(mirror!.order), client: victimName };
+    const says = (order: OrderTerms) => (locations: Location[]) =>
+      void (locations[0]!.mirrors = [{ ...mirror!, order: signOrder(seed, order) }]);
+    lieAboutMirrors = says({ ...right, ...change(right, mirror!) });
     await isLiedTo(t, shard, reason, what);
+    lieAboutMirrors = says(right);
+    await victim.fetchLeaves(shard.id, shard.sizeBytes, 0, 1);
+    lieAboutMirrors = undefined;
   }
-  lieAboutMirrors = ([location]) => (location!.mirrors = [{ ...mirror!, order: signOrder(seed, right) }]);
-  await victim.fetchLeaves(shard.id, shard.sizeBytes, 0, 1);
-  lieAboutMirrors = undefined;
 });
 
 t.test('a bridge that asks for senseless shards is not obeyed', async (t) => {
