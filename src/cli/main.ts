@@ -3,6 +3,7 @@
 import yargs, { type Argv, type CommandModule } from 'yargs';
 import { EXIT, XcoreError } from '../lib/errors.ts';
 import { isDebug, version } from './context.ts';
+import { refuseEmpty, refuseFlagValues } from './given.ts';
 import { reportError } from './output.ts';
 
 /** Commands by name, loaded when they are asked for: together they pull in most of the program. */
@@ -37,6 +38,7 @@ export async function main(args: readonly string[]): Promise<void> {
   // Whatever a command makes is its user's alone.
   process.umask(0o077);
   try {
+    refuseEmpty(args);
     await parser(args, await commandsFor(args)).parseAsync();
   } catch (error) {
     process.exitCode = reportError(error, { json: args.includes('--json'), debug: isDebug() });
@@ -68,6 +70,10 @@ function parser(args: readonly string[], commands: CommandModule[]): Argv {
       .demandCommand(1, 'which command?')
       .recommendCommands()
       .strict()
+      .check((understood) => {
+        refuseFlagValues(args, understood);
+        return true;
+      })
       .help()
       .alias('help', 'h')
       .version(version())
@@ -96,7 +102,15 @@ function usageError(message: string, args: readonly string[], commands: readonly
     given === undefined
       ? said.replace(/^Unknown argument/, 'unknown command').replace(/^Did/, 'unknown command; did')
       : said.replace(/^[A-Z]/, (letter) => letter.toLowerCase());
-  return new XcoreError('USAGE', `${what}${/[.?]$/.test(what) ? '' : ';'} see ${help}`);
+  return new XcoreError('USAGE', `${what}${/[.?]$/.test(what) ? '' : ';'}${elsewhere(given, what)} see ${help}`);
+}
+
+/** Where what is not known to a command belongs, as far as people mix them up. */
+function elsewhere(command: string | undefined, what: string): string {
+  const unknown = /^unknown arguments?: (.+)$/.exec(what)?.[1]?.split(', ') ?? [];
+  if (command === 'host' && unknown.length > 0) return ' space, speed, hours and the like are options of xcore serve;';
+  const [action] = unknown.filter((word) => ['status', 'pause', 'resume', 'exit', 'verify'].includes(word));
+  return command === 'serve' && action !== undefined ? ` that is xcore host ${action};` : '';
 }
 
 /** The command that was given with the names of its arguments, as in "mount <dir>". */

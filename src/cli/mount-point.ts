@@ -1,8 +1,9 @@
 // The folder that a mount covers, named and judged without touching a mount that may be dead.
 
-import { lstat, mkdir, readdir, readlink, realpath, rmdir } from 'node:fs/promises';
+import { lstat, readdir, readlink, realpath, rmdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve, sep } from 'node:path';
 import { XcoreError } from '../lib/errors.ts';
+import { makeFolders } from '../lib/paths.ts';
 import type { Paths } from '../lib/paths.ts';
 
 const MAX_LINKS = 8;
@@ -45,9 +46,12 @@ export async function prepareMountPoint(path: string): Promise<boolean> {
     throw closed(path, error);
   });
   if (info === null) {
-    await mkdir(path, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
-      throw closed(path, error);
-    });
+    try {
+      makeFolders(path);
+    } catch (error) {
+      if (!isSystemError(error, 'ENOENT', 'EPERM')) throw closed(path, error);
+      throw new XcoreError('EACCES', `${path} cannot be made there; mount on a folder of your own, say ~/XCloud`);
+    }
     return true;
   }
   if (!info.isDirectory()) throw new XcoreError('ENOTDIR', `${path} is not a folder; name one to mount on`);
@@ -71,6 +75,6 @@ function closed(path: string, error: unknown): unknown {
   return new XcoreError('EACCES', `${path} is closed to this user; mount on a folder of your own, say ~/XCloud`);
 }
 
-function isSystemError(error: unknown, code: string): boolean {
-  return error instanceof Error && 'code' in error && error.code === code;
+function isSystemError(error: unknown, ...codes: string[]): boolean {
+  return error instanceof Error && 'code' in error && codes.includes(String(error.code));
 }

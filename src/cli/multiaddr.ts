@@ -1,5 +1,6 @@
 // Addresses as users give them.
 
+import { peerIdFromString } from '@libp2p/peer-id';
 import { multiaddr } from '@multiformats/multiaddr';
 import { XcoreError } from '../lib/errors.ts';
 
@@ -8,13 +9,22 @@ export function checkBridgeAddress(text: string): string {
   const address = parse(text, '--bridge');
   const components = address.getComponents();
   const peer = components.findLast((component) => component.name === 'p2p');
-  if (peer?.value === undefined || components.length < 2) {
+  if (peer?.value === undefined || components.length < 2 || !isPeerName(peer.value)) {
     throw new XcoreError(
       'USAGE',
       `--bridge ${text} does not name the bridge's peer; give the whole line that xcore bridge prints, which ends with /p2p/…`,
     );
   }
   return address.toString();
+}
+
+function isPeerName(text: string): boolean {
+  try {
+    peerIdFromString(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Checks an address to listen on; USAGE when it is none over TCP. */

@@ -24,24 +24,25 @@ const FACTORS: Record<string, number> = {
 
 /** Parses '100GB', '10 GiB', '1.5TB' or '4096' to whole bytes; USAGE for anything else, zero and 2^53 or more. */
 export function parseBytes(text: string): number {
+  return bytesIn(text, 'a size', 'less than one byte', '100GB, 10GiB or 500MB');
+}
+
+function bytesIn(text: string, what: string, tooLittle: string, examples: string): number {
   const match = /^\s*(\d{1,16}(?:\.\d{1,6})?)\s*([a-z]{0,3})\s*$/i.exec(text);
   const factor = match ? FACTORS[match[2]!.toLowerCase()] : undefined;
   if (!match || factor === undefined) {
-    throw new XcoreError('USAGE', `'${text}' is not a size; write it as in 100GB, 10GiB or 500MB`);
+    throw new XcoreError('USAGE', `'${text}' is not ${what}; write it as in ${examples}`);
   }
   const bytes = Math.floor(Number(match[1]) * factor);
-  if (bytes < 1) throw new XcoreError('USAGE', `'${text}' is less than one byte`);
+  if (bytes < 1) throw new XcoreError('USAGE', `'${text}' is ${tooLittle}; write it as in ${examples}`);
   if (!Number.isSafeInteger(bytes)) throw new XcoreError('USAGE', `'${text}' is more than any disk holds`);
   return bytes;
 }
 
 /** Parses '2MB/s', '500 KiB/s' or '2MB' to whole bytes a second; USAGE as parseBytes(). */
 export function parseRate(text: string): number {
-  const [size = '', unit = 's', ...more] = text.split('/');
-  if (unit.trim().toLowerCase() !== 's' || more.length > 0) {
-    throw new XcoreError('USAGE', `'${text}' is not a rate; write it as in 2MB/s or 500KB/s`);
-  }
-  return parseBytes(size);
+  const size = text.replace(/\s*\/\s*s\s*$/i, '');
+  return bytesIn(size, 'a rate', 'less than one byte a second', '2MB/s or 500KB/s');
 }
 
 const STEPS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'] as const;

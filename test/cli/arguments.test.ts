@@ -71,6 +71,28 @@ await t.test('wrong arguments are exit 2, one sentence, and change nothing', asy
     [['bridge', 'extra'], /extra/],
     [['doctor', '--fix'], /fix/],
     [['local-network'], /dir/],
+    [
+      ['bridge', 'status', '--listen', '/ip4/0.0.0.0/tcp/4001'],
+      /--listen does nothing with xcore bridge status; .*start it again/,
+    ],
+    [['bridge', 'hosts', '--mirrors=3', '--no-relay'], /--mirrors and --no-relay do nothing with xcore bridge hosts/],
+    [['bridge', '--repair-rate', '-1'], /--repair-rate '-1' is not a rate; write it as in 2MB\/s/],
+    [['bridge', '--repair-rate', '0'], /less than one byte a second; write it as in/],
+    [['bridge', '--repair-rate', '10KB'], /64KB\/s is the least/],
+    [['bridge', '--max-hosts', '1e9'], /--max-hosts is a whole number from 1 to/],
+    [['bridge', '--dir', ''], /--dir needs a value/],
+    [['bridge', '--listen='], /--listen needs a value/],
+    [['serve', 'status'], /that is xcore host status/],
+    [['serve', '--uninstall', '--space', '10GB'], /--space does nothing with --uninstall/],
+    [['serve', '--bridge', '/ip4/127.0.0.1/tcp/9/p2p/nobody'], /does not name the bridge's peer/],
+    [['host', 'status', '--space', '10GB'], /options of xcore serve/],
+    [['host', 'pause', '--no-wait'], /--no-wait does nothing with xcore host pause/],
+    [['fsck', '--accept-log'], /--accept-log goes with --repair/],
+    [['fsck', '--repair=yes'], /--repair takes no value/],
+    [['fsck', run.dir], /is not where the volume of .* is mounted/],
+    [['mount', ''], /an argument is empty/],
+    [['umount', ''], /an argument is empty/],
+    [['mount', dir, '--read-only', '--take-over'], /give either/],
   ];
   const results = await inTurns(
     cases.map(
@@ -131,6 +153,7 @@ await t.test('with --json an error is JSON on stdout too', async (t) => {
     [['mount', '--json'], 'USAGE', EXIT.usage],
     [['--json', 'nonsense'], 'USAGE', EXIT.usage],
     [['mount', '/dev/null', '--json'], 'ENOTDIR', EXIT.failure],
+    [['mount', '/proc/xcore', '--json'], 'EACCES', EXIT.failure],
   ] as const) {
     const result = await client.xcore(args);
     t.ok(isClear(result, exit), args.join(' '));

@@ -11,6 +11,7 @@ import { parseMetricsAddress } from '../../lib/metrics-server.ts';
 import { ensurePrivateFolder } from '../../lib/paths.ts';
 import { formatBytes } from '../../lib/units.ts';
 import { currentPaths, foregroundLog } from '../context.ts';
+import { refuseOptions } from '../given.ts';
 import { METRICS_OPTION, withMetrics } from '../metrics.ts';
 import { checkMirrors } from '../mirrors.ts';
 import { checkListenAddress } from '../multiaddr.ts';
@@ -22,6 +23,10 @@ import { runUntilStopped } from '../signals.ts';
 /** A hundred a second. */
 const MAX_AUDITS_PER_DAY = 8_640_000;
 const MAX_PARTIES = 1_000_000;
+
+const MIN_REPAIR_RATE = 64_000;
+/** Options of status and hosts. */
+const ASKING_OPTIONS = ['dir', 'json'];
 
 interface BridgeArguments {
   action: 'run' | 'status' | 'hosts';
@@ -113,6 +118,10 @@ export const bridgeCommand: CommandModule<object, BridgeArguments> = {
 async function bridge(args: BridgeArguments): Promise<void> {
   const paths = currentPaths();
   const dir = args.dir === undefined ? paths.bridge : resolve(args.dir);
+  if (args.action !== 'run') {
+    const advice = 'options of a bridge are given where it starts: stop it, and start it again with them';
+    refuseOptions(`xcore bridge ${args.action}`, ASKING_OPTIONS, advice);
+  }
   if (args.action === 'status') return tellStatus(await callBridge(dir, 'status', {}), args.json);
   if (args.action === 'hosts') return tellHosts(dir, args.json);
   const listen = checkListenAddress(args.listen);
@@ -138,7 +147,7 @@ async function bridge(args: BridgeArguments): Promise<void> {
 function optionsOf(args: BridgeArguments): Partial<BridgeOptions> {
   return {
     ...timesFor(durationOf('--repair-after', args['repair-after'])),
-    repairBytesPerSecond: rateOf('--repair-rate', args['repair-rate']),
+    repairBytesPerSecond: repairRateOf(args['repair-rate']),
     auditsPerDay: numberOf(args, 'audits-per-day', MAX_AUDITS_PER_DAY),
     quotaBytes: bytesOf('--quota', args.quota),
     maxHosts: numberOf(args, 'max-hosts', MAX_PARTIES),
@@ -146,6 +155,12 @@ function optionsOf(args: BridgeArguments): Partial<BridgeOptions> {
     relays: !args['no-relay'],
     mirrors: checkMirrors(args.mirrors),
   };
+}
+
+function repairRateOf(text: string): number {
+  const rate = rateOf('--repair-rate', text);
+  if (rate >= MIN_REPAIR_RATE) return rate;
+  throw new XcoreError('USAGE', `--repair-rate ${text} is too slow to mend what hosts lose; 64KB/s is the least`);
 }
 
 function numberOf(args: BridgeArguments, name: 'audits-per-day' | 'max-hosts' | 'max-volumes', most: number): number {

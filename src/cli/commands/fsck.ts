@@ -1,5 +1,6 @@
 // xcore fsck: looks whether a volume that is not mounted is sound, and repairs it if told.
 
+import { readdir } from 'node:fs/promises';
 import type { Argv, CommandModule } from 'yargs';
 import { loadConfig, loadIdentity } from '../../client/identity.ts';
 import type { FsckReport } from '../../client/fsck/fsck.ts';
@@ -16,6 +17,7 @@ import { note, print, printJson } from '../output.ts';
 import { fsckBar } from '../progress.ts';
 import { askPassphrase } from '../prompt.ts';
 import { spawnLocalNetwork } from '../spawn-local-network.ts';
+import { isOurs } from '../stale-mount.ts';
 
 /** How long the bridge is waited for; without it, log and mirrors are not looked at. */
 const CONNECTION_MS = 15_000;
@@ -44,7 +46,6 @@ export const fsckCommand: CommandModule<object, FsckArguments> = {
       .option('accept-log', {
         type: 'boolean',
         default: false,
-        implies: 'repair',
         describe:
           'where the bridge has another volume log than this machine saw: accept it, and set aside what is here',
       })
@@ -56,13 +57,14 @@ export const fsckCommand: CommandModule<object, FsckArguments> = {
 
 async function check(args: FsckArguments): Promise<void> {
   const paths = currentPaths();
-  if (args.dir !== undefined) await mountPointPath(args.dir);
+  if (args['accept-log'] && !args.repair) throw new XcoreError('USAGE', '--accept-log goes with --repair; give both');
   const mount = await findMount(paths);
   if (mount !== null) {
     const { mountPoint } = mount;
     const message = `the volume is mounted on ${mountPoint}; first type: xcore umount ${mountPoint}`;
     throw new XcoreError('HOME_LOCKED', message);
   }
+  if (args.dir !== undefined) await refuseOtherFolder(args.dir, paths);
   checkPrivateFolder(paths.config);
   const identity = await loadIdentity(paths, () => askPassphrase());
   const keys = await deriveVolumeKeys(identity.phrase);
@@ -85,6 +87,19 @@ async function check(args: FsckArguments): Promise<void> {
   else for (const line of describe(report, args.repair)) print(line);
   for (const line of report.notChecked) note(`not checked: ${line}`);
   if (report.state === 'damaged') process.exitCode = EXIT.data;
+}
+
+/** Throws USAGE for a folder on which this home's volume cannot be usually mounted: somebody wants another one checked. */
+async function refuseOtherFolder(dir: string, paths: Paths): Promise<void> {
+  const path = await mountPointPath(dir);
+  const isEmpty = await readdir(path).then(
+    (names) => names.length === 0,
+    () => false,
+  );
+  if (isEmpty && !(await isOurs(path))) return;
+  const home = paths.home ?? paths.volume;
+  const message = `${path} is not where the volume of ${home} is mounted; leave it out to check that one, or name another home: XCORE_HOME=DIR`;
+  throw new XcoreError('USAGE', message);
 }
 
 interface Link {

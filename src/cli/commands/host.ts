@@ -6,6 +6,7 @@ import type { HostProgress, HostStatus } from '../../host/control-api.ts';
 import { callHost } from '../../host/control.ts';
 import { formatBytes } from '../../lib/units.ts';
 import { currentPaths } from '../context.ts';
+import { refuseOptions } from '../given.ts';
 import { note, print, printJson } from '../output.ts';
 import { describeRoutes } from '../routes.ts';
 
@@ -46,6 +47,9 @@ export const hostCommand: CommandModule<object, HostArguments> = {
 };
 
 async function host(args: HostArguments): Promise<void> {
+  if (args.action !== 'exit') {
+    refuseOptions(`xcore host ${args.action ?? ''}`, ['dir', 'json'], 'it is for xcore host exit');
+  }
   const dir = args.dir === undefined ? currentPaths().host : resolve(args.dir);
   const controller = new AbortController();
   process.once('SIGINT', () => controller.abort());

@@ -98,6 +98,9 @@ function withListed(args: MountArguments, listed: ListedOptions): void {
 async function mount(args: MountArguments): Promise<void> {
   bytesOf('--cache-size', args['cache-size']);
   checkMirrors(args.mirrors);
+  if (args['read-only'] && args['take-over']) {
+    throw new XcoreError('USAGE', 'a read-only mount writes nothing; give either --read-only or --take-over');
+  }
   const paths = currentPaths();
   const dir = await mountPointPath(args.dir);
   await refuseOwnFolders(dir, paths);

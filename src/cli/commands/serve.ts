@@ -9,6 +9,7 @@ import { parseMetricsAddress } from '../../lib/metrics-server.ts';
 import { ensurePrivateFolder, type Paths } from '../../lib/paths.ts';
 import { formatBytes } from '../../lib/units.ts';
 import { BIN, currentPaths, foregroundLog } from '../context.ts';
+import { refuseOptions } from '../given.ts';
 import { freeBytes } from '../home-checks.ts';
 import { lingerCommand, unitPlace, unitText } from '../host-unit.ts';
 import type { UnitPlace } from '../host-unit.ts';
@@ -74,6 +75,10 @@ async function serve(args: ServeArguments): Promise<void> {
   const paths = currentPaths();
   const dir = args.dir === undefined ? paths.host : resolve(args.dir);
   if (args.install && args.uninstall) throw new XcoreError('USAGE', 'give either --install or --uninstall');
+  if (args.uninstall) {
+    const advice = 'to change options, repeat --install with the new ones';
+    refuseOptions('--uninstall', ['uninstall', 'dir', 'json'], advice);
+  }
   const place = unitPlace(args.dir === undefined ? null : dir, process.env);
   if (args.uninstall) {
     tellUninstalled(args, place, await uninstallUnit(place));
