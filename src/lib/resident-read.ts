@@ -12,16 +12,17 @@ const PAGE_BYTES = 4096;
 const RWF_NOWAIT = 8;
 const POSIX_FADV_WILLNEED = 3;
 const POSIX_FADV_DONTNEED = 4;
-/** Of one read in the average of reads. */
+/** Of one wait in the share of long ones. */
 const WEIGHT = 0.1;
-/** What a read by another thread costs besides the disk, and a little. */
-const MAX_WAIT_MS = 0.3;
-/** More than this says nothing more of a disk: a busy machine may have stopped this thread. */
-const MAX_COUNTED_MS = 1;
-/** So many waits in a row, each longer than that, are a slow disk. */
+/** What a read by another thread costs besides the disk, and a little: what takes longer is a long wait. */
+const LONG_WAIT_MS = 0.3;
+/** A disk of which more waits than this are long is slow; fewer may well be those of a busy machine that stopped this thread. */
+const MAX_LONG_SHARE = 0.5;
+/** So many waits in a row, each longer than this, are a slow disk. */
 const SLOW_IN_A_ROW = 3;
+const SLOW_WAIT_MS = 1;
 /** A disk that was slow is tried again after so long, and after twice as long each time that it still is. */
-const SLOW_DISK_MS = 2_000;
+const SLOW_DISK_MS = 250;
 const MAX_SLOW_DISK_MS = 60_000;
 /** struct iovec. */
 const VECTOR_BYTES = 16;
@@ -106,7 +107,7 @@ export function bytesToAligned(memory: Uint8Array, alignment: number): number {
 /** Says when to wait for the disk is better than to have a thread wait: for one call at a time, while the disk is fast. */
 export class DiskPatience {
   readonly #clock: Pick<Clock, 'monotonicMs' | 'soon'>;
-  #averageMs = 0;
+  #longShare = 0;
   #retryMs = 0;
   /** Until the next try, should the disk be slow. */
   #pauseMs = SLOW_DISK_MS;
@@ -134,13 +135,13 @@ export class DiskPatience {
   }
 
   #judge(tookMs: number, nowMs: number): void {
-    this.#averageMs += (Math.min(tookMs, MAX_COUNTED_MS) - this.#averageMs) * WEIGHT;
-    this.#slowInARow = tookMs > MAX_COUNTED_MS ? this.#slowInARow + 1 : 0;
-    const isSlow = this.#averageMs > MAX_WAIT_MS || this.#slowInARow >= SLOW_IN_A_ROW;
-    if (isSlow || (this.#isTrial && tookMs > MAX_COUNTED_MS)) {
+    this.#longShare += (Number(tookMs > LONG_WAIT_MS) - this.#longShare) * WEIGHT;
+    this.#slowInARow = tookMs > SLOW_WAIT_MS ? this.#slowInARow + 1 : 0;
+    const isSlow = this.#longShare > MAX_LONG_SHARE || this.#slowInARow >= SLOW_IN_A_ROW;
+    if (isSlow || (this.#isTrial && tookMs > SLOW_WAIT_MS)) {
       this.#retryMs = nowMs + this.#pauseMs;
       this.#pauseMs = Math.min(this.#pauseMs * 2, MAX_SLOW_DISK_MS);
-      this.#averageMs = 0;
+      this.#longShare = 0;
       this.#slowInARow = 0;
       this.#isTrial = true;
     } else if (this.#isTrial) {
