@@ -45,7 +45,7 @@ await t.test('offline work that was removed gives its room back, and the rest is
   }
   await device.mounted.volume.segments.seal();
   // some of them are being tried just now
-  await until('most of the room is back', () => used(device) <= 22 * MIB, 60_000);
+  await until('most of the room is back', () => used(device) <= 22 * MIB);
   for (let round = 0; round < 3; round++) t.ok((await device.read(`kept ${round}`))?.equals(kept));
 
   await device.off();

@@ -20,6 +20,7 @@ import { generatePhrase } from '../../src/crypto/phrase.ts';
 import { startHost } from '../../src/host/start-host.ts';
 import type { RunningHost } from '../../src/host/start-host.ts';
 import { systemClock } from '../../src/lib/clock.ts';
+import type { Clock } from '../../src/lib/clock.ts';
 import { XcoreError } from '../../src/lib/errors.ts';
 import { silentLogger } from '../../src/lib/log.ts';
 import { ClientNetwork } from '../../src/net/client-network.ts';
@@ -29,6 +30,8 @@ import { KIND, PUBLISHED_KINDS } from '../../src/tree/keys.ts';
 import type { Filesystem } from '../../src/vfs/filesystem.ts';
 import { Vfs } from '../../src/vfs/vfs.ts';
 import { shardFiles } from '../support/hosts.ts';
+import { reservePort } from '../support/ports.ts';
+import { until as untilSo } from '../support/run.ts';
 import { bytesOf, CALLER, readAll, temporaryFolder } from '../support/volume.ts';
 import type { Scope } from '../support/volume.ts';
 
@@ -36,15 +39,28 @@ export type { Scope };
 
 const LISTEN = ['/ip4/127.0.0.1/tcp/0'];
 const GIB = 2 ** 30;
+const FETCH_TIMEOUT_MS = 30_000;
+const FLUSH_TIMEOUT_MS = 120_000;
 export const ROOT = 1;
 
-/** Waits until something is so. */
-export async function until(what: string, check: () => Promise<boolean> | boolean, timeoutMs = 20_000): Promise<void> {
-  for (const end = Date.now() + timeoutMs; Date.now() < end;) {
-    if (await check()) return;
-    await new Promise((resolve) => setTimeout(resolve, 20));
+/** Waits until something is so, however busy the machine is. */
+export async function until(what: string, check: () => Promise<boolean> | boolean): Promise<void> {
+  await untilSo(what, check, undefined, 20);
+}
+
+/** Time on which a test decides: it stands still until it is moved, and delays pass as they do. */
+export class HeldTime {
+  #nowMs = Date.now();
+
+  readonly clock: Clock = {
+    ...systemClock,
+    now: () => this.#nowMs,
+    nowNs: () => BigInt(this.#nowMs) * 1_000_000n,
+  };
+
+  pass(ms: number): void {
+    this.#nowMs += ms;
   }
-  throw new Error(`waited in vain until ${what}`);
 }
 
 /** A bridge and hosts, and a new volume's keys. */
@@ -52,17 +68,20 @@ export class World {
   readonly dir: string;
   readonly hosts: (RunningHost | null)[] = [];
   readonly #options: Partial<BridgeOptions>;
+  readonly #clock: Clock;
   #bridge: RunningBridge | null = null;
-  #listen = LISTEN;
+  readonly #listen = [`/ip4/127.0.0.1/tcp/${reservePort()}`];
   address = '';
 
-  private constructor(dir: string, options: Partial<BridgeOptions>) {
+  private constructor(dir: string, options: Partial<BridgeOptions>, clock: Clock) {
     this.dir = dir;
     this.#options = options;
+    this.#clock = clock;
   }
 
-  static async start(t: Scope, hosts = 2, options: Partial<BridgeOptions> = {}): Promise<World> {
-    const world = new World(temporaryFolder(t), options);
+  /** `clock` is the bridge's. */
+  static async start(t: Scope, hosts = 2, options: Partial<BridgeOptions> = {}, clock = systemClock): Promise<World> {
+    const world = new World(temporaryFolder(t), options, clock);
     t.teardown(() => world.stop());
     await world.startBridge();
     for (let n = 0; n < hosts; n++) await world.startHost(n);
@@ -73,10 +92,9 @@ export class World {
     const options = { heartbeatMs: 500, upkeepMs: 100, ...this.#options };
     this.#bridge = await startBridge(
       { dir: join(this.dir, 'bridge'), listen: this.#listen, options },
-      { log: silentLogger },
+      { log: silentLogger, clock: this.#clock },
     );
     this.address = this.#bridge.address;
-    this.#listen = [this.address.split('/p2p/')[0] ?? ''];
   }
 
   async stopBridge(): Promise<void> {
@@ -151,6 +169,8 @@ export function wrapped(network: Network, wrap: Wrap): Network {
 export interface DeviceOptions extends Partial<MountedVolumeOptions> {
   readonly wrap?: Wrap;
   readonly watched?: Pick<MountedVolumeComponents, 'disk' | 'guard'>;
+  /** After which a read of what no host gives fails; longer than a busy machine takes, unless told. */
+  readonly fetchTimeoutMs?: number;
   /** Where it lies; a folder of its own unless told. */
   readonly folder?: string;
   /** Folder of another device of this volume, as it is, in the place of an empty one. */
@@ -239,7 +259,7 @@ export class Device {
       bridge: this.volume.world.address,
       deviceSeed: this.seed,
       ownerSeed: this.volume.keys.ownerSeed,
-      fetchTimeoutMs: 2_000,
+      fetchTimeoutMs: { ...this.#options, ...options }.fetchTimeoutMs ?? FETCH_TIMEOUT_MS,
     });
     this.network = wrapped(real, (network) => this.wrap(network));
     this.#mounted = await MountedVolume.open(
@@ -300,7 +320,7 @@ export class Device {
 
   /** Publishes all that was written. */
   async flush(): Promise<void> {
-    await this.mounted.flush(() => undefined, AbortSignal.timeout(30_000));
+    await this.mounted.flush(() => undefined, AbortSignal.timeout(FLUSH_TIMEOUT_MS));
   }
 
   /** Waits until this device is where another one is. */

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { ROOT, Run } from '../support/run.ts';
 
-t.setTimeout(180_000);
+t.setTimeout(300_000);
 
 const SCRIPT = `
 set -e
@@ -30,7 +30,7 @@ await t.test('a host and a mount run as units, start anew with other options, an
     [...namespaces, 'sh', '-c', SCRIPT, 'sh', run.dir, process.execPath, child],
     {
       env: { HOME: home, XDG_CONFIG_HOME: join(home, '.config'), XDG_RUNTIME_DIR: '/run/user/0', XCORE_HOME: '' },
-      timeoutMs: 120_000,
+      timeoutMs: 240_000,
     },
   );
   if (process.getuid?.() !== 0 || result.code === 77 || result.code === 127) {

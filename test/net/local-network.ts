@@ -10,8 +10,9 @@ import { startHost } from '../../src/host/start-host.ts';
 import type { RunningHost } from '../../src/host/start-host.ts';
 import { silentLogger } from '../../src/lib/log.ts';
 import type { ShardSource } from '../../src/net/network.ts';
+import { reservePort } from '../support/ports.ts';
 
-const LOOPBACK = '/ip4/127.0.0.1/tcp/0';
+const onLoopback = (): string => `/ip4/127.0.0.1/tcp/${reservePort()}`;
 const GIB = 1024 ** 3;
 
 /** One host with its folder. */
@@ -19,7 +20,7 @@ export class LocalHost {
   readonly dir: string;
   readonly #bridge: string;
   #running: RunningHost | null = null;
-  #listen = LOOPBACK;
+  #listen = onLoopback();
 
   constructor(dir: string, bridge: string) {
     this.dir = dir;
@@ -42,7 +43,7 @@ export class LocalHost {
         dir: this.dir,
         bridge: this.#bridge,
         capacityBytes: GIB,
-        listen: [this.#listen.split('/p2p/')[0] ?? LOOPBACK],
+        listen: [this.#listen.split('/p2p/')[0] ?? ''],
         options: { floorBytes: 0 },
       },
       { log: silentLogger },
@@ -61,7 +62,7 @@ export class LocalNetwork {
   readonly dir: string;
   readonly hosts: LocalHost[] = [];
   #bridge: RunningBridge | null = null;
-  address = LOOPBACK;
+  address = onLoopback();
 
   constructor(dir: string) {
     this.dir = dir;
@@ -71,7 +72,7 @@ export class LocalNetwork {
     this.#bridge = await startBridge(
       {
         dir: join(this.dir, 'bridge'),
-        listen: [this.address.split('/p2p/')[0] ?? LOOPBACK],
+        listen: [this.address.split('/p2p/')[0] ?? ''],
         options: { heartbeatMs: 3_000 },
       },
       { log: silentLogger },

@@ -121,6 +121,6 @@ export class Client {
   async kill(pid?: number): Promise<void> {
     const daemon = pid ?? (await this.daemonPid());
     process.kill(daemon, 'SIGKILL');
-    await until('the daemon to die', () => !isAlive(daemon), 10_000);
+    await until('the daemon to die', () => !isAlive(daemon));
   }
 }

@@ -4,12 +4,13 @@ import type { ChildProcess } from 'node:child_process';
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Client, isAlive } from './client.ts';
+import { reservePort } from './ports.ts';
 import { Run, until, XCORE } from './run.ts';
 import type { Scope } from './run.ts';
 import type { Machine } from './weather.ts';
 
 const READY_MS = 120_000;
-const STOP_MS = 20_000;
+const STOP_MS = 60_000;
 
 /** A bridge or a host: one process, one folder, one address that stays the same over restarts. */
 export class Server {
@@ -46,8 +47,7 @@ export class Server {
 
   /** Starts the process and waits for the line with its address. */
   async start(): Promise<void> {
-    const first = `/ip4/${this.#machine?.ip ?? '127.0.0.1'}/tcp/0`;
-    const listen = this.#address === '' ? first : (this.#address.split('/p2p/')[0] ?? '');
+    const listen = this.#address === '' ? this.#firstAddress() : (this.#address.split('/p2p/')[0] ?? '');
     const child = this.#run.spawn(this.name, [XCORE, ...this.#args, '--dir', this.dir, '--listen', listen], {
       env: { XCORE_HOME: join(this.#run.dir, `${this.name}-home`) },
       namespace: this.#machine?.namespace,
@@ -63,6 +63,11 @@ export class Server {
       },
       READY_MS,
     );
+  }
+
+  #firstAddress(): string {
+    if (this.#machine !== undefined) return `/ip4/${this.#machine.ip}/tcp/0`;
+    return `/ip4/127.0.0.1/tcp/${reservePort()}`;
   }
 
   /** Ends the process as a user would, with SIGTERM. */

@@ -154,17 +154,20 @@ function inNamespace(name: string | undefined, command: string, args: readonly s
   return ['nsenter', [`--net=${join(NAMESPACES, name)}`, '--', command, ...args]];
 }
 
-/** Waits until `check` gives something other than undefined or false; throws when `timeoutMs` passed. */
+/** Waits until `check` gives something other than undefined or false, 60 s unless told; throws when they have passed. */
 export async function until<T>(
   what: string,
   check: () => Promise<T | undefined | false> | T | undefined | false,
   timeoutMs = 60_000,
+  everyMs = 100,
 ): Promise<T> {
-  const end = Date.now() + timeoutMs;
+  const end = performance.now() + timeoutMs;
   for (;;) {
+    // before it is asked, since asking may take long as well
+    const isOver = performance.now() > end;
     const value = await check();
     if (value !== undefined && value !== false) return value;
-    if (Date.now() > end) throw new Error(`waited ${timeoutMs} ms in vain: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    if (isOver) throw new Error(`waited ${timeoutMs} ms in vain: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, everyMs));
   }
 }

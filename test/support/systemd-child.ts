@@ -41,7 +41,7 @@ const install = async (space: string, limitBytes: number): Promise<void> => {
   const options = ['--bridge', line.trim(), '--dir', shards, '--space', space, '--listen', '/ip4/127.0.0.1/tcp/0'];
   const command = [process.execPath, XCORE, 'serve', ...options];
   found[`installed ${space}`] = await installUnit(place, unitText({ scope: 'user', dir: shards, command }));
-  await until('the host to run', async () => (await limitOf()) === limitBytes, 30_000);
+  await until('the host to run', async () => (await limitOf()) === limitBytes);
 };
 await install('1GB', 1e9);
 found['enabled'] = systemctl('is-enabled', place.name);
@@ -61,7 +61,7 @@ writeFileSync(join(units, 'xcore.service'), mount);
 const file = join(process.env['HOME']!, 'XCloud', 'file');
 systemctl('daemon-reload');
 systemctl('enable', '--now', 'xcore');
-await until('the mount', () => readFileSync('/proc/mounts', 'utf8').includes('XCloud'), 30_000);
+await until('the mount', () => readFileSync('/proc/mounts', 'utf8').includes('XCloud'));
 say('sh', '-c', `echo hello > '${file}'`);
 found['content'] = say('cat', file);
 systemctl('stop', 'xcore');
