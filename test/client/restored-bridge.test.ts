@@ -18,7 +18,7 @@ import type { Device, Wrap } from './device.ts';
 
 t.setTimeout(240_000);
 
-const world = await World.start(t, 2, { leaseTtlMs: 1_500, repairRetryMs: 300, maxRepairRetryMs: 1_000 });
+const world = await World.start(t, 2, { repairRetryMs: 300, maxRepairRetryMs: 1_000 });
 
 const HANDED_IN = 'STALE_HEAD';
 
