@@ -10,15 +10,16 @@ import { makeFolders } from '../lib/paths.ts';
 export type Server = 'bridge' | 'host';
 
 const IDENTITY = 'identity.seed';
+const STATE = 'state';
 /** What both write, and what a disk of its own has in its first folder. */
-const COMMON = [IDENTITY, 'state', 'control.sock', 'lost+found'];
+const COMMON = [IDENTITY, STATE, 'control.sock', 'lost+found'];
 const HOST_ONLY = ['shards', 'incoming', 'intent.json', 'traffic.json'];
 const TEMPORARY = /^(identity\.seed|intent\.json|traffic\.json)\..*tmp$/;
 const MAX_NAMED = 3;
 
 /**
  * Makes the folder or checks one that is there: FOREIGN_HOME when it is no folder, holds files of others, or is another
- * server's or another user's; EACCES and EROFS when nothing can be written there.
+ * server's or another user's; BAD_FORMAT when a bridge's state is gone; EACCES and EROFS when nothing can be written there.
  */
 export async function claimServerFolder(dir: string, server: Server): Promise<void> {
   try {
@@ -31,12 +32,24 @@ export async function claimServerFolder(dir: string, server: Server): Promise<vo
   if (server === 'bridge' && names.some((name) => HOST_ONLY.includes(name))) {
     throw foreign(`${dir} is the folder of a host; give the bridge one of its own with --dir`);
   }
-  if (names.includes(IDENTITY)) return checkUser(dir);
+  if (names.includes(IDENTITY)) {
+    if (server === 'bridge' && !names.includes(STATE)) throw stateless(dir);
+    return checkUser(dir);
+  }
   const others = names.filter((name) => ![...COMMON, ...HOST_ONLY].includes(name) && !TEMPORARY.test(name));
   if (others.length === 0) return;
   const some = `${others.slice(0, MAX_NAMED).join(', ')}${others.length > MAX_NAMED ? ' …' : ''}`;
   throw foreign(
     `${dir} holds other files (${some}); give the ${server} a folder of its own, say --dir ${join(dir, server)}`,
+  );
+}
+
+/** It would begin with no volume, no host and no shard, and those who know it would take its word. */
+function stateless(dir: string): XcoreError {
+  const state = join(dir, STATE);
+  return new XcoreError(
+    'BAD_FORMAT',
+    `${state}, where this bridge keeps all it knows, is gone: restore it from a backup; to begin with nothing all the same: mkdir '${state}'`,
   );
 }
 

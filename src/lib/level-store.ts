@@ -4,6 +4,7 @@ import { constants } from 'node:fs';
 import { access, readdir, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { asError, hasCode, XcoreError } from './errors.ts';
+import { headlessMessage, isHeadless } from './headless-level.ts';
 import { levelFailure } from './level-failure.ts';
 import { silentLogger } from './log.ts';
 import type { Logger } from './log.ts';
@@ -160,6 +161,7 @@ export class LevelStore implements Store {
   }
 
   async #checkRoom(): Promise<void> {
+    if (isHeadless(this.#dir)) throw new Error(headlessMessage(this.#dir));
     await access(this.#dir, constants.W_OK);
     const logs = (await readdir(this.#dir)).filter((name) => name.endsWith('.log'));
     const sizes = await Promise.all(logs.map(async (name) => (await stat(join(this.#dir, name))).size));

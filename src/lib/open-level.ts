@@ -3,6 +3,7 @@
 import { mkdir } from 'node:fs/promises';
 import { Level } from 'level';
 import { asError, XcoreError } from './errors.ts';
+import { headlessMessage, isHeadless } from './headless-level.ts';
 import { levelFailure } from './level-failure.ts';
 
 /** A LevelDB whose keys and values are bytes. */
@@ -31,6 +32,7 @@ const FORMAT_KEY = Buffer.from('!format');
 /** Opens or creates a database. HOME_LOCKED when it is open already, here or in another process; BAD_FORMAT when it is not ours; ENOSPC and EROFS. */
 export async function openLevel(dir: string, options: OpenLevelOptions): Promise<BinaryLevel> {
   await mkdir(dir, { recursive: true, mode: 0o700 });
+  if (isHeadless(dir)) throw new XcoreError('BAD_FORMAT', headlessMessage(dir));
   const db: BinaryLevel = new Level<Uint8Array, Uint8Array>(dir, {
     keyEncoding: 'view',
     valueEncoding: 'view',

@@ -8,6 +8,7 @@ import type { Iterator } from 'level';
 import { systemDisk } from '../lib/disk.ts';
 import type { Disk } from '../lib/disk.ts';
 import { asError, ERRNO, errnoOf, XcoreError } from '../lib/errors.ts';
+import { isHeadless } from '../lib/headless-level.ts';
 import { levelFailure } from '../lib/level-failure.ts';
 
 type Database = Level<Buffer, Buffer>;
@@ -28,6 +29,8 @@ export type IndexBase = Pick<IndexDatabase, 'get' | 'readable' | 'ready' | 'writ
 const REOPEN_BYTES = 32 * 1024 * 1024;
 /** After so long without it, readers of a database that is being opened anew wait no more. */
 const REOPEN_DEADLINE_MS = 10_000;
+
+const HEADLESS = 'its file CURRENT is gone';
 
 /** Who watches over the writes of an index; what before() throws is their failure. */
 export interface IndexGuard {
@@ -92,7 +95,7 @@ export class IndexDatabase {
   /** Opens or creates a database. HOME_LOCKED when another process has it open, CORRUPT_RECORD when it is damaged. */
   static async open(dir: string, options: DatabaseOptions = {}): Promise<IndexDatabase> {
     // LevelDB would take it for a new one, and remove what is there; it opens by itself once it is made
-    if (isHeadless(dir)) throw damagedIndex('its file CURRENT is gone');
+    if (isHeadless(dir)) throw damagedIndex(HEADLESS);
     const database = new IndexDatabase(dir, options);
     await database.#open();
     return database;
@@ -184,6 +187,7 @@ export class IndexDatabase {
    * are lost at the next start. It stays open, and readable, until there is room to open it anew.
    */
   async #reopen(): Promise<void> {
+    if (isHeadless(this.#dir)) throw damagedIndex(HEADLESS);
     if (this.#db.status !== 'closed') {
       const { bavail, bsize } = statfsSync(this.#dir);
       if (bavail * bsize < REOPEN_BYTES) throw new XcoreError('ENOSPC', 'the local disk is full');
@@ -247,15 +251,5 @@ export class IndexDatabase {
   close(): Promise<void> {
     this.#endReopening();
     return this.#db.close();
-  }
-}
-
-/** Whether a folder holds files of a database, but not the one with which it begins. */
-function isHeadless(dir: string): boolean {
-  try {
-    const names = readdirSync(dir);
-    return !names.includes('CURRENT') && names.some((name) => /^MANIFEST-|\.(?:ldb|sst)$/.test(name));
-  } catch {
-    return false;
   }
 }

@@ -116,6 +116,7 @@ await t.test('a host and a bridge take no folder that is not theirs', async (t) 
     'a-host': { 'identity.seed': '', shards: {}, state: {}, 'notes.txt': 'of its operator' },
     'a-bridge': { 'identity.seed': '', state: {} },
     'a-disk': { 'lost+found': {} },
+    'a-bridge-without-state': { 'identity.seed': '' },
     file: '',
   });
   const claim = (name: string, server: 'bridge' | 'host'): Promise<void> => claimServerFolder(join(dir, name), server);
@@ -130,6 +131,7 @@ await t.test('a host and a bridge take no folder that is not theirs', async (t) 
   await claim('a-host', 'host');
   await t.rejects(claim('a-host', 'bridge'), { code: 'FOREIGN_HOME', message: /the folder of a host/ });
   await claim('a-bridge', 'bridge');
+  await t.rejects(claim('a-bridge-without-state', 'bridge'), { code: 'BAD_FORMAT', message: /state, .* is gone/ });
   await (await openLevelStore(join(dir, 'a-bridge/state'))).close();
   await t.rejects(openSerialStore(join(dir, 'a-bridge/state')), { code: 'BAD_FORMAT', message: /none of a host/ });
   if (process.getuid?.() === 0) {

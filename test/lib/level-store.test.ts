@@ -1,7 +1,7 @@
 // The store of the servers: batches side by side, and a disk that is full for a while.
 
-import { spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
@@ -37,6 +37,32 @@ await t.test('batches side by side are applied in their order, and as a whole', 
   t.strictSame(await namesIn(store), ['499', 'last']);
   t.equal(Buffer.from((await store.get(keyOf('last')))!).toString(), '499');
   t.equal(store.failure, undefined);
+});
+
+await t.test('a store without its CURRENT is not taken for a new one, and opens again with it', async (t) => {
+  const dir = t.testdir();
+  const [current, kept] = [join(dir, 'CURRENT'), join(dir, '..', 'kept')];
+  t.teardown(() => rmSync(kept, { force: true }));
+  const store = await openLevelStore(dir);
+  await store.batch([{ key: keyOf('a'), value: Buffer.from('v') }], { sync: true });
+  await store.close();
+  renameSync(current, kept);
+  const before = readdirSync(dir);
+  const error = await openLevelStore(dir).catch((thrown: unknown) => thrown as Error);
+  t.match(error, {
+    code: 'BAD_FORMAT',
+    message: /CURRENT .* is gone, and nothing was changed: put it back: echo MANIFEST-/,
+  });
+  t.strictSame(readdirSync(dir), before, 'nothing was changed');
+  execFileSync('sh', ['-c', /echo [^;]*/.exec((error as Error).message)![0]]);
+  t.strictSame(readFileSync(current), readFileSync(kept));
+  const again = await openLevelStore(dir);
+  t.strictSame(await namesIn(again), ['a']);
+  await again.close();
+  for (const name of readdirSync(dir)) if (!/^MANIFEST/.test(name)) rmSync(join(dir, name));
+  for (const name of readdirSync(dir)) renameSync(join(dir, name), join(dir, 'MANIFEST-000001'));
+  await (await openLevelStore(dir)).close();
+  t.pass('a making that a crash cut short is begun anew');
 });
 
 await t.test(
