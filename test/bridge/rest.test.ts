@@ -53,7 +53,7 @@ t.test('one that said beforehand that it would be silent is missed only when it 
   const { bridge, network } = await world(t, 4);
   const client = await bridge.connect(new Party());
   for (let count = 0; count < 6; count += 1) await network.upload(client);
-  const [away] = network.hosts;
+  const away = network.hosts.find(({ store }) => store.shards > 0);
   const now = bridge.clock.now();
   away!.rest = {
     restFromMs: BigInt(now + 5 * MINUTE_MS),
@@ -103,8 +103,7 @@ t.test('a rest excuses silence, not audits without an answer', async (t) => {
 t.test('no rest excuses for ever', async (t) => {
   const { bridge, network } = await world(t, 4);
   const client = await bridge.connect(new Party());
-  await network.upload(client);
-  const [away] = network.hosts;
+  const [away] = await network.intact(await network.upload(client));
   const now = bridge.clock.now();
   away!.rest = { restFromMs: BigInt(now), restUntilMs: BigInt(now + 30 * 24 * HOUR_MS), partTime: true };
   await away!.beat();
