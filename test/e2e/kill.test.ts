@@ -52,7 +52,7 @@ async function copyUntilKilled(target: string, kill: () => Promise<void>): Promi
 /** What a round's folder must hold: files whose close() or a later one returned, and those in doubt. */
 interface Promise_ {
   readonly kept: Map<string, string>;
-  /** Either name of the file whose rename nothing followed. */
+  /** Last name of the file whose rename nothing followed, or which was about to be renamed: it has either of its names. */
   readonly renaming: string | undefined;
 }
 
@@ -65,7 +65,7 @@ function promised(lines: readonly string[]): Promise_ {
     const hash = wanted.get(file)?.hash ?? 'unknown';
     if (what === 'closed') {
       // The daemon acknowledged a later close, so the rename before it is kept as well.
-      renaming = undefined;
+      renaming = path.endsWith('~') ? path.slice(0, -1) : undefined;
       kept.set(path, hash);
     } else if (what === 'renamed') {
       kept.delete(`${path}~`);
@@ -85,7 +85,8 @@ async function check(dir: string, promise: Promise_): Promise<string[]> {
 function compare(dir: string, found: Fingerprint, { kept, renaming }: Promise_): string[] {
   const wrong: string[] = [];
   for (const [path, hash] of kept) {
-    const line = found.get(path) ?? (path === renaming ? found.get(`${path}~`) : undefined);
+    const last = path.replace(/~$/, '');
+    const line = found.get(path) ?? (last === renaming ? (found.get(last) ?? found.get(`${last}~`)) : undefined);
     if (!line?.endsWith(` ${hash}`)) wrong.push(`${path}: wanted ${hash}, found ${line ?? 'nothing'}`);
   }
   for (const [path, line] of found) {

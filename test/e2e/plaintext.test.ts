@@ -5,6 +5,7 @@ import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkS
 import { basename, dirname, join } from 'node:path';
 import { Level } from 'level';
 import t from 'tap';
+import { frozen } from '../support/frozen.ts';
 import { filesBelow } from '../support/hosts.ts';
 import { setxattr } from '../support/libc.ts';
 import { withNetwork } from '../support/network.ts';
@@ -80,10 +81,12 @@ await t.test('the marker is found nowhere, and no file on a host is larger than 
   setxattr(join(dir, 'large'), `user.${marker}`, Buffer.from(`value ${marker}`));
   for (let n = 0; n < 300; n++) writeFileSync(join(dir, `${n}-${marker}`), `${marker} ${n}`);
 
-  t.strictSame(await leaks(client.home, scratch), [], 'not in the home while files are staged');
+  const writer = [await client.daemonPid()];
+  const inHome = (): Promise<string[]> => frozen(writer, () => leaks(client.home, scratch));
+  t.strictSame(await inHome(), [], 'not in the home while files are staged');
   await client.flush();
   t.ok(readFileSync(join(dir, 'large'), 'utf8').startsWith(marker), 'the mount gives it back');
-  t.strictSame(await leaks(client.home, scratch), [], 'not in the home after a flush');
+  t.strictSame(await inHome(), [], 'not in the home after a flush');
   await client.umount();
 
   const reader = await net.recovered('b', words);
@@ -93,11 +96,17 @@ await t.test('the marker is found nowhere, and no file on a host is larger than 
 
   t.strictSame(await leaks(client.home, scratch), [], 'not in the home of the writer');
   t.strictSame(await leaks(reader.home, scratch), [], 'not in the home of the reader');
-  t.strictSame(await leaks(net.bridge.dir, scratch), [], 'not on the bridge');
+  const onBridge = await frozen([net.bridge.pid], () => leaks(net.bridge.dir, scratch));
+  t.strictSame(onBridge, [], 'not on the bridge');
+  for (const host of net.hosts) {
+    const onHost = await frozen([host.pid], () => leaks(host.dir, scratch));
+    t.strictSame(onHost, [], `not on ${host.name}`);
+    await host.stop();
+  }
+  await net.bridge.stop();
   const wordList = words.split(' ');
   const someWords = wordList.slice(0, 6).join(' ');
   for (const host of net.hosts) {
-    t.strictSame(await leaks(host.dir, scratch), [], `not on ${host.name}`);
     const files = filesBelow(host.dir);
     t.ok(files.length > 0, 'which has files');
     const large = files.filter((path) => statSync(path).size > MAX_SHARD_BYTES);
