@@ -36,7 +36,7 @@ await t.test('a full disk is ENOSPC for the writer, and the rest stays readable'
   t.ok(filled.closed > 10, `after ${filled.closed} MiB`);
   const same = (n: number): boolean => readFileSync(join(mount, `fill-${n}`)).equals(fillContent(n));
   t.ok(Array.from({ length: filled.closed }, (_, n) => n).every(same), 'all files that were closed are whole');
-  t.ok((await client.status()).problems.length > 0, 'the status says what is wrong');
+  await client.untilStatus('the status to say what is wrong', ({ problems }) => problems.length > 0);
 
   await Promise.all(net.hosts.map((host) => host.start()));
   await client.flush();

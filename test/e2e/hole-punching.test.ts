@@ -43,7 +43,7 @@ await t.test(
     const punched = await near.untilStatus('a direct connection', ({ network: { routes } }) => routes.punched === 1);
     t.match(punched.network.routes, { direct: 0, relayed: 0, reason: '' });
     t.match(await near.must(['status']), /1 directly, through both routers/);
-    t.match((await hostStatus()).routes, { punched: 1 });
+    await until('the host to know it, too', async () => (await hostStatus()).routes.punched === 1);
 
     const start = await bytes();
     writeFileSync(join(mount, 'after'), after);

@@ -319,7 +319,8 @@ function random1(path: string): string {
 
 let sequences = 0;
 process.umask(0o022);
-while (sequences < task.maxSequences && Date.now() < task.endMs && differences.length === 0) {
+// one at least, however late the worker comes to it
+while (sequences < task.maxSequences && (sequences === 0 || Date.now() < task.endMs) && differences.length === 0) {
   new Sequence(`s${sequences}`).run();
   sequences++;
 }

@@ -262,7 +262,7 @@ void t.test(
   'a request without an answer is EIO at its deadline, and a late answer does no harm',
   { skip },
   async (t) => {
-    const mounted = await start({ deadlineMs: 500 });
+    const mounted = await start({ deadlineMs: 2_000 });
     t.teardown(() => mounted.stop());
     for (const name of [MISCHIEF.hangs, MISCHIEF.deaf]) {
       fs.writeFileSync(join(mounted.directory, name), 'x');

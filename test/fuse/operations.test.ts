@@ -5,6 +5,7 @@ import fs from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
+import { until } from '../support/run.ts';
 import type { ChildOptions } from './mount-child.ts';
 import { isRoot, startMount } from './mounted.ts';
 import {
@@ -321,14 +322,9 @@ for (const { name, options } of VARIANTS) {
     });
 
     void t.test('every handle is released and nothing was logged', async (t) => {
-      const deadline = Date.now() + 5000;
-      let state = { handles: -1 };
-      while (Date.now() < deadline) {
-        state = JSON.parse(getxattr(root, 'user.state').toString()) as typeof state;
-        if (state.handles === 0) break;
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
-      t.equal(state.handles, 0);
+      const handles = (): number =>
+        (JSON.parse(getxattr(root, 'user.state').toString()) as { handles: number }).handles;
+      await until('all handles to be released', () => handles() === 0);
       t.same(mounted.logs, []);
     });
   });

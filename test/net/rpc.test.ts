@@ -206,11 +206,14 @@ void t.test('calls', async (t) => {
   void t.test('a server runs no more requests at once than its limit', async (t) => {
     let running = 0;
     let most = 0;
+    const full = Promise.withResolvers<void>();
     await serve(
       server,
       async () => {
         running += 1;
         most = Math.max(most, running);
+        if (running === 3) full.resolve();
+        await full.promise;
         await sleep(2);
         running -= 1;
         return { case: 'done', value: {} };
@@ -311,15 +314,16 @@ void t.test('calls', async (t) => {
   });
 
   void t.test('a dropped connection fails what waits with UNREACHABLE and tells the handler', async (t) => {
-    const told = Promise.withResolvers<void>();
+    const [reached, told] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
     await serve(server, async (_body, { signal }) => {
       signal.addEventListener('abort', () => told.resolve());
+      reached.resolve();
       await told.promise;
       return { case: 'done', value: {} };
     });
     const rpc = new RpcClient(await dial(client, server));
     const waiting = rpc.call({ case: 'watch', value: {} }, 'done');
-    await sleep(20);
+    await reached.promise;
     for (const connection of server.getConnections(client.peerId)) connection.abort(new Error('cut'));
     await t.rejects(waiting, { code: 'UNREACHABLE' });
     await told.promise;
