@@ -111,10 +111,9 @@ export class BridgeAgent {
     return this.#reachability;
   }
 
-  /** Sends a heartbeat now. */
+  /** Sends a heartbeat now, or once more after the one under way. */
   hurry(): void {
     this.#hurry.abort();
-    this.#hurry = new AbortController();
   }
 
   /** Has the bridge look again, now and not in some minutes, whether a host that it could not dial can be; now and then at most. */
@@ -174,6 +173,7 @@ export class BridgeAgent {
     const { clock } = this.#components;
     while (!signal.aborted) {
       await clock.sleep(this.#intervalMs, AbortSignal.any([signal, this.#hurry.signal])).catch(() => {});
+      this.#hurry = new AbortController();
       if (signal.aborted || !this.#link.connected) continue;
       try {
         const call: RpcClient['call'] = (body, expected) => this.#link.call(body, expected, { signal });
@@ -245,6 +245,8 @@ export class BridgeAgent {
     if (told?.state !== 'none' || !reserve) return;
     try {
       await reserve();
+      // Whoever sleeps is woken; in the midst of a heartbeat the next one is soon enough.
+      if (this.#hurry.signal.aborted) return;
       this.#hurry.abort();
       this.#hurry = new AbortController();
     } catch (error) {
