@@ -21,6 +21,7 @@ import { peerNameIn, peerNameOf, publicKeyOfPeer } from '../../src/net/peer-name
 import { Problems } from '../../src/net/problems.ts';
 import { BridgeResponseSchema } from '../../src/net/proto/wire_pb.ts';
 import { packError, unpackError } from '../../src/net/worker-messages.ts';
+import { YamuxReader } from '../../src/net/yamux-reader.ts';
 
 const never = new AbortController().signal;
 
@@ -290,4 +291,106 @@ void t.test('failing hosts are avoided for longer each time, problems are kept o
   backOff.reset();
   t.equal(backOff.nextMs(), 200);
   t.equal(new BackOff(() => 1).nextMs(), 100);
+});
+
+void t.test('what comes on a muxed connection', async (t) => {
+  const WINDOW = 1_000;
+  const frame = (
+    type: number,
+    flag: number,
+    id: number,
+    length: number,
+    bytes: Uint8Array = randomBytes(0),
+  ): Buffer => {
+    const header = Buffer.alloc(12);
+    header.writeUInt8(type, 1);
+    header.writeUInt16BE(flag, 2);
+    header.writeUInt32BE(id, 4);
+    header.writeUInt32BE(length, 8);
+    return Buffer.concat([header, bytes]);
+  };
+  const data = (id: number, bytes: Uint8Array, flag = 0): Buffer => frame(0, flag, id, bytes.length, bytes);
+  const read = (maxFrameBytes = WINDOW) => {
+    const said: string[] = [];
+    const taken = new Map<number, Uint8Array>();
+    let onBytes: () => void = () => undefined;
+    const streamOf = (streamId: number) => ({
+      streamId,
+      recvWindowCapacity: WINDOW,
+      processFlags: (flags: number) => {
+        if (flags > 0) said.push(`${streamId} flags ${flags}`);
+      },
+      onData: (bytes: Uint8Array) => {
+        taken.set(streamId, Buffer.concat([taken.get(streamId) ?? Buffer.alloc(0), bytes]));
+        onBytes();
+      },
+      sendWindowUpdate: () => void said.push(`${streamId} ended with ${taken.get(streamId)?.length ?? 0}`),
+    });
+    const streams = [streamOf(1)];
+    const reader = new YamuxReader(
+      {
+        streams,
+        incomingStream: (id) => void streams.push(streamOf(id)),
+        handleFrame: ({ header }) => void said.push(`frame ${header.type} ${header.streamID} ${header.length}`),
+      },
+      maxFrameBytes,
+    );
+    return { reader, said, taken, streams, listen: (listener: () => void) => (onBytes = listener) };
+  };
+
+  void t.test('reaches its stream however it is cut, and what has no bytes the muxer', async (t) => {
+    const first = randomBytes(300);
+    const second = randomBytes(50);
+    const all = Buffer.concat([
+      data(1, first),
+      frame(2, 1, 0, 77),
+      data(3, second, 1),
+      data(9, randomBytes(40)),
+      frame(0, 0, 1, 0),
+      data(1, second, 4),
+      frame(1, 0, 3, 5),
+    ]);
+    for (const step of [1, 5, 12, 13, 100, all.length]) {
+      const { reader, said, taken, streams } = read();
+      const cut = Array.from({ length: Math.ceil(all.length / step) }, (_, n) =>
+        all.subarray(n * step, (n + 1) * step),
+      );
+      if (step === 13) reader.take(cut);
+      else for (const part of cut) reader.take(part);
+      t.ok(Buffer.concat([first, second]).equals(taken.get(1)!));
+      t.ok(second.equals(taken.get(3)!));
+      t.equal(taken.has(9), false);
+      t.same(said, [
+        '1 ended with 300',
+        'frame 2 0 77',
+        '3 flags 1',
+        '3 ended with 50',
+        '1 ended with 300',
+        '1 flags 4',
+        '1 ended with 350',
+        'frame 1 3 5',
+      ]);
+      t.equal(streams[0]?.recvWindowCapacity, WINDOW - 350);
+    }
+  });
+  void t.test('comes in order where more comes while some is taken', async (t) => {
+    const { reader, taken, listen } = read();
+    const parts = [randomBytes(10), randomBytes(20)];
+    let isNested = false;
+    listen(() => {
+      if (isNested) return;
+      isNested = true;
+      reader.take(data(1, parts[1]!).subarray(7));
+    });
+    reader.take(Buffer.concat([data(1, parts[0]!), data(1, parts[1]!).subarray(0, 7)]));
+    t.ok(Buffer.concat(parts).equals(taken.get(1)!));
+  });
+  void t.test('ends the connection when no peer may send it', async (t) => {
+    t.throws(() => read(99).reader.take(frame(0, 0, 1, 100)), { code: 'PROTOCOL' });
+    t.throws(() => read(2 * WINDOW).reader.take(frame(0, 0, 1, WINDOW + 1)), { code: 'PROTOCOL' });
+    const { reader } = read();
+    reader.take(data(1, randomBytes(WINDOW)));
+    t.throws(() => reader.take(frame(0, 0, 1, 1)), { code: 'PROTOCOL' });
+    t.throws(() => read().reader.take(Buffer.alloc(12, 1)), { code: 'PROTOCOL' });
+  });
 });
