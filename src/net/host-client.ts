@@ -1,24 +1,22 @@
 // The asking end of /xcore/shard/1: kept streams to each host, one transfer at a time on each. Passes
 // orders and bytes on; what they are worth is its caller's business.
 
-import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
-import type { MessageInitShape } from '@bufbuild/protobuf';
 import { peerIdFromString } from '@libp2p/peer-id';
 import { LRUCache } from 'lru-cache';
 import { systemClock } from '../lib/clock.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { deadline } from '../lib/deadline.ts';
 import { XcoreError } from '../lib/errors.ts';
-import { errorOf, toNetworkError } from './failure.ts';
+import { toNetworkError } from './failure.ts';
 import { FrameStream } from './frames.ts';
+import { HostFailure, receive, receiveRetrieved, send, sendRetrieve } from './host-messages.ts';
 import { Limiter } from './limiter.ts';
 import type { PeerName } from './network.ts';
 import { DIAL_TIMEOUT_MS, dialAddresses } from './node.ts';
 import type { ByteStream, NetworkNode } from './node.ts';
 import { isRelayed } from './peer-name.ts';
 import { SHARD_FRAME_BYTES, SHARD_PROTOCOL } from './protocols.ts';
-import { HostRequestSchema, HostResponseSchema } from './proto/wire_pb.ts';
-import type { HostResponse, Signed } from './proto/wire_pb.ts';
+import type { Signed } from './proto/wire_pb.ts';
 import { receivePart, sendBytes, STALL_TIMEOUT_MS } from './shard-protocol.ts';
 import { StallGuard } from './stall-guard.ts';
 
@@ -36,8 +34,6 @@ const COPY_TIMEOUT_MS = 60_000;
 const LIST_TIMEOUT_MS = 30_000;
 /** A retrieval in which nothing moves for so long has failed: there are other mirrors. */
 export const RETRIEVE_STALL_MS = 10_000;
-
-type RequestInit = NonNullable<MessageInitShape<typeof HostRequestSchema>['body']>;
 
 /** A host and the order that it is shown. */
 export interface HostTarget {
@@ -140,8 +136,8 @@ export class HostClient {
     options: RetrieveOptions = {},
   ): Promise<{ data: Buffer; proof: Uint8Array[] }> {
     return this.#transfer(target, RETRIEVE_STALL_MS, options.signal, async (frames, moved) => {
-      await send(frames, { case: 'retrieve', value: { order: target.order, ...range } });
-      const answer = await receive(frames, 'retrieved');
+      await sendRetrieve(frames, target.order, range);
+      const answer = await receiveRetrieved(frames);
       moved();
       if (answer.dataBytes !== dataBytes) throw new XcoreError('CORRUPT_SHARD', 'a shard of another size');
       const data = (options.into ?? Buffer.allocUnsafeSlow(dataBytes)).subarray(0, dataBytes);
@@ -321,37 +317,6 @@ function dialWith(node: NetworkNode): OpenStream {
   };
 }
 
-/** A host's Failure between transfers: its stream can be used again. */
-class HostFailure extends XcoreError {}
-
 async function closeAll(host: Host): Promise<void> {
   await Promise.all(host.idle.splice(0).map(({ frames }) => frames.close()));
-}
-
-async function send(frames: FrameStream, body: RequestInit): Promise<void> {
-  await frames.write(toBinary(HostRequestSchema, create(HostRequestSchema, { body })));
-}
-
-type ResponseBody = Exclude<HostResponse['body'], { case: undefined }>;
-type ResponseValue<C extends ResponseBody['case']> = Extract<ResponseBody, { case: C }>['value'];
-
-async function receive<C extends ResponseBody['case']>(
-  frames: FrameStream,
-  expected: C,
-  reusable = expected !== 'stored',
-): Promise<ResponseValue<C>> {
-  const frame = await frames.read();
-  if (!frame) throw new XcoreError('UNREACHABLE', 'the host ended the stream');
-  let body: HostResponse['body'];
-  try {
-    body = fromBinary(HostResponseSchema, frame).body;
-  } catch (error) {
-    throw new XcoreError('PROTOCOL', 'malformed answer', { cause: error });
-  }
-  if (body.case === 'failure') {
-    const { code, message } = errorOf(body.value);
-    throw reusable ? new HostFailure(code, message) : new XcoreError(code, message);
-  }
-  if (body.case !== expected) throw new XcoreError('PROTOCOL', 'an answer out of turn');
-  return body.value as ResponseValue<C>;
 }

@@ -14,6 +14,7 @@ import type { ByteStream } from './node.ts';
 import { MAX_SHARD_BYTES, SHARD_FRAME_BYTES } from './protocols.ts';
 import { HostRequestSchema, HostResponseSchema } from './proto/wire_pb.ts';
 import type { HostRequest, Signed } from './proto/wire_pb.ts';
+import { decodeRetrieve, encodeRetrieved } from './retrieve-codec.ts';
 import type { InternalErrorListener } from './rpc.ts';
 
 /** A stream without a request for so long is ended by the host. */
@@ -85,7 +86,8 @@ export async function serveShardStream(
       const frame = await frames.read();
       if (!frame) break;
       stall.watch(STALL_TIMEOUT_MS);
-      const { body } = decodeRequest(frame);
+      const leaves = decodeRetrieve(frame);
+      const { body } = leaves ? { body: { case: 'retrieve' as const, value: leaves } } : decodeRequest(frame);
       if (body.case === 'store') {
         usable = await serveStore(frames, body.value.order, handlers, context, moved, onInternalError);
       } else if (body.case === 'retrieve') {
@@ -179,7 +181,7 @@ async function serveRetrieve(
     return true;
   }
   const { dataBytes, proof, data } = answer;
-  const head = encodeResponse({ case: 'retrieved', value: { dataBytes, proof } });
+  const head = encodeRetrieved(dataBytes, proof);
   const [all, ...more] = Array.isArray(data) ? (data as readonly Uint8Array[]) : [];
   if (all && more.length === 0 && all.length === dataBytes && dataBytes <= SHARD_FRAME_BYTES) {
     await frames.write(head, all);

@@ -19,7 +19,13 @@ import { checkOrder, signOrder, signReceipt, verifyOrder, verifyReceipt } from '
 import { OwnAddresses } from '../../src/net/own-addresses.ts';
 import { peerNameIn, peerNameOf, publicKeyOfPeer } from '../../src/net/peer-name.ts';
 import { Problems } from '../../src/net/problems.ts';
-import { BridgeResponseSchema } from '../../src/net/proto/wire_pb.ts';
+import {
+  BridgeResponseSchema,
+  HostRequestSchema,
+  HostResponseSchema,
+  SignedSchema,
+} from '../../src/net/proto/wire_pb.ts';
+import { decodeRetrieve, decodeRetrieved, encodeRetrieve, encodeRetrieved } from '../../src/net/retrieve-codec.ts';
 import { packError, unpackError } from '../../src/net/worker-messages.ts';
 import { YamuxReader } from '../../src/net/yamux-reader.ts';
 
@@ -393,4 +399,60 @@ void t.test('what comes on a muxed connection', async (t) => {
     t.throws(() => reader.take(frame(0, 0, 1, 1)), { code: 'PROTOCOL' });
     t.throws(() => read().reader.take(Buffer.alloc(12, 1)), { code: 'PROTOCOL' });
   });
+});
+
+void t.test('a request for leaves and its answer are what protobuf makes of them', async (t) => {
+  const order = create(SignedSchema, { body: randomBytes(300), signature: randomBytes(64) });
+  const requestOf = (firstLeaf: number, leafCount: number): Uint8Array =>
+    toBinary(
+      HostRequestSchema,
+      create(HostRequestSchema, { body: { case: 'retrieve', value: { order, firstLeaf, leafCount } } }),
+    );
+  const answerOf = (dataBytes: number, proof: Uint8Array[]): Uint8Array =>
+    toBinary(
+      HostResponseSchema,
+      create(HostResponseSchema, { body: { case: 'retrieved', value: { dataBytes, proof } } }),
+    );
+  for (const [firstLeaf, leafCount] of [
+    [0, 0],
+    [0, 1],
+    [1, 127],
+    [127, 128],
+    [128, 16_384],
+  ] as const) {
+    const frame = encodeRetrieve(order, firstLeaf, leafCount);
+    t.ok(requestOf(firstLeaf, leafCount).every((byte, at) => byte === frame[at]));
+    t.equal(requestOf(firstLeaf, leafCount).length, frame.length);
+    const decoded = decodeRetrieve(frame);
+    t.match(decoded, { firstLeaf, leafCount });
+    t.ok(order.body.every((byte, at) => decoded?.order.body[at] === byte));
+    t.ok(order.signature.every((byte, at) => decoded?.order.signature[at] === byte));
+    for (let length = 0; length < frame.length; length += 7) t.equal(decodeRetrieve(frame.subarray(0, length)), null);
+    t.equal(decodeRetrieve(Buffer.concat([frame, Buffer.of(0x18, 1)])), null);
+  }
+  for (const count of [0, 1, 7, 14]) {
+    for (const dataBytes of [0, 1, 16_384, 2_097_152]) {
+      const proof = Array.from({ length: count }, () => randomBytes(32));
+      const frame = encodeRetrieved(dataBytes, proof);
+      t.ok(Buffer.from(answerOf(dataBytes, proof)).equals(frame));
+      const decoded = decodeRetrieved(frame);
+      t.equal(decoded?.dataBytes, dataBytes);
+      t.ok(Buffer.concat(decoded?.proof ?? []).equals(Buffer.concat(proof)));
+      for (let length = 0; length < frame.length; length += 5)
+        t.equal(decodeRetrieved(frame.subarray(0, length)), null);
+    }
+  }
+  const failure = create(HostResponseSchema, { body: { case: 'failure', value: { code: 'NOT_FOUND', message: 'x' } } });
+  t.equal(decodeRetrieved(toBinary(HostResponseSchema, failure)), null);
+  t.equal(decodeRetrieved(Buffer.of(0x22, 0xff, 0xff, 0xff, 0xff, 0x0f)), null);
+  t.equal(decodeRetrieved(Buffer.of(0x22, 2, 0x08, 0)), null, 'not as it is written, but protobuf reads it');
+  for (let n = 0; n < 2_000; n++) {
+    const noise = Buffer.concat([Buffer.of(n % 2 ? 0x12 : 0x22), randomBytes(n % 40)]);
+    if (noise.length > 1) noise[1] = noise.length - 2;
+    const request = decodeRetrieve(noise);
+    if (request) t.match(fromBinary(HostRequestSchema, noise).body.value, { leafCount: request.leafCount });
+    const answer = decodeRetrieved(noise);
+    if (answer) t.match(fromBinary(HostResponseSchema, noise).body.value, { dataBytes: answer.dataBytes });
+  }
+  t.throws(() => encodeRetrieve(order, 2 ** 28, 1), RangeError);
 });
