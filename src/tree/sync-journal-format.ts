@@ -54,8 +54,13 @@ export function sizeOfBatch(operations: readonly BatchOperation[]): number {
   return bytes;
 }
 
-/** One record; `generation` has 8 bytes, `sequence` counts from 0 in it. */
-export function encodeRecord(generation: Uint8Array, sequence: number, content: SyncJournalContent): Buffer {
+/** One record in memory that `allocate` gives; `generation` has 8 bytes, `sequence` counts from 0 in it. */
+export function encodeRecord(
+  generation: Uint8Array,
+  sequence: number,
+  content: SyncJournalContent,
+  allocate: (sizeBytes: number) => Buffer = (sizeBytes) => Buffer.allocUnsafe(sizeBytes),
+): Buffer {
   const items: Uint8Array[] = [];
   for (const { number, operations } of content.batches) {
     const head = Buffer.alloc(13);
@@ -74,7 +79,7 @@ export function encodeRecord(generation: Uint8Array, sequence: number, content: 
   let payloadBytes = 0;
   for (const item of items) payloadBytes += item.length;
   const end = HEADER_BYTES + payloadBytes;
-  const record = Buffer.allocUnsafe(Math.ceil(end / PAGE_BYTES) * PAGE_BYTES);
+  const record = allocate(Math.ceil(end / PAGE_BYTES) * PAGE_BYTES);
   let at = HEADER_BYTES;
   for (const item of items) {
     record.set(item, at);

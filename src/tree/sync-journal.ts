@@ -8,6 +8,7 @@ import { dirname } from 'node:path';
 import { syncFolder } from '../lib/atomic-file.ts';
 import { systemClock } from '../lib/clock.ts';
 import type { Clock } from '../lib/clock.ts';
+import { alignedMemory } from '../lib/direct-file.ts';
 import { systemDisk } from '../lib/disk.ts';
 import type { Disk, DiskFile } from '../lib/disk.ts';
 import { asError, ERRNO, errnoOf } from '../lib/errors.ts';
@@ -22,6 +23,9 @@ import type { LeftSyncJournal, NumberedBatch, Tail } from './sync-journal-format
 const JOURNAL_BYTES = 4 * 1024 * 1024;
 /** Batches and entries that wait in memory for the next sync; beyond, that one syncs all files. */
 const MAX_PENDING_BYTES = 512 * 1024;
+
+/** A record that is longer gets memory of its own. */
+const USUAL_RECORD_BYTES = 64 * 1024;
 
 /** Ends of segments that are not on the disk, which count as safe from now on; null when their files must be synced. */
 export type TakeTails = () => readonly Tail[] | null;
@@ -63,6 +67,7 @@ export class SyncJournal {
   /** Entries that come after all of these batches. */
   #entries: { readonly sequence: number; readonly bytes: Uint8Array }[] = [];
   #pendingBytes = 0;
+  #memory: Buffer | null = null;
   /** Records reach the disk in their order. */
   #writing: Promise<void> | null = null;
   /** A thread costs about as much as a quick disk. */
@@ -116,7 +121,7 @@ export class SyncJournal {
     const tails = takeTails();
     if (tails === null) return null;
     const content = { batches: this.#batches, entries: this.#entries.map(({ bytes }) => bytes), tails };
-    const record = encodeRecord(this.#generation, this.#sequence, content);
+    const record = encodeRecord(this.#generation, this.#sequence, content, this.#allocate);
     if (this.#position + record.length > JOURNAL_BYTES) {
       // the ends of segments count as safe already: without them, no shorter record may take the place of a full sync
       this.distrust();
@@ -135,6 +140,12 @@ export class SyncJournal {
     this.#writing = writing;
     return writing;
   }
+
+  /** Memory that direct writes can take: that of the last record, unless a thread writes it still. */
+  readonly #allocate = (sizeBytes: number): Buffer => {
+    const isUsual = sizeBytes <= USUAL_RECORD_BYTES && this.#writing === null;
+    return isUsual ? (this.#memory ??= aligned(USUAL_RECORD_BYTES)).subarray(0, sizeBytes) : aligned(sizeBytes);
+  };
 
   #writeNow(file: DiskFile, record: Buffer, position: number): 'written' | 'failed' {
     try {
@@ -200,10 +211,25 @@ export class SyncJournal {
       if (size !== JOURNAL_BYTES) await file.write(Buffer.alloc(JOURNAL_BYTES), 0, JOURNAL_BYTES, 0);
       if (size !== JOURNAL_BYTES) await file.sync();
       await syncFolder(dirname(this.#path), this.#disk);
-      this.#file = file;
     } catch (error) {
       await file.close();
       throw error;
+    }
+    const direct = await this.#openDirect(flags);
+    if (direct !== null) await file.close();
+    this.#file = direct ?? file;
+  }
+
+  /** Past the kernel's memory, which takes a copy and the care for dirty pages; null where the file system cannot. */
+  async #openDirect(flags: number): Promise<DiskFile | null> {
+    const file = await this.#disk.open(this.#path, flags | constants.O_DIRECT, 0o600).catch(() => null);
+    try {
+      // what is there is void still
+      if (file !== null) await file.write(aligned(PAGE_BYTES).fill(0), 0, PAGE_BYTES, 0);
+      return file;
+    } catch {
+      await file?.close().catch(() => undefined);
+      return null;
     }
   }
 
@@ -216,9 +242,14 @@ export class SyncJournal {
     this.#file = null;
     if (file === null) return;
     try {
-      if (clean) await file.write(Buffer.alloc(PAGE_BYTES), 0, PAGE_BYTES, 0);
+      if (clean) await file.write(aligned(PAGE_BYTES).fill(0), 0, PAGE_BYTES, 0);
     } finally {
       await file.close();
     }
   }
+}
+
+function aligned(sizeBytes: number): Buffer {
+  const memory = alignedMemory(sizeBytes);
+  return Buffer.from(memory.buffer, memory.byteOffset, sizeBytes);
 }

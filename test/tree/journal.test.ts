@@ -1,9 +1,10 @@
 // What close(2) acknowledges lies in the journal before it lies in LevelDB: what is found after a kill, or a
 // power cut, at any moment.
 
-import { cpSync, existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { constants, cpSync, existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import type { Test } from 'tap';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { decodeNumber, KIND, metaKey, xattrsKey } from '../../src/tree/keys.ts';
 import {
@@ -20,6 +21,8 @@ import { changeSetBytes, tallyBytes } from '../../src/tree/record-bytes.ts';
 import { RecordStore } from '../../src/tree/record-store.ts';
 import type { StoreOptions } from '../../src/tree/record-store.ts';
 import { decodeRecord, encodeRecord, unpack } from '../../src/tree/record-codec.ts';
+import { systemDisk } from '../../src/lib/disk.ts';
+import type { Disk } from '../../src/lib/disk.ts';
 import { hasCode } from '../../src/lib/errors.ts';
 import type { Inode, Xattrs } from '../../src/tree/records.ts';
 import { pickSeed, Random } from '../support/random.ts';
@@ -109,11 +112,33 @@ t.test('what is persisted at once is there after a kill, with what it depends on
   );
 });
 
-t.test('what is synced outlives the loss of the journal, and of batches', async (t) => {
+/** A disk on which nothing can be done past the kernel's memory, as it says at one call. */
+function indirect(call: 'open' | 'write'): Disk {
+  const refusal = Object.assign(new Error('EINVAL'), { code: 'EINVAL', errno: -22 });
+  return {
+    ...systemDisk,
+    open: async (path, flags, mode) => {
+      const isDirect = typeof flags === 'number' && (flags & constants.O_DIRECT) !== 0;
+      if (isDirect && call === 'open') throw refusal;
+      const file = await systemDisk.open(path, flags, mode);
+      return isDirect ? Object.assign(file, { write: () => Promise.reject(refusal) }) : file;
+    },
+  };
+}
+
+for (const [where, disk] of [
+  ['', systemDisk],
+  [', where files cannot be opened for direct writes', indirect('open')],
+  [', where direct writes are refused', indirect('write')],
+] as const) {
+  t.test(`what is synced outlives the loss of the journal, and of batches${where}`, (t) => outlivesLosses(t, disk));
+}
+
+async function outlivesLosses(t: Test, disk: Disk): Promise<void> {
   const root = temporaryFolder(t);
   const dir = join(root, 'index');
   const syncJournal = join(root, 'sync-journal');
-  const store = await openWriter(t, dir, { syncJournal });
+  const store = await openWriter(t, dir, { syncJournal, disk });
   // the first sync is one of all files, and makes the journal; from the next one on it is used
   await store.commit(true);
   while (!existsSync(syncJournal) || statSync(syncJournal).size === 0 || !isUsed(syncJournal)) {
@@ -152,7 +177,7 @@ t.test('what is synced outlives the loss of the journal, and of batches', async 
     );
     await found.close();
   }
-});
+}
 
 /** Whether a sync journal has a record. */
 function isUsed(path: string): boolean {
