@@ -36,6 +36,7 @@ export function applyChanges(parts: VolumeParts, changes: Iterable<Change>): Inv
       const dentry = (record ?? tree.store.get(key)) as Dentry | undefined;
       if (dentry !== undefined) names.push({ parent: number, name: dentry.name });
       inodes.add(number);
+      tree.forgetNames(number);
     } else if (kind === KIND.inode || kind === KIND.window || kind === KIND.xattrs) {
       inodes.add(number);
     }

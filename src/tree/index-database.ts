@@ -27,6 +27,8 @@ export type IndexBase = Pick<IndexDatabase, 'get' | 'readable' | 'ready' | 'writ
 
 /** What opening the database again may need: its log becomes a table, and new files begin. */
 const REOPEN_BYTES = 32 * 1024 * 1024;
+/** Bytes that an iterator brings at once: each time is a way to another thread and back. */
+const LIST_BYTES = 64 * 1024;
 /** After so long without it, readers of a database that is being opened anew wait no more. */
 const REOPEN_DEADLINE_MS = 10_000;
 
@@ -237,7 +239,10 @@ export class IndexDatabase {
 
   #iterator(range: { gte: Buffer; lt: Buffer; snapshot?: StoreSnapshot }): Iterator<Database, Buffer, Buffer> {
     try {
-      return this.#db.iterator(range as typeof range & { snapshot?: Snapshot });
+      return this.#db.iterator({
+        ...(range as typeof range & { snapshot?: Snapshot }),
+        highWaterMarkBytes: LIST_BYTES,
+      });
     } catch (error) {
       throw this.#readFailure(error);
     }

@@ -31,18 +31,25 @@ export class RecordRanges {
     this.#sealer = sealer;
   }
 
+  /** Records whose keys begin with `prefix`, in lists. */
+  async *lists(prefix: string, options: RangeOptions): AsyncGenerator<{ key: string; record: TreeRecord }[]> {
+    for await (const entries of this.#index.lists(rangeOf(prefix, options))) {
+      yield entries.map(([bytes, sealed]) => {
+        const key = bytes.toString('latin1');
+        const value = this.#sealer.open(sealed, bytes);
+        return { key, record: decodeRecord(key.charAt(0), value, key.length >= 9 ? decodeNumber(key, 1) : 0) };
+      });
+    }
+  }
+
   /** Records whose keys begin with `prefix`. */
   async *range(prefix: string, options: RangeOptions): AsyncGenerator<{ key: string; record: TreeRecord }> {
-    for await (const { key, value } of this.plaintexts(prefix, options)) {
-      yield { key, record: decodeRecord(key.charAt(0), value, key.length >= 9 ? decodeNumber(key, 1) : 0) };
-    }
+    for await (const records of this.lists(prefix, options)) yield* records;
   }
 
   /** As range(), with the records' plaintext bytes. */
   async *plaintexts(prefix: string, options: RangeOptions): AsyncGenerator<{ key: string; value: Buffer }> {
-    const { gte, lt } = keyRange(prefix);
-    const range = { gte: options.from ?? gte, lt, ...(options.snapshot ? { snapshot: options.snapshot } : {}) };
-    for await (const entries of this.#index.lists(range)) {
+    for await (const entries of this.#index.lists(rangeOf(prefix, options))) {
       for (const [key, value] of entries) yield { key: key.toString('latin1'), value: this.#sealer.open(value, key) };
     }
   }
@@ -61,4 +68,9 @@ export class RecordRanges {
       }
     }
   }
+}
+
+function rangeOf(prefix: string, { from, snapshot }: RangeOptions): Parameters<TalliedIndex['lists']>[0] {
+  const { gte, lt } = keyRange(prefix);
+  return { gte: from ?? gte, lt, ...(snapshot ? { snapshot } : {}) };
 }

@@ -206,9 +206,10 @@ export class RecordStore {
     this.#change(key, record);
   }
 
-  /** Says that no record of a key was ever written, which saves looking for one; holds until the next commit. */
+  /** Says that there is no record of a key, which saves looking for one; holds until the next commit. */
   expectNone(key: string): void {
-    this.#pending.expectNone(key);
+    // of one that was deleted just now, a commit may still find the old one
+    if (this.#pending.of(key) === undefined) this.#pending.expectNone(key);
   }
 
   delete(key: string): void {
@@ -312,6 +313,11 @@ export class RecordStore {
   /** Changes that no commit has brought to disk yet, of keys that begin with `prefix`, by key; null is deleted. */
   uncommitted(prefix: string): { key: string; record: TreeRecord | null }[] {
     return this.#pending.under(prefix);
+  }
+
+  /** Committed records whose keys begin with `prefix`, in lists of some hundreds. */
+  lists(prefix: string, options: RangeOptions = {}): AsyncGenerator<{ key: string; record: TreeRecord }[]> {
+    return this.#ranges.lists(prefix, options);
   }
 
   /** Committed records whose keys begin with `prefix`. */

@@ -5,6 +5,8 @@ import { hiddenName } from '../crypto/hidden-name.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Now } from '../lib/now.ts';
 import { FileExtents } from './file-extents.ts';
+import { KnownFolders, positionOf } from './known-folders.ts';
+import type { DentryList, ListedDentry } from './known-folders.ts';
 import {
   COUNTERS_KEY,
   decodeNumber,
@@ -21,19 +23,10 @@ import {
   xattrsKey,
 } from './keys.ts';
 import { MARK } from './records.ts';
-import type {
-  CheckpointShards,
-  Counters,
-  Dentry,
-  HeadState,
-  Inode,
-  Shard,
-  TreeRecord,
-  Upload,
-  Xattrs,
-} from './records.ts';
+import type { CheckpointShards, Counters, Dentry, HeadState, Inode, Shard, Upload, Xattrs } from './records.ts';
 import type { RecordStore } from './record-store.ts';
 
+const S_IFMT = 0o170000;
 const S_IFDIR = 0o040000;
 /** Keys of dentries that are remembered by name: a lookup, a check and a change of one name follow each other. */
 const MAX_NAME_KEYS = 4_096;
@@ -50,13 +43,6 @@ const EMPTY_HEAD: HeadState = {
   seenHash: new Uint8Array(0),
 };
 
-/** A dentry with its place in the directory's order. */
-export interface ListedDentry {
-  readonly dentry: Dentry;
-  /** First 8 bytes of the hidden name, as an unsigned number. */
-  readonly position: bigint;
-}
-
 /** One volume's tree. Methods without a promise take effect at once and become durable with the next commit. */
 export class Tree {
   readonly store: RecordStore;
@@ -64,6 +50,7 @@ export class Tree {
   readonly extents: FileExtents;
   readonly #nameKey: Buffer;
   readonly #nameKeys = new Map<string, string>();
+  readonly #folders = new KnownFolders();
 
   constructor(store: RecordStore, nameKey: Buffer) {
     this.store = store;
@@ -128,6 +115,7 @@ export class Tree {
     this.store.put(COUNTERS_KEY, counters);
     this.store.expectNone(inodeKey(inode.ino));
     this.store.expectNone(windowKey(inode.ino, 0));
+    if ((inode.mode & S_IFMT) === S_IFDIR) this.#folders.learn(inode.ino, []);
     this.touch(inode);
     return inode;
   }
@@ -145,54 +133,77 @@ export class Tree {
   }
 
   dentry(parent: number, name: string): Dentry | undefined {
+    const known = this.#folders.find(parent, name);
+    if (known !== undefined) return known ?? undefined;
     return this.store.get(this.#dentryKey(parent, name)) as Dentry | undefined;
   }
 
   putDentry(parent: number, dentry: Dentry): void {
-    this.store.put(this.#dentryKey(parent, dentry.name), dentry);
+    const key = this.#dentryKey(parent, dentry.name);
+    if (this.#folders.put(parent, dentry, key)) this.store.expectNone(key);
+    this.store.put(key, dentry);
   }
 
   deleteDentry(parent: number, name: string): void {
+    this.#folders.delete(parent, name);
     this.store.delete(this.#dentryKey(parent, name));
   }
 
-  /** Dentries of a directory from `position` on, as they are at the first step, in the order of their hidden names. */
-  async *dentries(parent: number, position: bigint): AsyncGenerator<ListedDentry> {
+  /** Records of a directory's names are changed without this tree. */
+  forgetNames(parent: number): void {
+    this.#folders.forget(parent);
+  }
+
+  /** Dentries of a directory from `position` on with their keys, as they are at the first step, in the order of their hidden names. */
+  async *#stored(parent: number, position: bigint): AsyncGenerator<{ key: string; dentry: Dentry }[]> {
     const from = Buffer.alloc(17);
     keyBytes(dentryKey(parent, Buffer.alloc(0))).copy(from);
     from.writeBigUInt64BE(position, 9);
     const prefix = from.toString('latin1', 0, 9);
-    const list = (key: string, record: TreeRecord): ListedDentry => ({
-      dentry: record as Dentry,
-      position: keyBytes(key).readBigUInt64BE(9),
-    });
     // both are taken in this turn, so that together they are the state of one moment
     const changes = this.store.uncommitted(prefix).filter(({ key }) => key >= from.toString('latin1'));
     let next = 0;
-    for await (const { key, record } of this.store.range(prefix, { from })) {
-      for (let change = changes[next]; change !== undefined && change.key < key; change = changes[++next]) {
-        if (change.record !== null) yield list(change.key, change.record);
+    for await (const records of this.store.lists(prefix, { from })) {
+      const page: { key: string; dentry: Dentry }[] = [];
+      for (const { key, record } of records) {
+        for (let change = changes[next]; change !== undefined && change.key < key; change = changes[++next]) {
+          if (change.record !== null) page.push({ key: change.key, dentry: change.record as Dentry });
+        }
+        if (changes[next]?.key !== key) page.push({ key, dentry: record as Dentry });
       }
-      if (changes[next]?.key !== key) yield list(key, record);
+      yield page;
     }
-    for (const change of changes.slice(next)) if (change.record !== null) yield list(change.key, change.record);
+    const rest = changes.slice(next).filter(({ record }) => record !== null);
+    yield rest.map(({ key, record }) => ({ key, dentry: record as Dentry }));
+  }
+
+  /** All dentries of a directory, as they are at the first step, in the order of their hidden names. */
+  async *dentries(parent: number, position: bigint): AsyncGenerator<ListedDentry> {
+    for await (const page of this.#stored(parent, position)) {
+      for (const { key, dentry } of page) yield { dentry, position: positionOf(key) };
+    }
   }
 
   /**
-   * Some dentries of a directory from `position` on, as they are now: at least one and about `limit`, unless none follows.
-   * `isWhole`: no more follow.
+   * Some dentries of a directory from `position` on, as they are now: at least one and about `limit`, unless none
+   * follows; at once where the directory was made here or listed before.
    */
-  async listDentries(
-    parent: number,
-    position: bigint,
-    limit: number,
-  ): Promise<{ dentries: ListedDentry[]; isWhole: boolean }> {
-    const dentries: ListedDentry[] = [];
-    for await (const listed of this.dentries(parent, position)) {
-      dentries.push(listed);
-      if (dentries.length >= limit) return { dentries, isWhole: false };
+  listDentries(parent: number, position: bigint, limit: number): Now<DentryList> {
+    return this.#folders.list(parent, position, limit) ?? this.#listStored(parent, position, limit);
+  }
+
+  async #listStored(parent: number, position: bigint, limit: number): Promise<DentryList> {
+    const { changes } = this.#folders;
+    const found: { key: string; dentry: Dentry }[] = [];
+    let isWhole = true;
+    for await (const page of this.#stored(parent, position)) {
+      found.push(...page);
+      if (found.length < limit) continue;
+      isWhole = false;
+      break;
     }
-    return { dentries, isWhole: true };
+    if (position === 0n && isWhole && this.#folders.changes === changes) this.#folders.learn(parent, found);
+    return { dentries: found.map(({ key, dentry }) => ({ dentry, position: positionOf(key) })), isWhole };
   }
 
   // ------------------------------------------------------------------ orphans and removal
@@ -218,6 +229,7 @@ export class Tree {
   removeInode(inode: Inode): Now<void> {
     const remove = (): void => {
       this.store.delete(inodeKey(inode.ino));
+      this.#folders.forget(inode.ino);
       if (inode.hasXattrs) this.store.delete(xattrsKey(inode.ino));
       if (this.store.get(orphanKey(inode.ino)) !== undefined) this.store.delete(orphanKey(inode.ino));
       const counters = this.counters;

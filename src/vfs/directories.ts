@@ -3,6 +3,7 @@
 
 import { XcoreError } from '../lib/errors.ts';
 import type { Now } from '../lib/now.ts';
+import type { DentryList } from '../tree/known-folders.ts';
 import type { Inode } from '../tree/records.ts';
 import { attributesOf, noteAccess } from './attributes.ts';
 import type { DirectoryEntry } from './filesystem.ts';
@@ -87,7 +88,7 @@ function take(
   return listing.isWhole || result.length >= limit ? result : null;
 }
 
-async function readOn(
+function readOn(
   state: VolumeState,
   inode: Inode,
   handle: number,
@@ -95,21 +96,21 @@ async function readOn(
   cookie: bigint,
   limit: number,
   plus: boolean,
-): Promise<DirectoryEntry[]> {
-  for (let listing = known; ;) {
-    const last = listing.entries.at(-1)?.cookie ?? cookie;
-    const position = last <= DOT_DOT ? 0n : (last + 1n) << 1n;
-    const { removals } = state;
-    const { dentries, isWhole } = await state.tree.listDentries(inode.ino, position, Math.max(limit, ENTRIES_AHEAD));
+): Now<DirectoryEntry[]> {
+  const last = known.entries.at(-1)?.cookie ?? cookie;
+  const position = last <= DOT_DOT ? 0n : (last + 1n) << 1n;
+  const removals = known.entries.length === 0 ? state.removals : known.removals;
+  const extend = ({ dentries, isWhole }: DentryList): Now<DirectoryEntry[]> => {
     const more = dentries.map(({ dentry, position: at }) => ({ dentry, cookie: cookieOf(at) }));
-    const before = listing.entries.length === 0 ? removals : listing.removals;
-    listing = { entries: [...listing.entries, ...more], isWhole, removals: before };
+    const listing = { entries: [...known.entries, ...more], isWhole, removals };
     const entries = take(state, inode, listing, cookie, limit, plus);
-    if (entries === null) continue;
+    if (entries === null) return readOn(state, inode, handle, listing, cookie, limit, plus);
     // the driver may take fewer and come back for the rest
     state.keepListing(inode.ino, handle, entries.length === 0 ? null : listing);
     return entries;
-  }
+  };
+  const listed = state.tree.listDentries(inode.ino, position, Math.max(limit, ENTRIES_AHEAD));
+  return listed instanceof Promise ? listed.then(extend) : extend(listed);
 }
 
 /** Null for a name that was removed since it was looked up. */

@@ -4,6 +4,7 @@ import { WINDOW_SIZE_BYTES } from '../../src/tree/extents.ts';
 import { KIND } from '../../src/tree/keys.ts';
 import { RecordStore } from '../../src/tree/record-store.ts';
 import type { Inode } from '../../src/tree/records.ts';
+import { isTallied, TallyCount } from '../../src/tree/tally.ts';
 import { Tree } from '../../src/tree/tree.ts';
 import { pickSeed, Random } from '../support/random.ts';
 import { indexSealer, LINEAGE, temporaryFolder } from '../support/volume.ts';
@@ -159,6 +160,55 @@ t.test('dentries are found by name, listed in the order of their positions, and 
     rest,
     listed.slice(200).map(({ name }) => name),
   );
+});
+
+t.test('folders whose names are known answer as their records do, and the tally counts them right', async (t) => {
+  const seed = pickSeed();
+  t.comment(`XCORE_TEST_SEED=${seed}`);
+  const random = new Random(seed);
+  const dir = temporaryFolder(t);
+  let tree = await openTree(t, dir);
+  const folder = { ...FILE, mode: 0o040700 };
+  const folders = [1, ...[1, 2, 3].map(() => tree.createInode(folder, 1n).ino)];
+  // one is too large to be known
+  const large = tree.createInode(folder, 1n).ino;
+  for (let n = 0; n < 13_000; n++) tree.putDentry(large, { name: `name-${n}`, ino: n, type: 0o100000 });
+  for (let step = 1; step <= 800; step++) {
+    const parent = random.pick([...folders, large]);
+    const name = `name-${random.below(40)}`;
+    if (random.below(2) === 0) tree.putDentry(parent, { name, ino: step, type: 0o100000 });
+    else if (tree.dentry(parent, name) !== undefined) tree.deleteDentry(parent, name);
+    if (random.below(10) === 0) void tree.store.commit();
+    if (random.below(20) === 0) await tree.store.commit();
+    if (random.below(40) === 0) tree.forgetNames(random.pick(folders));
+    if (random.below(200) === 0) {
+      await tree.store.close();
+      tree = await openTree(t, dir);
+    }
+    if (step % 4 !== 0) continue;
+    const at = random.pick(folders);
+    const records = new Tree(tree.store, Buffer.alloc(32, 9));
+    const listed: { name: string; position: bigint }[] = [];
+    for await (const { dentry, position } of records.dentries(at, 0n)) listed.push({ name: dentry.name, position });
+    const names = listed.map((entry) => entry.name);
+    for (let n = 0; n < 40; n++) {
+      const found = [tree.dentry(at, `name-${n}`), records.dentry(at, `name-${n}`)];
+      if (found[0]?.ino !== found[1]?.ino) t.same(found[0], found[1], `name-${n} of ${at} in step ${step}`);
+    }
+    const whole = await tree.listDentries(at, 0n, 64);
+    t.same([whole.dentries.map(({ dentry }) => dentry.name), whole.isWhole], [names, true], `step ${step}`);
+    const from = listed[5]?.position ?? 2n ** 64n - 1n;
+    const part = await tree.listDentries(at, from, 3);
+    if (!(tree.listDentries(at, 0n, 1) instanceof Promise))
+      t.equal(part.dentries.length, Math.min(3, names.slice(5).length));
+    t.same(part.dentries[0]?.dentry.name, names[5]);
+  }
+  await tree.store.commit();
+  const snapshot = tree.store.snapshot();
+  const count = new TallyCount();
+  for await (const { key, stamp } of tree.store.scan(snapshot)) if (isTallied(key.charAt(0))) count.replace(0n, stamp);
+  await snapshot.close();
+  t.match(tree.store.tally, { records: count.records, sum: count.sum });
 });
 
 t.test('a shard is staged until it is durable, and known until it is published', async (t) => {
