@@ -15,6 +15,8 @@ import type { Logger } from '../lib/log.ts';
 const DISK_FLOOR_BYTES = 64 * 1024 * 1024;
 /** Below so much room new handles write through, so that write(2) itself reports ENOSPC. */
 const TIGHT_BYTES = 96 * 1024 * 1024;
+/** What isTight found of the disk holds for so long: each file that is opened asks. */
+const FREE_FOR_MS = 20;
 const FILES_PER_FOLDER = 1024;
 
 /** Bytes that the file of a sealed shard takes. */
@@ -45,6 +47,9 @@ export class ShardFiles {
   #usedBytes = 0;
   #stagedBytes = 0;
   #reservedBytes = 0;
+  /** Of the disk, when isTight last looked. */
+  #freeBytes = 0;
+  #freeAtMs = -Infinity;
   #dropListener: (shard: number) => void = () => undefined;
   readonly #roomWaiters = new Set<() => void>();
 
@@ -201,13 +206,17 @@ export class ShardFiles {
 
   /** Bytes that can still be staged. */
   get roomBytes(): number {
+    return this.#roomOf(this.#diskFree());
+  }
+
+  #roomOf(freeBytes: number): number {
     const byCap = this.#capBytes - this.#stagedBytes;
-    return Math.max(0, Math.min(byCap, this.#diskFree() - DISK_FLOOR_BYTES + this.#evictableBytes()));
+    return Math.max(0, Math.min(byCap, freeBytes - DISK_FLOOR_BYTES + this.#evictableBytes()));
   }
 
   /** Whether so little room is left that writers should learn of the end at once. */
   get isTight(): boolean {
-    return this.roomBytes < TIGHT_BYTES;
+    return this.#roomOf(this.#recentlyFree()) < TIGHT_BYTES;
   }
 
   #evictableBytes(): number {
@@ -217,6 +226,15 @@ export class ShardFiles {
   #diskFree(): number {
     const { bavail, bsize } = this.disk.statfsSync(this.#dir);
     return bavail * bsize;
+  }
+
+  #recentlyFree(): number {
+    const nowMs = this.#clock.monotonicMs();
+    if (nowMs - this.#freeAtMs >= FREE_FOR_MS) {
+      this.#freeBytes = this.#diskFree();
+      this.#freeAtMs = nowMs;
+    }
+    return this.#freeBytes;
   }
 
   /**

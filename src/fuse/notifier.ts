@@ -1,8 +1,9 @@
 // Tells the kernel what it must forget. The kernel may wait for locks that a pending request holds, so
-// notifications go out one at a time on another thread, never from the thread that answers requests.
+// notifications go out one at a time on another thread, not from the thread that answers requests, but for attributes of
+// an inode that is held.
 
 import { NOTIFY, NOTIFY_INVAL_ENTRY_OUT, NOTIFY_INVAL_INODE_OUT, OUT_HEADER } from './abi.ts';
-import { allocate, writeInThread } from './native.ts';
+import { allocate, writeFrom, writeInThread } from './native.ts';
 import type { Memory } from './native.ts';
 import { writeU64 } from './reply.ts';
 import type { Logger } from '../lib/log.ts';
@@ -24,6 +25,7 @@ export class Notifier {
   #sending: Promise<void> = Promise.resolve();
   readonly #attributesMemory = allocate(OUT_HEADER.size + NOTIFY_INVAL_INODE_OUT.size);
   #sendingAttributes: Promise<void> = Promise.resolve();
+  readonly #nowMemory = allocate(OUT_HEADER.size + NOTIFY_INVAL_INODE_OUT.size);
   #busy = false;
   #stopped = false;
   #lost = 0;
@@ -51,6 +53,17 @@ export class Notifier {
       if (!this.#stopped) await this.#send(this.#attributesMemory, { ino, offset: -1, length: 0 });
     });
     return this.#sendingAttributes;
+  }
+
+  /**
+   * Lets the kernel forget the attributes of an inode that a request is about, at once and without a thread. Whoever waits
+   * for the answer holds the inode; of one that it lets go of, the kernel would wait until it is gone.
+   */
+  attributesNow(ino: number): void {
+    if (this.#stopped) return;
+    const { address } = this.#nowMemory;
+    const result = writeFrom(this.#fd, address, this.#encode(this.#nowMemory, { ino, offset: -1, length: 0 }));
+    if (result < 0 && result !== -ENOENT) this.#log.debug({ errno: -result }, 'invalidation failed');
   }
 
   /** Resolves when all that waits now has been sent. */

@@ -21,6 +21,8 @@ export interface HandlerContext {
   readonly opensDirectories: boolean;
   /** Resolves when the kernel will ask for the attributes of an inode again; never rejects. */
   forgetAttributes(ino: number): Promise<void>;
+  /** The same at once, of an inode that the request's caller holds until it is answered. */
+  forgetHeldAttributes(ino: number): void;
   /** Signal that fires when the process behind this request is interrupted. */
   interruptSignal(request: Request): AbortSignal;
 }

@@ -69,6 +69,7 @@ export class KernelSession implements Session {
       opensDirectories: false,
       cacheDirectories: options.entryTimeoutMs > 0 && options.attributeTimeoutMs > 0,
       forgetAttributes: (ino) => this.#notifier.attributes(ino),
+      forgetHeldAttributes: (ino) => this.#notifier.attributesNow(ino),
       interruptSignal: () => this.#spareAbort.signal,
     };
     this.#loop = new RequestLoop(components.fd, {

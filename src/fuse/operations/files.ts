@@ -68,9 +68,10 @@ const open = operation<OpenFile>((request, context) => {
   const seenFlags = openFlags(flags, context);
   const drops = (request.u32(OPEN_IN.openFlags) & OPEN_KILL_SUIDGID) !== 0 && (flags & O.TRUNC) !== 0;
   if (drops) return chain(dropPrivileges(request, context), () => context.filesystem.open(nodeid, seenFlags));
-  return chain(context.filesystem.open(nodeid, seenFlags), (file) =>
-    file.accessed ? context.forgetAttributes(nodeid).then(() => file) : file,
-  );
+  return chain(context.filesystem.open(nodeid, seenFlags), (file) => {
+    if (file.accessed) context.forgetHeldAttributes(nodeid);
+    return file;
+  });
 }, encodeOpen);
 
 interface Created {
