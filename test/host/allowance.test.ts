@@ -57,8 +57,10 @@ t.test('a schedule opens and closes in local time', async (t) => {
 });
 
 t.test('outside its hours a host moves nothing but audits', async (t) => {
-  const host = await Harness.start(t, { schedule: parseSchedule('22:00-08:00', undefined) });
-  host.clock.advance(at('11-20 23:00') - host.clock.now());
+  const host = await Harness.start(t, {
+    schedule: parseSchedule('22:00-08:00', undefined),
+    startMs: at('11-20 23:00'),
+  });
   const shard = randomShard(3 * 16_384);
   await host.store1(shard);
   t.equal(host.allowance.resting(), undefined);
@@ -76,8 +78,7 @@ t.test('outside its hours a host moves nothing but audits', async (t) => {
 });
 
 t.test('a month’s cap is never passed, survives restarts, and is given anew with the month', async (t) => {
-  const host = await Harness.start(t, { monthlyBytes: 20 * MIB });
-  host.clock.advance(at('11-20 12:00') - host.clock.now());
+  const host = await Harness.start(t, { monthlyBytes: 20 * MIB, startMs: at('11-20 12:00') });
   const shard = randomShard(2 * MIB);
   await host.store1(shard);
   const read = (): Promise<unknown> => host.get(host.order(shard, { operation: 'retrieve' }));

@@ -45,11 +45,13 @@ export function randomShard(sizeBytes: number): TestShard {
 export interface HarnessOptions extends Partial<HostOptions> {
   readonly capacityBytes?: number;
   readonly fs?: HostFs;
+  /** What the clock shows first, if not the machine's time. */
+  readonly startMs?: number;
 }
 
 /** The host under test; `reopen` is a restart. */
 export class Harness {
-  readonly clock = new FakeClock();
+  readonly clock: FakeClock;
   readonly dir: string;
   readonly bridgeSeed = randomBytes(32);
   readonly bridge = peerNameOf(this.bridgeSeed);
@@ -68,6 +70,7 @@ export class Harness {
   private constructor(dir: string, options: HarnessOptions) {
     this.dir = dir;
     this.#options = options;
+    this.clock = new FakeClock(options.startMs);
   }
 
   static async start(t: Scope, options: HarnessOptions = {}): Promise<Harness> {
