@@ -8,7 +8,7 @@ import { Harness, Party, someShard } from './harness.ts';
 import type { Client } from './harness.ts';
 import { SimulatedHosts } from './simulated-hosts.ts';
 
-t.setTimeout(120_000);
+t.setTimeout(300_000);
 
 const STEP_MS = 5_000;
 const OPTIONS = { repairAfterMs: 60_000, repairRetryMs: 10_000, maxRepairRetryMs: 60_000, auditsPerDay: 0.001 };

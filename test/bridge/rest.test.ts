@@ -6,7 +6,7 @@ import { MAX_EXCUSED_MS } from '../../src/bridge/host-rest.ts';
 import { Harness, Party, someShard } from './harness.ts';
 import { SimulatedHosts } from './simulated-hosts.ts';
 
-t.setTimeout(120_000);
+t.setTimeout(300_000);
 
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;

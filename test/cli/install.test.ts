@@ -8,7 +8,7 @@ import { EXIT } from '../../src/lib/errors.ts';
 import { ROOT, Run, XCORE } from '../support/run.ts';
 import type { Result } from '../support/run.ts';
 
-t.setTimeout(120_000);
+t.setTimeout(300_000);
 
 const BRIDGE = '/ip4/127.0.0.1/tcp/9/p2p/12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo';
 const run = new Run(t);

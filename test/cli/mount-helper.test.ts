@@ -9,7 +9,7 @@ import { setTimes } from '../support/libc.ts';
 import { withNetwork } from '../support/network.ts';
 import { ROOT } from '../support/run.ts';
 
-t.setTimeout(200_000);
+t.setTimeout(300_000);
 
 t.test('lists of options are understood, unknown words refused', async (t) => {
   t.strictSame(parseMountOptions(''), {});

@@ -14,7 +14,7 @@ import { EXIT } from '../../src/lib/errors.ts';
 import { isAlive } from '../support/client.ts';
 import { Run, until, XCORE } from '../support/run.ts';
 
-t.setTimeout(120_000);
+t.setTimeout(300_000);
 
 const LISTEN = ['--listen', '/ip4/127.0.0.1/tcp/0'];
 const LINE = /^\/ip4\/127\.0\.0\.1\/tcp\/\d+\/p2p\/12D3\w+\n$/;

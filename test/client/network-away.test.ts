@@ -5,7 +5,7 @@ import { ERRNO, errnoOf } from '../../src/lib/errors.ts';
 import { Random, pickSeed } from '../support/random.ts';
 import { ROOT, until, World } from './device.ts';
 
-t.setTimeout(120_000);
+t.setTimeout(300_000);
 const seed = pickSeed();
 t.comment(`XCORE_TEST_SEED=${seed}`);
 const random = new Random(seed);

@@ -8,7 +8,7 @@ import { isAlive } from '../support/client.ts';
 import { withNetwork } from '../support/network.ts';
 import { until } from '../support/run.ts';
 
-t.setTimeout(120_000);
+t.setTimeout(300_000);
 
 await t.test('SIGTERM unmounts cleanly, also while hosts are away, and the next mount has everything', async (t) => {
   const net = await withNetwork(t, { hosts: 3 });

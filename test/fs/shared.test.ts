@@ -7,7 +7,7 @@ import t from 'tap';
 import { withMount } from '../support/mounted.ts';
 import { Random } from '../support/random.ts';
 
-t.setTimeout(200_000);
+t.setTimeout(300_000);
 
 void t.test('a copy is uploaded as names only, and outlives its original', async (t) => {
   const volume = await withMount(t);

@@ -30,7 +30,7 @@ const SHARDS = 10;
 // Short paths: testdir can be too long for a socket.
 const dir = mkdtempSync(join(tmpdir(), 'xh-'));
 t.teardown(() => rmSync(dir, { recursive: true, force: true }));
-t.setTimeout(120_000);
+t.setTimeout(300_000);
 
 const options = { heartbeatMs: 500, upkeepMs: 50, repairAfterMs: 2_000, repairRetryMs: 200, maxRepairRetryMs: 500 };
 const bridge = await startBridge({ dir: join(dir, 'b'), listen: LISTEN, options }, { log });

@@ -29,7 +29,7 @@ import { RpcClient } from '../../src/net/rpc.ts';
 import { signSighting, verifySighting } from '../../src/net/sightings.ts';
 import { until } from '../support/run.ts';
 
-t.setTimeout(60_000);
+t.setTimeout(300_000);
 
 const log = silentLogger;
 // Short paths: testdir can be too long for a socket.

@@ -16,7 +16,7 @@ import type { ShardHandlers } from '../../src/net/shard-protocol.ts';
 import { MirrorRanking } from '../../src/net/mirror-ranking.ts';
 import { Random, pickSeed } from '../support/random.ts';
 
-t.setTimeout(120_000);
+t.setTimeout(300_000);
 
 const READERS = 12;
 const KIB = 1024;

@@ -12,7 +12,7 @@ import { createNode } from '../../src/net/node.ts';
 import { MAX_RELAY_HELD_BYTES } from '../../src/net/relay.ts';
 import { until } from '../support/run.ts';
 
-t.setTimeout(60_000);
+t.setTimeout(300_000);
 
 const MIB = 1024 * 1024;
 const HOP = '/libp2p/circuit/relay/0.2.0/hop';

@@ -26,7 +26,7 @@ import { FakeClock } from '../support/fake-clock.ts';
 import { intactShards } from '../support/hosts.ts';
 import { until } from '../support/run.ts';
 
-t.setTimeout(120_000);
+t.setTimeout(300_000);
 
 const log = silentLogger;
 const MIB = 1024 * 1024;

@@ -185,22 +185,19 @@ await t.test('reads wait while the index is opened anew, and are EIO when that t
 
   let isFailing = false;
   let [begun, held] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
-  const volume = await openVolume(dir, {
-    hasher,
-    reopenDeadlineMs: 1_500,
-    guard: {
-      before: () => undefined,
-      // LevelDB has seen it, and nobody knows how much of it is on the disk
-      after: () => {
-        if (isFailing) throw failure('EIO');
-      },
-      reopening: () => {
-        begun.resolve();
-        return held.promise;
-      },
+  const guard = {
+    before: () => undefined,
+    // LevelDB has seen it, and nobody knows how much of it is on the disk
+    after: () => {
+      if (isFailing) throw failure('EIO');
     },
-  });
-  const { vfs, store } = volume;
+    reopening: () => {
+      begun.resolve();
+      return held.promise;
+    },
+  };
+  let volume = await openVolume(dir, { hasher, guard, reopenDeadlineMs: 60_000 });
+  let { vfs, store } = volume;
   const listing = await vfs.opendir(folder.ino);
   const first = await vfs.readdir(folder.ino, listing, 0n, 5, false);
   await store.commit();
@@ -248,7 +245,10 @@ await t.test('reads wait while the index is opened anew, and are EIO when that t
     [...names].sort(),
   ]);
   await committed;
+  await volume.close();
 
+  volume = await openVolume(dir, { hasher, guard, reopenDeadlineMs: 200 });
+  ({ vfs, store } = volume);
   [begun, held] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
   await store.commit();
   isFailing = true;

@@ -47,7 +47,7 @@ async function describeVolume(volume: OpenVolume, ino: number, path: string): Pr
   return [`${own} ${xattrs}`, ...below];
 }
 
-t.test('random operations have the outcomes and the effects that a model has', { timeout: 120_000 }, async (t) => {
+t.test('random operations have the outcomes and the effects that a model has', { timeout: 300_000 }, async (t) => {
   const seed = pickSeed();
   t.comment(`XCORE_TEST_SEED=${seed}`);
   const random = new Random(seed);
