@@ -17,12 +17,11 @@ const home = join(run.dir, 'home');
 /** systemctl is not found here: what the tests write must not reach the machine's own systemd. */
 const env = { XCORE_HOME: home, SYSTEMD_UNIT_PATH: units, PATH: join(run.dir, 'nothing') };
 
-const serve = (...args: string[]): Promise<Result> =>
-  run.exec(process.execPath, [XCORE, 'serve', '--bridge', BRIDGE, ...args], { env });
+const serve = (...args: string[]): Promise<Result> => run.exec(process.execPath, [XCORE, 'serve', ...args], { env });
 
 await t.test('--install writes a unit with the options given, and says what is left to type', async (t) => {
   const limits = ['--up', '2MB/s', '--monthly', '500GB', '--hours', '22:00-08:00', '--days', 'mon-fri'];
-  const first = await serve('--space', '1GB', ...limits, '--operator', 'me', '--install');
+  const first = await serve('--bridge', BRIDGE, '--space', '1GB', ...limits, '--operator', 'me', '--install');
   t.equal(first.code, 0, first.stderr);
   const path = join(units, 'xcore-host.service');
   t.equal(first.stdout, `${path}\n`);
@@ -35,7 +34,7 @@ await t.test('--install writes a unit with the options given, and says what is l
   t.ok(text.includes(`--dir ${home}/host `), 'it does not depend on the environment');
   t.ok(existsSync(join(home, 'host')));
 
-  const again = await serve('--space', '2GB', '--install', '--json');
+  const again = await serve('--bridge', BRIDGE, '--space', '2GB', '--install', '--json');
   t.equal(again.code, 0);
   t.match(JSON.parse(again.stdout), { unit: path, running: false });
   t.match(readFileSync(path, 'utf8'), /--space 2GB/, 'our own unit is replaced');
@@ -52,15 +51,15 @@ await t.test('a unit of somebody else is left alone, and wrong options write not
   const path = join(units, unitPlace(dir, env).name);
   mkdirSync(dirname(path), { recursive: true });
   writeFileSync(path, '[Service]\nExecStart=/bin/true\n');
-  for (const what of ['--install', '--uninstall']) {
-    const result = await serve('--dir', dir, what);
+  for (const what of [['--bridge', BRIDGE, '--install'], ['--uninstall']]) {
+    const result = await serve('--dir', dir, ...what);
     t.equal(result.code, EXIT.busy, result.stderr);
     t.match(result.stderr, /was not written by xcore/);
   }
   t.equal(readFileSync(path, 'utf8'), '[Service]\nExecStart=/bin/true\n');
   const wrong = [['--up', '1KB/s'], ['--hours', '8-22'], ['--days', 'funday'], ['--operator', 'a b'], ['--uninstall']];
   for (const options of wrong) {
-    const result = await serve(...options, '--install');
+    const result = await serve('--bridge', BRIDGE, ...options, '--install');
     t.equal(result.code, EXIT.usage, `${options.join(' ')}: ${result.stderr}`);
   }
   t.notOk(existsSync(join(units, 'xcore-host.service')));
