@@ -25,6 +25,8 @@ const LOST_PER_HEARTBEAT = 1_000;
 export interface BridgeAgentComponents {
   readonly node: NetworkNode;
   readonly budget: SpaceBudget;
+  /** What it can take now. */
+  readonly freeBytes: () => Promise<number>;
   readonly deletions: Pick<Deletions, 'carryOut'>;
   readonly intent: Intent;
   readonly allowance?: Allowance | undefined;
@@ -199,7 +201,7 @@ export class BridgeAgent {
   }
 
   async #heartbeat(call: RpcClient['call']): Promise<void> {
-    const { budget, deletions, transfers, intent, allowance, clock } = this.#components;
+    const { budget, freeBytes, deletions, transfers, intent, allowance, clock } = this.#components;
     for (;;) {
       const rest = allowance?.nextRest();
       const reported = this.#deleted;
@@ -210,7 +212,7 @@ export class BridgeAgent {
           value: {
             capacityBytes: BigInt(budget.limitBytes),
             usedBytes: BigInt(budget.usedBytes),
-            freeBytes: BigInt(await budget.freeBytes()),
+            freeBytes: BigInt(await freeBytes()),
             deleted: reported,
             transfers: transfers(),
             paused: intent.wishes.paused || allowance?.resting() !== undefined,

@@ -25,6 +25,8 @@ export interface DeletionsComponents {
 /** Carries out delete orders. */
 export class Deletions {
   readonly #components: DeletionsComponents;
+  /** As it was logged last: orders that are not carried out come again and again. */
+  #complaint = '';
 
   constructor(components: DeletionsComponents) {
     this.#components = components;
@@ -43,11 +45,14 @@ export class Deletions {
         if (await store.remove(order.shardId)) removed.push(order.shardId);
         kept.push({ shardId: order.shardId, signed });
         done.push(order.serial);
+        this.#complaint = '';
       } catch (error) {
-        log.warn({ err: asError(error) }, 'a delete order was not carried out');
+        const { message } = asError(error);
+        if (message !== this.#complaint) log.warn({ reason: message }, 'a delete order was not carried out');
+        this.#complaint = message;
       }
     }
-    await tombstones.keep(kept);
+    if (kept.length > 0) await tombstones.keep(kept);
     await store.syncRemovals(removed);
     return done;
   }

@@ -2,12 +2,12 @@
 
 import type { Clock } from '../lib/clock.ts';
 import type { Routes } from '../net/network.ts';
-import type { Store } from '../lib/store.ts';
 import { MAX_CLOCK_SKEW_MS } from '../net/orders.ts';
 import type { Allowance } from './allowance.ts';
 import type { BridgeAgent } from './bridge-agent.ts';
 import type { HostStanding, HostStatus } from './control-api.ts';
 import type { HostHandlers } from './control.ts';
+import type { DiskHealth } from './disk-health.ts';
 import type { Intent } from './intent.ts';
 import type { ShardStore } from './shard-store.ts';
 import type { Transfers } from './transfers.ts';
@@ -24,8 +24,7 @@ const LOW_FREE_SHARE = 0.05;
 /** What the calls work with. */
 export interface HostControlComponents {
   readonly store: ShardStore;
-  /** Where used serials are kept. */
-  readonly serials: Pick<Store, 'failure'>;
+  readonly health: DiskHealth;
   readonly transfers: Transfers;
   readonly agent: BridgeAgent;
   readonly intent: Intent;
@@ -70,7 +69,7 @@ export function hostHandlers(components: HostControlComponents, status: () => Pr
 export async function hostStatus(components: HostControlComponents, startedMs: number): Promise<HostStatus> {
   const { store, transfers, agent, intent, allowance, host, bridge, addresses, routes } = components;
   const { budget } = store;
-  const freeBytes = await budget.freeBytes();
+  const freeBytes = await components.health.freeBytes();
   const told = agent.standing;
   const standing: HostStanding | undefined = told && {
     state: told.state,
@@ -111,9 +110,9 @@ export async function hostStatus(components: HostControlComponents, startedMs: n
     ...intent.wishes,
     ...(standing ? { standing } : {}),
   };
-  const { failure } = components.serials;
+  const { failure } = components.health;
   const failing = failure ? [`${failure.message}: mend that, and it goes on by itself`] : [];
-  return { ...status, advice: [...failing, ...adviceFor(status)] };
+  return { ...status, advice: [...failing, ...adviceFor(status, failure !== undefined)] };
 }
 
 /** What to do about a host that others cannot dial; nothing for one that they can. */
@@ -148,7 +147,7 @@ function allowed(allowance: Allowance | undefined): Pick<HostStatus, 'limits' | 
   };
 }
 
-function adviceFor(status: Omit<HostStatus, 'advice'>): string[] {
+function adviceFor(status: Omit<HostStatus, 'advice'>, isFailing: boolean): string[] {
   const { standing, space, bridge, paused, exiting, rest } = status;
   const advice: string[] = [];
   if (!bridge.connected) {
@@ -168,7 +167,7 @@ function adviceFor(status: Omit<HostStatus, 'advice'>): string[] {
   if (standing?.state === 'vetting')
     advice.push('keep it running: more shards come once it has passed its first audits');
   if (standing && standing.uptime < LOW_UPTIME) advice.push('hosts that are there more of the time get more shards');
-  if (!exiting && space.freeBytes < LOW_FREE_SHARE * space.limitBytes) {
+  if (!isFailing && !exiting && space.freeBytes < LOW_FREE_SHARE * space.limitBytes) {
     advice.push('there is hardly any room left: raise --space, or free some of the disk');
   }
   return advice;

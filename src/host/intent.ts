@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { writeFileAtomic } from '../lib/atomic-file.ts';
 import { systemDisk } from '../lib/disk.ts';
 import type { Disk } from '../lib/disk.ts';
-import { XcoreError } from '../lib/errors.ts';
+import { asError, XcoreError } from '../lib/errors.ts';
+import { levelFailure } from '../lib/level-failure.ts';
 
 const FILE = 'intent.json';
 const VERSION = 1;
@@ -39,12 +40,14 @@ export class Intent {
     return this.#wishes;
   }
 
-  /** Changes wishes, durably. */
+  /** Changes wishes, durably; EROFS, ENOSPC or EIO where the disk does not take them. */
   async change(change: Partial<Wishes>): Promise<void> {
     const wishes = { ...this.#wishes, ...change };
     await writeFileAtomic(this.#path, `${JSON.stringify({ version: VERSION, ...wishes })}\n`, {
       mode: 0o600,
       disk: this.#disk,
+    }).catch((error: unknown) => {
+      throw levelFailure('that cannot be noted, and nothing was changed', asError(error));
     });
     this.#wishes = wishes;
   }

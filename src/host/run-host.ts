@@ -22,6 +22,7 @@ import type { Allowance } from './allowance.ts';
 import { BridgeAgent } from './bridge-agent.ts';
 import type { HostHandlers } from './control.ts';
 import { Deletions } from './deletions.ts';
+import { DiskHealth } from './disk-health.ts';
 import { watchHost } from './figures.ts';
 import { hostHandlers, hostStatus, reachabilityAdvice } from './host-control.ts';
 import type { HostStatus } from './control-api.ts';
@@ -104,8 +105,10 @@ export async function runHost(
     options,
   );
   const deletions = new Deletions({ store, tombstones, clock, log, host, bridge });
+  const health = new DiskHealth({ serials: components.serials, store });
   const agent = new BridgeAgent(
     {
+      freeBytes: () => health.freeBytes(),
       ...{ node, budget: store.budget, deletions, intent, allowance, reserve, clock, random, log },
       place: { operator: options.operator, region: options.region },
       transfers: () => transfers.active,
@@ -117,7 +120,7 @@ export async function runHost(
   await serve(components, ratedHandlers(transfers, { clock, bridge, maxRequestsPerSecond }), streams, options);
   await puncher?.serve();
   const parts = {
-    ...{ store, serials: components.serials, transfers, agent, intent, allowance, clock, host },
+    ...{ store, health, transfers, agent, intent, allowance, clock, host },
     bridge: settings.bridge,
     addresses: () => addressesOf(node),
     routes: () => puncher?.routes ?? NO_ROUTES,

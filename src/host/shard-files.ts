@@ -118,17 +118,39 @@ export class ShardFiles {
     return join(this.#temporaryDir, `${randomBytes(16).toString('hex')}.tmp`);
   }
 
+  /** Makes a temporary file, and its folder where somebody has removed it. */
+  async openTemporary(path: string): ReturnType<HostFs['open']> {
+    try {
+      return await this.#fs.open(path, 'wx', 0o600);
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error;
+      await this.#fs.mkdir(this.#temporaryDir, { recursive: true, mode: 0o700 });
+      return await this.#fs.open(path, 'wx', 0o600);
+    }
+  }
+
   /** Gives a complete, synced temporary file its name, durably. */
   async keep(temporaryPath: string, id: Uint8Array): Promise<void> {
     const folder = nameOf(id).slice(0, 2);
     const path = join(this.#shardsDir, folder);
-    if (!this.#folders.has(folder)) {
-      await this.#fs.mkdir(path, { recursive: true, mode: 0o700 });
-      await this.#sync(this.#shardsDir);
-      this.#folders.add(folder);
+    await this.#makeFolder(folder);
+    try {
+      await this.#fs.rename(temporaryPath, this.pathOf(id));
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error;
+      // somebody has removed the folder
+      this.#folders.delete(folder);
+      await this.#makeFolder(folder);
+      await this.#fs.rename(temporaryPath, this.pathOf(id));
     }
-    await this.#fs.rename(temporaryPath, this.pathOf(id));
     await this.#sync(path);
+  }
+
+  async #makeFolder(name: string): Promise<void> {
+    if (this.#folders.has(name)) return;
+    await this.#fs.mkdir(join(this.#shardsDir, name), { recursive: true, mode: 0o700 });
+    await this.#sync(this.#shardsDir);
+    this.#folders.add(name);
   }
 
   /** Removes a shard; whether there was one. */

@@ -3,8 +3,9 @@
 import { LRUCache } from 'lru-cache';
 import { LEAF_SIZE_BYTES, leafHashes, merkleTree, proofOf, shardIdOfTree } from '../crypto/merkle.ts';
 import type { MerkleTree } from '../crypto/merkle.ts';
-import { hasCode, XcoreError } from '../lib/errors.ts';
+import { asError, hasCode, XcoreError } from '../lib/errors.ts';
 import { markToSend } from '../lib/free-buffer.ts';
+import { levelFailure } from '../lib/level-failure.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { Logger } from '../lib/log.ts';
 import { DiskPatience } from '../lib/resident-read.ts';
@@ -18,6 +19,8 @@ import type { SpaceBudgetOptions } from './space-budget.ts';
 
 const READ_BYTES = 256 * 1024;
 const MAX_WAITING_PER_SHARD = 64;
+/** What a disk says that takes no writes. */
+const DISK_FAILURES = ['EROFS', 'EIO', 'EACCES', 'EPERM', 'ENOENT', 'ENOTDIR'];
 
 /** What a store works with. */
 export interface ShardStoreComponents {
@@ -49,6 +52,7 @@ export class ShardStore {
   readonly #perShard = new KeyedQueue(MAX_WAITING_PER_SHARD);
 
   #shards: number;
+  #failure: XcoreError | undefined;
 
   private constructor(
     fs: HostFs,
@@ -77,6 +81,24 @@ export class ShardStore {
       shards: inventory.shards,
       maxKnownLeaves: options.maxKnownLeaves,
     });
+  }
+
+  /** Why nothing could be stored or removed last; undefined when something could. A full disk is none. */
+  get failure(): XcoreError | undefined {
+    return this.#failure;
+  }
+
+  /** Writes a file and removes it again, so that a disk that has recovered is noticed. */
+  async tryDisk(): Promise<void> {
+    const path = this.#files.temporaryPath();
+    try {
+      const file = await this.#files.openTemporary(path);
+      await file.sync().finally(() => file.close());
+      await this.#fs.unlink(path);
+      this.#failure = undefined;
+    } catch (error) {
+      this.#note(error);
+    }
   }
 
   /** Shards that are stored. */
@@ -136,12 +158,13 @@ export class ShardStore {
         else this.#shards += 1;
       });
       this.#trees.set(keyOf(id), tree);
+      this.#failure = undefined;
     } catch (error) {
-      await this.#fs.rm(path, { force: true });
+      await this.#fs.rm(path, { force: true }).catch(() => undefined);
       if (codeOf(error) === 'ENOSPC' || codeOf(error) === 'EDQUOT') {
         throw new XcoreError('HOST_FULL', "this host's disk is full", { cause: error });
       }
-      throw error;
+      throw this.#note(error);
     } finally {
       reservation.release();
     }
@@ -183,7 +206,7 @@ export class ShardStore {
       const sizeBytes = await this.#files.sizeOf(id);
       this.#trees.delete(keyOf(id));
       this.#open.forget(keyOf(id));
-      if (sizeBytes === null || !(await this.#files.remove(id))) return false;
+      if (sizeBytes === null || !(await this.#removeFile(id))) return false;
       this.budget.removed(sizeBytes);
       this.#shards -= 1;
       return true;
@@ -205,10 +228,25 @@ export class ShardStore {
     return this.#files.syncFolders(ids);
   }
 
+  async #removeFile(id: Uint8Array): Promise<boolean> {
+    try {
+      return await this.#files.remove(id);
+    } catch (error) {
+      throw this.#note(error);
+    }
+  }
+
+  /** What a disk that does not write says, as others may know it: it may be well again soon. Other errors as they are. */
+  #note(error: unknown): unknown {
+    if (!DISK_FAILURES.includes(codeOf(error))) return error;
+    this.#failure = levelFailure('the host can store nothing now', asError(error));
+    return new XcoreError('EAGAIN', this.#failure.message, { cause: error });
+  }
+
   /** Writes and syncs a temporary file and returns its leaf hashes; memory holds one leaf besides the part at hand. */
   async #receive(path: string, sizeBytes: number, parts: AsyncIterable<Uint8Array>): Promise<Buffer> {
     const hasher = new LeafHasher(sizeBytes);
-    const file = await this.#fs.open(path, 'wx', 0o600);
+    const file = await this.#files.openTemporary(path);
     try {
       for await (const part of parts) {
         hasher.add(part);

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { writeFileAtomic } from '../lib/atomic-file.ts';
 import type { Clock } from '../lib/clock.ts';
 import { asError, XcoreError } from '../lib/errors.ts';
+import { levelFailure } from '../lib/level-failure.ts';
 import type { Logger } from '../lib/log.ts';
 
 const FILE = 'traffic.json';
@@ -43,6 +44,7 @@ export class TrafficMeter {
   #soon = new AbortController();
   #month: MonthTraffic;
   #unsavedBytes = 0;
+  #complaint = '';
 
   private constructor(path: string, components: TrafficMeterComponents, month: MonthTraffic, capBytes: number) {
     this.#path = path;
@@ -120,8 +122,12 @@ export class TrafficMeter {
       const content = JSON.stringify({ version: VERSION, ...this.#month });
       await writeFileAtomic(this.#path, `${content}\n`, { mode: 0o600 });
       this.#unsavedBytes -= unsaved;
+      this.#complaint = '';
     } catch (error) {
-      this.#components.log.warn({ err: asError(error) }, 'the traffic of this month could not be saved');
+      const { message } = levelFailure('the traffic of this month could not be saved', asError(error));
+      // once, not each time
+      if (this.#complaint === '') this.#components.log.warn({}, message);
+      this.#complaint = message;
     }
   }
 }

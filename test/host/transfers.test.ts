@@ -1,11 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import * as promises from 'node:fs/promises';
-import { mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, readdir, rm, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { LEAF_SIZE_BYTES, verifyRange } from '../../src/crypto/merkle.ts';
 import { MAX_CLOCK_SKEW_MS, verifyReceipt } from '../../src/net/orders.ts';
 import { peerNameOf } from '../../src/net/peer-name.ts';
+import { DiskHealth } from '../../src/host/disk-health.ts';
+import type { HostFs } from '../../src/host/host-fs.ts';
 import { ratedHandlers } from '../../src/host/rated-handlers.ts';
 import { ShardFiles } from '../../src/host/shard-files.ts';
 import { silentLogger } from '../../src/lib/log.ts';
@@ -355,12 +357,55 @@ t.test('a full disk is HOST_FULL, and the free space that is told is true', asyn
   failing = 'ENOSPC';
   await t.rejects(host.store1(randomShard(1_000)), { code: 'HOST_FULL' });
   failing = 'EIO';
-  await t.rejects(host.store1(randomShard(1_000)), { message: 'EIO' });
+  await t.rejects(host.store1(randomShard(1_000)), { code: 'EAGAIN', message: /EIO/ });
   failing = '';
   t.equal(host.store.budget.usedBytes, 600_000);
   t.equal(host.store.budget.reservedBytes, 0);
   t.same(await readdir(join(host.dir, 'incoming')), []);
 });
+
+t.test(
+  'a disk that has become read-only has no room, gives what it holds, and goes on once it is mended',
+  async (t) => {
+    let isReadOnly = false;
+    const readOnly = <A extends unknown[], R>(call: (...args: A) => Promise<R>): ((...args: A) => Promise<R>) => {
+      const error = Object.assign(new Error('EROFS: read-only file system'), { code: 'EROFS' });
+      return (...args) => (isReadOnly && args[1] !== 'r' ? Promise.reject(error) : call(...args));
+    };
+    const changed = { open: readOnly(promises.open), unlink: readOnly(promises.unlink), rm: readOnly(promises.rm) };
+    const fs: HostFs = { ...promises, ...changed };
+    const host = await Harness.start(t, { fs });
+    const serials: { failure?: Error; batch: () => Promise<void> } = { batch: () => Promise.resolve() };
+    const health = new DiskHealth({ serials, store: host.store });
+    const shard = randomShard(40_000);
+    await host.store1(shard);
+    const freeBytes = await health.freeBytes();
+    t.ok(freeBytes > 0);
+    isReadOnly = true;
+    await t.rejects(host.store1(randomShard(1_000)), { code: 'EAGAIN', message: /the local disk is read-only/ });
+    t.equal(await health.freeBytes(), 0, 'nothing is to be placed here');
+    t.match(health.failure, { code: 'EROFS' });
+    t.ok((await host.get(host.order(shard, { operation: 'retrieve' }))).data.equals(shard.data));
+    const order = host.order(shard, { operation: 'delete', client: host.bridge });
+    t.same(await host.deletions.carryOut([order]), [], 'what could not be deleted is not told as deleted');
+    isReadOnly = false;
+    t.equal(await health.freeBytes(), freeBytes);
+    t.equal(health.failure, undefined);
+    t.equal((await host.deletions.carryOut([order])).length, 1);
+    await rmdir(join(host.dir, 'shards', shard.id.toString('hex').slice(0, 2)));
+    await rm(join(host.dir, 'incoming'), { recursive: true, force: true });
+    await host.store1(shard);
+    t.pass('folders that somebody has removed are made again');
+
+    serials.failure = new Error('the state is read-only');
+    t.equal(await health.freeBytes(), 0, 'nor while no order can be noted as used');
+    serials.batch = () => {
+      delete serials.failure;
+      return Promise.resolve();
+    };
+    t.ok((await health.freeBytes()) > 0);
+  },
+);
 
 t.test(
   'a sector that cannot be read is a harmed shard; a host that cannot open its files says only that',

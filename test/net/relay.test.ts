@@ -203,6 +203,7 @@ await t.test('an owner who asks has the bridge look again, now and then', async 
     {
       ...{ node, clock, log, random: Math.random, transfers: () => 0 },
       budget: new SpaceBudget({ diskFreeBytes: () => Promise.resolve(MIB) }, 0, space),
+      freeBytes: () => Promise.resolve(MIB),
       deletions: { carryOut: () => Promise.resolve([]) },
       intent: await Intent.open(dir),
     },
