@@ -13,7 +13,7 @@ import { Run, type Result } from '../support/run.ts';
 const PHRASE = `${'abandon '.repeat(23)}art`;
 const BRIDGE = '/ip4/127.0.0.1/tcp/9/p2p/12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo';
 
-t.setTimeout(300_000);
+t.setTimeout(600_000);
 
 const run = new Run(t);
 let homes = 0;

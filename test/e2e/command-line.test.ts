@@ -9,7 +9,7 @@ import { Client } from '../support/client.ts';
 import { withNetwork } from '../support/network.ts';
 import type { Result } from '../support/run.ts';
 
-t.setTimeout(280_000);
+t.setTimeout(600_000);
 
 const net = await withNetwork(t, { hosts: 3 });
 

@@ -8,7 +8,7 @@ import type { Filled } from '../support/fill.ts';
 import { withNetwork } from '../support/network.ts';
 import { ROOT } from '../support/run.ts';
 
-t.setTimeout(280_000);
+t.setTimeout(600_000);
 
 const isRoot = process.getuid?.() === 0;
 

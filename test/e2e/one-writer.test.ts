@@ -16,7 +16,7 @@ import t from 'tap';
 import { withNetwork } from '../support/network.ts';
 import { until } from '../support/run.ts';
 
-t.setTimeout(280_000);
+t.setTimeout(600_000);
 
 const net = await withNetwork(t, { hosts: 3 });
 const a = await net.newClient('a');
