@@ -6,11 +6,12 @@ import { dirname } from 'node:path';
 import { multiaddr } from '@multiformats/multiaddr';
 import { identityState, loadConfig } from '../client/identity.ts';
 import { callHost } from '../host/control.ts';
-import { reachabilityAdvice } from '../host/host-control.ts';
+import { clockAdvice, reachabilityAdvice } from '../host/host-control.ts';
 import { asError, hasCode } from '../lib/errors.ts';
 import { checkPrivateFolder, type Paths } from '../lib/paths.ts';
 import { formatBytes } from '../lib/units.ts';
 import { missing, ok, warning, type Check } from './check.ts';
+import { findMount } from './find-mount.ts';
 
 const LEAST_FREE_BYTES = 64 * 2 ** 20;
 const COMFORTABLE_FREE_BYTES = 2 ** 30;
@@ -87,13 +88,33 @@ export async function checkBridge(paths: Paths): Promise<Check> {
 export async function checkHost(paths: Paths): Promise<Check> {
   const name = 'host';
   try {
-    const { reachability, bridge } = await callHost(paths.host, 'status', {});
-    const [advice] = reachabilityAdvice(reachability);
+    const { reachability, bridge, space, clockAheadMs } = await callHost(paths.host, 'status', {});
+    const [advice] = [...clockAdvice(clockAheadMs), ...reachabilityAdvice(reachability)];
     if (advice !== undefined) return warning(name, advice, 'xcore host status tells whether it has helped');
     if (!bridge.connected) return warning(name, 'it is not connected to its bridge', 'xcore host status tells more');
+    if (space.freeBytes === 0) return warning(name, 'it can store nothing more', 'xcore host status tells why');
     return ok(name, reachability.state === 'direct' ? 'it runs, and others can connect to it' : 'it runs');
   } catch (error) {
     if (hasCode(error, 'UNREACHABLE')) return ok(name, 'none runs in this home');
+    return warning(name, asError(error).message, 'see there');
+  }
+}
+
+/** What the mount of this home says is wrong, if there is one. */
+export async function checkMount(paths: Paths): Promise<Check> {
+  const name = 'mount';
+  try {
+    const mount = await findMount(paths);
+    if (mount === null) return ok(name, 'none of this home');
+    // the newest comes last
+    const problem = mount.problems.at(-1);
+    if (problem === undefined) return ok(name, mount.mountPoint);
+    return warning(
+      name,
+      `${mount.mountPoint}: ${problem.message}`,
+      'xcore status tells all that is wrong, and what to do',
+    );
+  } catch (error) {
     return warning(name, asError(error).message, 'see there');
   }
 }

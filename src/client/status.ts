@@ -28,6 +28,7 @@ const ADVICE: Record<string, string> = {
   NOT_FOUND: 'nothing to do: another mirror was used, and the bridge was told',
   UNREACHABLE: 'nothing to do if other mirrors answer; check this machine’s network if none does',
   TIMEOUT: 'nothing to do if other mirrors answer; check this machine’s network if none does',
+  REFUSED: 'do what it says, if it says something; it is tried again until it works',
   NO_MIRROR: 'wait until hosts come back; the read can be repeated then',
 };
 

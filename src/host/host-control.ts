@@ -129,11 +129,15 @@ export function reachabilityAdvice({ state, address, reason }: HostStatus['reach
   ];
 }
 
-function clockAdvice(aheadMs: number): string {
+/** What to do about a clock that is so far ahead of the bridge's, or behind; nothing when it is right. */
+export function clockAdvice(aheadMs: number): string[] {
+  if (Math.abs(aheadMs) <= WRONG_CLOCK_MS) return [];
   const minutes = Math.round(Math.abs(aheadMs) / 60_000);
   const far = `${minutes} minutes ${aheadMs > 0 ? 'ahead of' : 'behind'} the bridge's`;
   const hours = MAX_CLOCK_SKEW_MS / 3_600_000;
-  return `this machine's clock is ${far}: set it right (timedatectl set-ntp true); past ${hours} hours, what the host is asked to do has expired for it`;
+  return [
+    `this machine's clock is ${far}: set it right (timedatectl set-ntp true); past ${hours} hours, what the host is asked to do has expired for it`,
+  ];
 }
 
 /** What the owner allows, and what has become of it. */
@@ -154,7 +158,7 @@ function adviceFor(status: Omit<HostStatus, 'advice'>, isFailing: boolean): stri
     const why = bridge.reason === '' ? '' : ` (${bridge.reason})`;
     advice.push(`the bridge cannot be used${why}: check its address and this machine’s connection`);
   } else if (bridge.reason !== '') advice.push(`the bridge does not take this host: ${bridge.reason}`);
-  if (Math.abs(status.clockAheadMs) > WRONG_CLOCK_MS) advice.push(clockAdvice(status.clockAheadMs));
+  advice.push(...clockAdvice(status.clockAheadMs));
   advice.push(...reachabilityAdvice(status.reachability));
   if (standing?.mayLeave)
     advice.push('nothing is left to move away: stop xcore serve, and remove its folder if you like');

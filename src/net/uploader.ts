@@ -21,6 +21,9 @@ import { ShardBuffers } from './shard-buffers.ts';
 /** Failures that another try does not mend. */
 const FINAL: ReadonlySet<ErrorCode> = new Set(['QUOTA', 'TOO_LARGE', 'ABORTED', 'CLOSED']);
 
+/** What a problem is about that is over with the next shard that is durable; one that still waits tells it again. */
+const AWAITED = 'hosts';
+
 /** Hashed keys of a new shard; each takes a hash over it, and whoever fetches it whole makes more. */
 const FIRST_KEYS = 2;
 
@@ -109,12 +112,14 @@ export class Uploader {
         exclude = true;
         const standing = await this.#storeAll(shard, data, placed, signal, durable);
         if (standing.durable) {
+          problems.over(AWAITED);
           minter.mint(shard.id, data, FIRST_KEYS);
           return standing;
         }
         problems.add(
           'NO_HOSTS',
           `a shard has ${standing.mirrors} of ${placed.policy.minReceipts} mirrors; more hosts are awaited`,
+          AWAITED,
         );
         if (standing.mirrors > placed.receipts) backOff.reset();
       } catch (error) {

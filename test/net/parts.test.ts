@@ -288,6 +288,10 @@ void t.test('failing hosts are avoided for longer each time, problems are kept o
   problems.add('TIMEOUT', 'p200');
   t.equal(problems.list().length, 100);
   t.equal(problems.list().at(-1)?.message, 'p200');
+  problems.add('NO_HOSTS', 'hosts are awaited', 'hosts');
+  t.strictSame(problems.list().at(-1), { timeMs: now, code: 'NO_HOSTS', message: 'hosts are awaited' });
+  problems.over('hosts');
+  t.equal(problems.list().length, 99, 'only what is over goes');
 
   const backOff = new BackOff(() => 0);
   t.same(

@@ -5,7 +5,7 @@ import { EXIT } from '../../lib/errors.ts';
 import type { Check } from '../check.ts';
 import { currentPaths } from '../context.ts';
 import { checkAllowOther, checkDevice, checkFusermount } from '../fuse-checks.ts';
-import { checkBridge, checkDisk, checkHome, checkHost, checkIdentity } from '../home-checks.ts';
+import { checkBridge, checkDisk, checkHome, checkHost, checkIdentity, checkMount } from '../home-checks.ts';
 import { checkKoffi, checkLevel, checkLibfuse, checkNode } from '../machine-checks.ts';
 import { print, printJson } from '../output.ts';
 
@@ -34,6 +34,7 @@ export const doctorCommand: CommandModule<object, { json: boolean }> = {
       checkIdentity(paths),
       checkBridge(paths),
       checkHost(paths),
+      checkMount(paths),
     ]);
     const fine = checks.every((check) => check.state !== 'missing');
     if (args.json) printJson({ ok: fine, checks });
