@@ -50,6 +50,8 @@ export class CommitTurns {
   #unsynced = false;
   /** A sync failed, and records may say already what is true only once it succeeds: the next commit is one, too. */
   #owesSync = false;
+  /** The last commits: one may wait behind the sync that close() asked for, and nothing comes after it. */
+  #isClosing = false;
   #closed = false;
 
   constructor(work: Committing, { clock = systemClock, onHealth = () => undefined }: TurnOptions = {}) {
@@ -109,7 +111,7 @@ export class CommitTurns {
       const waiter = this.#next;
       this.#next = null;
       this.#current = waiter;
-      waiter.sync ||= this.#owesSync;
+      waiter.sync ||= this.#owesSync || this.#isClosing;
       this.#work.begin(waiter.sync);
       try {
         await this.#work.write(waiter.sync);
@@ -134,6 +136,7 @@ export class CommitTurns {
   /** Commits what is left, for good; `mustSync`: also where there is nothing that no commit has taken. */
   async close(mustSync: boolean): Promise<void> {
     this.#unsynced ||= mustSync;
+    this.#isClosing = true;
     try {
       await this.commit(true);
     } finally {

@@ -58,6 +58,7 @@ export class Durability {
   #barriers = NO_BARRIERS;
   /** Ends of segments that a crash left in the sync journal, and that are not in their files yet. */
   #leftTails: readonly Tail[];
+  #isEnding = false;
 
   constructor(
     index: TalliedIndex,
@@ -173,7 +174,7 @@ export class Durability {
     await wait(sync);
     await this.#index.write(batch, tally, sync);
     if (!sync) syncs?.note(tally.batch, batch.operations, tally.journal);
-    else if (this.#leftTails.length === 0) syncs?.reset();
+    else if (this.#leftTails.length === 0 && !this.#isEnding) syncs?.reset();
   }
 
   /** The batch is written and, if `sync`, on the disk. */
@@ -191,6 +192,12 @@ export class Durability {
   /** The sync journal takes nothing before the next full sync. */
   distrust(): void {
     this.#syncs?.distrust();
+  }
+
+  /** The sync journal takes nothing any more: each sync is one of all files. */
+  end(): void {
+    this.#isEnding = true;
+    this.distrust();
   }
 
   /** Closes the journals; `clean`: everything is synced. */

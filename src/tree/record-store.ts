@@ -358,7 +358,7 @@ export class RecordStore {
     if (this.#turns.closed) return;
     // nothing may be left to the sync journal
     const mustSync = this.#durability.isInUse;
-    this.#durability.distrust();
+    this.#durability.end();
     try {
       await this.#turns.close(mustSync);
     } finally {

@@ -179,6 +179,25 @@ async function outlivesLosses(t: Test, disk: Disk): Promise<void> {
   }
 }
 
+t.test('what is committed while the index is closed is synced with it', async (t) => {
+  const root = temporaryFolder(t);
+  const syncs: boolean[] = [];
+  const guard = { before: () => undefined, after: (sync: boolean) => void syncs.push(sync) };
+  const store = await openWriter(t, join(root, 'index'), { syncJournal: join(root, 'sync-journal'), guard });
+  await store.commit(true);
+  set(store, 1, 1);
+  let late: Promise<void> | undefined;
+  store.setBarrier(async () => {
+    if (late !== undefined) return;
+    set(store, 2, 2);
+    late = store.commit();
+  });
+  const before = syncs.length;
+  await store.close();
+  await late;
+  t.strictSame(syncs.slice(before), [true, true]);
+});
+
 /** Whether a sync journal has a record. */
 function isUsed(path: string): boolean {
   return readFileSync(path).subarray(0, 3).toString() === 'XCJ';
