@@ -56,8 +56,6 @@ export class FrameStream {
   #ended = false;
   #failure: XcoreError | null = null;
   #writing: Promise<void> = Promise.resolve();
-  /** Writes that wait for their turn, or for the connection. */
-  #turns = 0;
   readonly #closed = Promise.withResolvers<void>();
   readonly #abort = new AbortController();
 
@@ -70,7 +68,6 @@ export class FrameStream {
     this.#readAheadBytes = guard.greetingBytes ? 2 * guard.greetingBytes : readAheadFor(maxFrameBytes);
     this.#decoder = new FrameDecoder(guard.greetingBytes ?? maxFrameBytes);
     stream.addEventListener('message', (event) => this.#onData(event.data));
-    stream.divert?.((bytes) => this.#onData(bytes));
     stream.addEventListener('end', () => this.#onEnd());
     stream.addEventListener('close', (event) => this.#onClose(event.error));
     if (stream.readableEnded) this.#onEnd();
@@ -123,19 +120,9 @@ export class FrameStream {
     if (payloads.some(({ length }) => length > this.#maxFrameBytes)) {
       throw new XcoreError('TOO_LARGE', `a frame has at most ${this.#maxFrameBytes} bytes`);
     }
-    const isFirst = this.#turns === 0;
-    if (isFirst) {
-      this.#send(payloads);
-      if (!this.#isFull) return;
-    }
-    this.#turns += 1;
-    const turn = this.#writing.then(() => this.#sendInTurn(isFirst ? null : payloads));
+    const turn = this.#writing.then(() => this.#send(payloads));
     this.#writing = turn.catch(() => {});
     return turn;
-  }
-
-  get #isFull(): boolean {
-    return this.#stream.writeBufferLength > MAX_UNSENT_BYTES;
   }
 
   /** Ends this side once all that was written is sent. The stream is reset if the other side does not end too. */
@@ -182,32 +169,17 @@ export class FrameStream {
     );
   }
 
-  #send(payloads: readonly Uint8Array[]): void {
+  async #send(payloads: readonly Uint8Array[]): Promise<void> {
     if (this.#failure) throw this.#failure;
     try {
       this.#stream.send(encodeFrames(payloads));
+      while (this.#stream.writeBufferLength > MAX_UNSENT_BYTES) await this.#drain();
     } catch (error) {
-      throw this.#broken(error);
+      // Part of a frame may be queued: the stream is of no more use.
+      const failure = this.#failure ?? toNetworkError(error);
+      this.abort(failure);
+      throw failure;
     }
-  }
-
-  /** Sends frames, if they are not sent yet, and waits until the connection takes more. */
-  async #sendInTurn(payloads: readonly Uint8Array[] | null): Promise<void> {
-    try {
-      if (payloads) this.#send(payloads);
-      while (this.#isFull) await this.#drain();
-    } catch (error) {
-      throw this.#broken(error);
-    } finally {
-      this.#turns -= 1;
-    }
-  }
-
-  /** Part of a frame may be queued: the stream is of no more use. */
-  #broken(error: unknown): XcoreError {
-    const failure = this.#failure ?? toNetworkError(error);
-    this.abort(failure);
-    return failure;
   }
 
   /** The next moment at which bytes may have left. The stream's own onDrain() answers only once. */

@@ -9,7 +9,7 @@ import { deadline } from '../lib/deadline.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { toNetworkError } from './failure.ts';
 import { FrameStream } from './frames.ts';
-import { HostFailure, receive, receiveRetrieved, send, sendRetrieve } from './host-messages.ts';
+import { HostFailure, receive, send } from './host-messages.ts';
 import { Limiter } from './limiter.ts';
 import type { PeerName } from './network.ts';
 import { DIAL_TIMEOUT_MS, dialAddresses } from './node.ts';
@@ -136,8 +136,8 @@ export class HostClient {
     options: RetrieveOptions = {},
   ): Promise<{ data: Buffer; proof: Uint8Array[] }> {
     return this.#transfer(target, RETRIEVE_STALL_MS, options.signal, async (frames, moved) => {
-      await sendRetrieve(frames, target.order, range);
-      const answer = await receiveRetrieved(frames);
+      await send(frames, { case: 'retrieve', value: { order: target.order, ...range } });
+      const answer = await receive(frames, 'retrieved');
       moved();
       if (answer.dataBytes !== dataBytes) throw new XcoreError('CORRUPT_SHARD', 'a shard of another size');
       const data = (options.into ?? Buffer.allocUnsafeSlow(dataBytes)).subarray(0, dataBytes);

@@ -27,7 +27,6 @@ import type { RelayTransport } from './relay.ts';
 import type { RelayBounds } from './relay-server.ts';
 import { tcp } from './tcp-transport.ts';
 import type { PunchTransport } from './punch-transport.ts';
-import type { Divertible } from './stream-shortcuts.ts';
 
 /** Connections of one node, both ways; more are refused. */
 export const MAX_CONNECTIONS = 512;
@@ -65,8 +64,7 @@ export type ByteStream = Pick<
   | 'resume'
   | 'close'
   | 'abort'
-> &
-  Partial<Divertible>;
+>;
 
 /** What the parties use of a connection. */
 export interface NodeConnection extends Pick<Connection, 'remotePeer' | 'remoteAddr' | 'status'> {

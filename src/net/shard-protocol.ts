@@ -14,7 +14,6 @@ import type { ByteStream } from './node.ts';
 import { MAX_SHARD_BYTES, SHARD_FRAME_BYTES } from './protocols.ts';
 import { HostRequestSchema, HostResponseSchema } from './proto/wire_pb.ts';
 import type { HostRequest, Signed } from './proto/wire_pb.ts';
-import { decodeRetrieve, encodeRetrieved } from './retrieve-codec.ts';
 import type { InternalErrorListener } from './rpc.ts';
 
 /** A stream without a request for so long is ended by the host. */
@@ -86,8 +85,7 @@ export async function serveShardStream(
       const frame = await frames.read();
       if (!frame) break;
       stall.watch(STALL_TIMEOUT_MS);
-      const leaves = decodeRetrieve(frame);
-      const { body } = leaves ? { body: { case: 'retrieve' as const, value: leaves } } : decodeRequest(frame);
+      const { body } = decodeRequest(frame);
       if (body.case === 'store') {
         usable = await serveStore(frames, body.value.order, handlers, context, moved, onInternalError);
       } else if (body.case === 'retrieve') {
@@ -181,7 +179,7 @@ async function serveRetrieve(
     return true;
   }
   const { dataBytes, proof, data } = answer;
-  const head = encodeRetrieved(dataBytes, proof);
+  const head = encodeResponse({ case: 'retrieved', value: { dataBytes, proof } });
   const [all, ...more] = Array.isArray(data) ? (data as readonly Uint8Array[]) : [];
   if (all && more.length === 0 && all.length === dataBytes && dataBytes <= SHARD_FRAME_BYTES) {
     await frames.write(head, all);

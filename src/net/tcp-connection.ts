@@ -8,11 +8,8 @@ import { AbortError, TimeoutError } from '@libp2p/interface';
 import type { AbortOptions } from '@libp2p/interface';
 import { AbstractMultiaddrConnection } from '@libp2p/utils';
 import type { AbstractMultiaddrConnectionInit, SendResult } from '@libp2p/utils';
-import type { Uint8ArrayList } from 'uint8arraylist';
 import { asError } from '../lib/errors.ts';
 import { freeSent, isEndToSend, markReceived } from '../lib/free-buffer.ts';
-import { isIdle, isNext } from './stream-shortcuts.ts';
-import type { Divertible, TakeBytes } from './stream-shortcuts.ts';
 
 /** A connection on which nothing moved for so long is ended. */
 export const IDLE_CONNECTION_MS = 2 * 60_000;
@@ -29,18 +26,16 @@ export interface TcpConnectionInit extends Pick<
 }
 
 /** A connected socket; plain until startTls(). */
-export class TcpConnection extends AbstractMultiaddrConnection implements Divertible {
+export class TcpConnection extends AbstractMultiaddrConnection {
   /** The TCP socket itself, for as long as the connection lives. */
   readonly #raw: Socket;
   /** What bytes go through: the TCP socket, later TLS. */
   #socket: Socket;
-  #take: TakeBytes | null = null;
   readonly #onBytes = (bytes: Uint8Array): void => this.onData(bytes);
   /** What TLS has decrypted belongs to whoever reads it. */
   readonly #onPlainBytes = (bytes: Uint8Array): void => {
     markReceived(bytes);
-    if (this.#take !== null && isNext(this)) this.#take(bytes);
-    else this.onData(bytes);
+    this.onData(bytes);
   };
   readonly #onDrain = (): void => void this.safeDispatchEvent('drain');
   readonly #onEnd = (): void => this.onTransportClosed();
@@ -81,29 +76,14 @@ export class TcpConnection extends AbstractMultiaddrConnection implements Divert
     this.#use(this.#socket, this.#onPlainBytes);
   }
 
-  divert(take: TakeBytes): void {
-    this.#take = take;
-  }
-
-  override send(data: Uint8Array | Uint8ArrayList): boolean {
-    if (!isIdle(this)) return super.send(data);
-    // all of it was taken, and waits in the socket if it has to
-    const canSendMore = this.#write(data instanceof Uint8Array ? [data] : data);
-    if (!canSendMore) this.writableNeedsDrain = true;
-    return canSendMore;
-  }
-
   override sendData(data: Iterable<Uint8Array> & { readonly byteLength: number }): SendResult {
-    return { sentBytes: data.byteLength, canSendMore: this.#write(data) };
-  }
-
-  #write(data: Iterable<Uint8Array>): boolean {
+    const sentBytes = data.byteLength;
     // A header and what follows it leave together.
     this.#socket.cork();
     let canSendMore = true;
     for (const part of data) canSendMore = this.#socket.write(part, freeAfter(part));
     this.#socket.uncork();
-    return canSendMore;
+    return { sentBytes, canSendMore };
   }
 
   override async sendClose(options?: AbortOptions): Promise<void> {
