@@ -59,6 +59,7 @@ async function removePublished({ store, tree }: LocalVolume): Promise<void> {
       await store.settle();
     }
   }
+  tree.forgetNames();
   await store.commit();
 }
 

@@ -103,6 +103,13 @@ export class KnownFolders {
     this.#names -= 1 + folder.names.size;
   }
 
+  /** Nothing is known any more. */
+  clear(): void {
+    this.#changes++;
+    this.#folders.clear();
+    this.#names = 0;
+  }
+
   /** Up to `limit` dentries of a folder from `position` on; null when it is not known. */
   list(parent: number, position: bigint, limit: number): DentryList | null {
     const folder = this.#folders.get(parent);

@@ -149,9 +149,10 @@ export class Tree {
     this.store.delete(this.#dentryKey(parent, name));
   }
 
-  /** Records of a directory's names are changed without this tree. */
-  forgetNames(parent: number): void {
-    this.#folders.forget(parent);
+  /** Records of a directory's names are changed without this tree; of any directory's, without `parent`. */
+  forgetNames(parent?: number): void {
+    if (parent === undefined) this.#folders.clear();
+    else this.#folders.forget(parent);
   }
 
   /** Dentries of a directory from `position` on with their keys, as they are at the first step, in the order of their hidden names. */

@@ -181,6 +181,12 @@ t.test('folders whose names are known answer as their records do, and the tally 
     if (random.below(10) === 0) void tree.store.commit();
     if (random.below(20) === 0) await tree.store.commit();
     if (random.below(40) === 0) tree.forgetNames(random.pick(folders));
+    if (random.below(40) === 0) {
+      const other = new Tree(tree.store, Buffer.alloc(32, 9));
+      const gone = random.pick(folders);
+      for (let n = 0; n < 40; n++) if (other.dentry(gone, `name-${n}`)) other.deleteDentry(gone, `name-${n}`);
+      tree.forgetNames();
+    }
     if (random.below(200) === 0) {
       await tree.store.close();
       tree = await openTree(t, dir);
