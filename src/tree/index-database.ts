@@ -103,6 +103,12 @@ export class IndexDatabase {
     return database;
   }
 
+  /** Numbers of the tables that make it up; what other tables there are, nobody needs. */
+  get tables(): number[] {
+    const listed = (this.#db as unknown as { getProperty(name: string): string }).getProperty('leveldb.sstables');
+    return [...listed.matchAll(/^ (\d+):\d+\[/gm)].map(([, number]) => Number(number));
+  }
+
   async #open(): Promise<void> {
     try {
       await this.#db.open();

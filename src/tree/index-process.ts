@@ -16,8 +16,18 @@ const LOCKED = 3;
  * Opens an index in a process that may end over it, and reads its records whose keys begin with a letter of `wanted`;
  * null when not all of it can be read. HOME_LOCKED when it is in use.
  */
-export async function readInProcess(dir: string, wanted: string, repair = false): Promise<[Buffer, Buffer][] | null> {
-  const args = [fileURLToPath(CHILD), dir, wanted, ...(repair ? ['repair'] : [])];
+export function readInProcess(dir: string, wanted: string, repair = false): Promise<[Buffer, Buffer][] | null> {
+  return run(dir, wanted, repair ? 'repair' : '');
+}
+
+/** Numbers of the tables that make up an index, as LevelDB finds them; null when it cannot be opened. HOME_LOCKED when it is in use. */
+export async function tablesInProcess(dir: string): Promise<ReadonlySet<number> | null> {
+  const records = await run(dir, '', 'tables');
+  return records && new Set(records.map(([number]) => Number(number.toString())));
+}
+
+async function run(dir: string, wanted: string, mode: 'repair' | 'tables' | ''): Promise<[Buffer, Buffer][] | null> {
+  const args = [fileURLToPath(CHILD), dir, wanted, mode];
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'ignore'], timeout: CHILD_TIMEOUT_MS });
   const ended = new Promise<number | null>((resolve) => {
     child.once('error', () => resolve(null));

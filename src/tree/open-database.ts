@@ -5,7 +5,7 @@ import { XcoreError } from '../lib/errors.ts';
 import { findDamagedTable, tablesIn } from './check-tables.ts';
 import { IndexDatabase } from './index-database.ts';
 import type { DatabaseOptions, IndexBase } from './index-database.ts';
-import { readInProcess } from './index-process.ts';
+import { tablesInProcess } from './index-process.ts';
 import { noteClosed, noteInUse, readInUse } from './in-use.ts';
 import { damagedTable, TableCheck } from './table-check.ts';
 
@@ -45,10 +45,14 @@ export const openDatabase: OpenDatabase = async (dir, options) => {
   const { checkedAtOpenBytes = CHECKED_AT_OPEN_BYTES } = options;
   const { now, later } = tablesIn(dir, isThorough ? Infinity : checkedAtOpenBytes);
   let damaged = await findDamagedTable(dir, now);
-  if (damaged !== null && use === 'left') {
-    // it may be one that was being written when the process ended: LevelDB removes these when it opens
-    await readInProcess(dir, '');
-    damaged = await findDamagedTable(dir, tablesIn(dir).now);
+  if (damaged !== null) {
+    // it may be one that was being written when the process ended, or when the index was closed, and nobody's
+    const needed = await tablesInProcess(dir);
+    if (needed)
+      damaged = await findDamagedTable(
+        dir,
+        now.filter((name) => needed.has(Number.parseInt(name, 10))),
+      );
   }
   if (damaged !== null) throw damagedTable(damaged);
   noteInUse(dir);

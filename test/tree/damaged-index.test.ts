@@ -8,6 +8,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { findDamagedTable, tablesIn } from '../../src/tree/check-tables.ts';
+import { IndexDatabase } from '../../src/tree/index-database.ts';
+import { openDatabase } from '../../src/tree/open-database.ts';
 import { readInUse } from '../../src/tree/in-use.ts';
 import { RecordStore } from '../../src/tree/record-store.ts';
 import type { DamageMode } from '../support/damaged-child.ts';
@@ -119,10 +121,37 @@ await t.test('a sound index is opened, a damaged table is refused before LevelDB
 await t.test('a table that was being written when the process ended is in nobody’s way', async (t) => {
   const dir = join(root, 'half');
   cpSync(killed, dir, { recursive: true });
-  writeFileSync(join(dir, '999990.ldb'), random.bytes(10_000));
-  const store = await RecordStore.open(dir, indexSealer(), LINEAGE);
-  t.ok(store.tally.records > 500);
-  await store.close();
+  for (const state of ['left', 'free']) {
+    t.equal(readInUse(dir), state);
+    writeFileSync(join(dir, '999990.ldb'), random.bytes(10_000));
+    const store = await RecordStore.open(dir, indexSealer(), LINEAGE);
+    t.ok(store.tally.records > 500);
+    await store.close();
+  }
+});
+
+await t.test('an index that is closed while LevelDB writes tables is opened again', async (t) => {
+  const dir = join(root, 'busy');
+  let halves = 0;
+  for (let round = 0; round < 30 && halves < 2; round++) {
+    const database = await IndexDatabase.open(dir);
+    const keys: Buffer[] = [];
+    for (let batch = 0; batch < 6; batch++) {
+      const operations = Array.from({ length: 90 }, () => ({
+        ...{ type: 'put' as const, key: random.bytes(8), value: random.bytes(50_000) },
+      }));
+      keys.push(...operations.map(({ key }) => key));
+      await database.write(operations, false);
+    }
+    await database.close();
+    if ((await findDamagedTable(dir, tablesIn(dir).now)) === null) continue;
+    halves++;
+    const opened = await openDatabase(dir, {});
+    const missing = keys.filter((key) => opened.db.get(key) === undefined);
+    t.equal(missing.length, 0, 'nothing is missing');
+    await opened.close();
+  }
+  t.comment(`${halves} halves of tables`);
 });
 
 await t.test('an index in use is told from one that was left, and from one that was closed', async (t) => {
