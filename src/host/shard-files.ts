@@ -129,10 +129,9 @@ export class ShardFiles {
     }
   }
 
-  /** Gives a complete, synced temporary file its name, durably. */
-  async keep(temporaryPath: string, id: Uint8Array): Promise<void> {
+  /** Gives a complete, synced temporary file its name, which a power cut may undo until sync(). */
+  async name(temporaryPath: string, id: Uint8Array): Promise<void> {
     const folder = nameOf(id).slice(0, 2);
-    const path = join(this.#shardsDir, folder);
     await this.#makeFolder(folder);
     try {
       await this.#fs.rename(temporaryPath, this.pathOf(id));
@@ -143,7 +142,11 @@ export class ShardFiles {
       await this.#makeFolder(folder);
       await this.#fs.rename(temporaryPath, this.pathOf(id));
     }
-    await this.#sync(path);
+  }
+
+  /** Makes the name of a shard durable. */
+  sync(id: Uint8Array): Promise<void> {
+    return this.#sync(dirname(this.pathOf(id)));
   }
 
   async #makeFolder(name: string): Promise<void> {

@@ -14,6 +14,7 @@ import { LeafHasher } from './leaf-hasher.ts';
 import { OpenShards, residentBytes } from './open-shards.ts';
 import type { OpenShard } from './open-shards.ts';
 import { codeOf, ShardFiles } from './shard-files.ts';
+import { readExactly } from './shard-reads.ts';
 import { SpaceBudget } from './space-budget.ts';
 import type { SpaceBudgetOptions } from './space-budget.ts';
 
@@ -121,20 +122,21 @@ export class ShardStore {
     }
   }
 
-  /** Whether the shard is stored, whole and unharmed; a harmed one is removed, so that it can be stored again. */
+  /** Whether the shard is stored, whole, unharmed and beyond a power cut; a harmed one is removed, so that it can be stored again. */
   async holds(id: Uint8Array, sizeBytes: number): Promise<boolean> {
     const stored = await this.#files.sizeOf(id);
     if (stored === null) return false;
     try {
-      if (stored === sizeBytes) {
-        await this.#loadTree(id, sizeBytes);
-        return true;
-      }
+      if (stored !== sizeBytes) throw otherSize();
+      await this.#loadTree(id, sizeBytes);
     } catch (error) {
       if (!(error instanceof XcoreError)) throw error;
+      await this.remove(id);
+      return false;
     }
-    await this.remove(id);
-    return false;
+    // it may have got its name just now, or when the disk failed
+    await this.#syncName(id);
+    return true;
   }
 
   /**
@@ -151,11 +153,13 @@ export class ShardStore {
       }
       await this.#perShard.run(keyOf(id), async () => {
         const before = await this.#files.sizeOf(id);
-        await this.#files.keep(path, id);
+        await this.#files.name(path, id);
+        // it takes room now, whether or not the disk says that it stays
         this.#open.forget(keyOf(id));
         reservation.keep();
         if (before !== null) this.budget.removed(before);
         else this.#shards += 1;
+        await this.#syncName(id);
       });
       this.#trees.set(keyOf(id), tree);
       this.#failure = undefined;
@@ -226,6 +230,14 @@ export class ShardStore {
   /** Makes removals durable. */
   syncRemovals(ids: readonly Uint8Array[]): Promise<void> {
     return this.#files.syncFolders(ids);
+  }
+
+  async #syncName(id: Uint8Array): Promise<void> {
+    try {
+      await this.#files.sync(id);
+    } catch (error) {
+      throw this.#note(error);
+    }
   }
 
   async #removeFile(id: Uint8Array): Promise<boolean> {
@@ -324,31 +336,6 @@ export class ShardStore {
       if (codeOf(error) !== 'ENOENT') throw error;
       throw new XcoreError('NOT_FOUND', 'this host does not hold the shard', { cause: error });
     }
-  }
-}
-
-async function readExactly(file: Awaited<ReturnType<HostFs['open']>>, offset: number, length: number): Promise<Buffer> {
-  const bytes = Buffer.allocUnsafeSlow(length);
-  for (let done = 0; done < length;) {
-    const { bytesRead } = await readSome(file, bytes, done, offset + done);
-    if (bytesRead === 0) throw new XcoreError('CORRUPT_SHARD', 'the stored shard is too short');
-    done += bytesRead;
-  }
-  return bytes;
-}
-
-/** A sector that cannot be read any more is a harmed shard; what else fails says nothing of it. */
-async function readSome(
-  file: Awaited<ReturnType<HostFs['open']>>,
-  bytes: Buffer,
-  from: number,
-  position: number,
-): Promise<{ bytesRead: number }> {
-  try {
-    return await file.read(bytes, from, bytes.length - from, position);
-  } catch (error) {
-    if (codeOf(error) !== 'EIO') throw error;
-    throw new XcoreError('CORRUPT_SHARD', 'the disk cannot read the stored shard', { cause: error });
   }
 }
 

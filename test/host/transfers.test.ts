@@ -407,6 +407,28 @@ t.test(
   },
 );
 
+t.test('a shard that has its name, though its folder cannot be synced, is counted until it is deleted', async (t) => {
+  let isFailing = true;
+  const failure = (): Promise<never> => Promise.reject(Object.assign(new Error('EIO'), { code: 'EIO' }));
+  const open = async (path: string, flags: string, mode?: number): Promise<unknown> => {
+    const file = await promises.open(path, flags, mode);
+    const isFolder = /shards.[0-9a-f]{2}$/.test(path);
+    return isFailing && isFolder ? { sync: failure, close: () => file.close() } : file;
+  };
+  const host = await Harness.start(t, { fs: { ...promises, open: open as typeof promises.open } });
+  const shard = randomShard(40_000);
+  for (const attempt of [1, 2]) {
+    await t.rejects(host.store1(shard), { code: 'EAGAIN' });
+    t.match(host.store.budget, { usedBytes: 40_000, reservedBytes: 0 }, `attempt ${attempt}`);
+  }
+  t.equal(host.store.shards, 1);
+  isFailing = false;
+  await host.store1(shard);
+  t.equal(host.store.budget.usedBytes, 40_000);
+  t.equal((await host.deletions.carryOut([host.order(shard, { operation: 'delete', client: host.bridge })])).length, 1);
+  t.match([host.store.budget.usedBytes, host.store.shards], [0, 0]);
+});
+
 t.test(
   'a sector that cannot be read is a harmed shard; a host that cannot open its files says only that',
   async (t) => {
