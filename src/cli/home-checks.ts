@@ -115,7 +115,7 @@ export async function checkMount(paths: Paths): Promise<Check> {
       'xcore status tells all that is wrong, and what to do',
     );
   } catch (error) {
-    return warning(name, asError(error).message, 'see there');
+    return warning(name, asError(error).message, 'xcore status tells more');
   }
 }
 

@@ -98,6 +98,7 @@ export class ShardStore {
       await this.#fs.unlink(path);
       this.#failure = undefined;
     } catch (error) {
+      await this.#fs.rm(path, { force: true }).catch(() => undefined);
       this.#note(error);
     }
   }

@@ -409,10 +409,12 @@ t.test(
 
 t.test('a shard that has its name, though its folder cannot be synced, is counted until it is deleted', async (t) => {
   let isFailing = true;
+  let isTrialFailing = false;
   const failure = (): Promise<never> => Promise.reject(Object.assign(new Error('EIO'), { code: 'EIO' }));
   const open = async (path: string, flags: string, mode?: number): Promise<unknown> => {
     const file = await promises.open(path, flags, mode);
     const isFolder = /shards.[0-9a-f]{2}$/.test(path);
+    if (isTrialFailing && flags === 'wx') return { sync: failure, close: () => file.close() };
     return isFailing && isFolder ? { sync: failure, close: () => file.close() } : file;
   };
   const host = await Harness.start(t, { fs: { ...promises, open: open as typeof promises.open } });
@@ -422,6 +424,11 @@ t.test('a shard that has its name, though its folder cannot be synced, is counte
     t.match(host.store.budget, { usedBytes: 40_000, reservedBytes: 0 }, `attempt ${attempt}`);
   }
   t.equal(host.store.shards, 1);
+  isTrialFailing = true;
+  await host.store.tryDisk();
+  t.same(await readdir(join(host.dir, 'incoming')), [], 'trying the disk leaves nothing');
+  t.ok(host.store.failure);
+  isTrialFailing = false;
   isFailing = false;
   await host.store1(shard);
   t.equal(host.store.budget.usedBytes, 40_000);
