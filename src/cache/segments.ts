@@ -9,6 +9,7 @@ import { alignedMemory } from '../lib/direct-file.ts';
 import { XcoreError } from '../lib/errors.ts';
 import type { Now } from '../lib/now.ts';
 import type { RandomBytes } from '../lib/random-bytes.ts';
+import { SegmentBarrier } from './segment-barrier.ts';
 import { recoverSegments, restoreSegments } from './segment-recovery.ts';
 import type { RecoveryComponents, SegmentTail } from './segment-recovery.ts';
 import { Segment } from './segment.ts';
@@ -19,10 +20,6 @@ import { FILE_SIZE_MAX_BYTES, fileSizeOf } from './shard-files.ts';
 const MAX_UNSEALED = 8;
 /** Bytes that may wait in memory before a write to the file begins by itself. */
 const WRITE_BEHIND_BYTES = 512 * 1024;
-/** Sealed segments that may wait for a sync. */
-const MAX_UNSYNCED = 16;
-/** Bytes that may go into a journal with one sync: to write more of them twice costs more than to sync their file. */
-const MAX_TAIL_BYTES = 128 * 1024;
 const CHECK_INTERVAL_MS = 500;
 /** Room made before a segment begins: for it and the write that it takes. */
 const RESERVE_BYTES = 2 * FILE_SIZE_MAX_BYTES;
@@ -63,12 +60,10 @@ export class Segments {
   /** Oldest first; the last one may be open. */
   readonly #unsealed = new Map<number, Segment>();
   readonly #sealing = new Map<number, Promise<void>>();
-  /** Sealed, their files complete but perhaps not on the disk yet. */
-  readonly #unsynced = new Map<number, Segment>();
+  /** What the barriers of commits are made of. */
+  readonly barrier: SegmentBarrier;
   readonly #spare: Uint8Array<SharedArrayBuffer>[] = [];
   #open: Segment | null = null;
-  /** Files were synced and let go of, but not their names. */
-  #hasUnsyncedNames = false;
   #sizeBytes = MAX_SHARD_SIZE_BYTES;
   #reserved = false;
   #lastAppendMs = -Infinity;
@@ -80,6 +75,7 @@ export class Segments {
   constructor(components: SegmentComponents, options: SegmentOptions) {
     this.#c = components;
     this.#options = options;
+    this.barrier = new SegmentBarrier(components.files, components.table, this.#unsealed);
   }
 
   start(): void {
@@ -244,11 +240,7 @@ export class Segments {
     }
     this.#c.files.add(segment.shard, fileSizeOf(segment.length), true);
     this.#unsealed.delete(segment.shard);
-    this.#unsynced.set(segment.shard, segment);
-    if (this.#unsynced.size > MAX_UNSYNCED) {
-      this.#hasUnsyncedNames = true;
-      await this.#syncSealed().catch(() => undefined); // a barrier will say it
-    }
+    await this.barrier.add(segment);
     await segment.letGoOfMemory();
     if (this.#spare.length < MAX_UNSEALED) this.#spare.push(segment.memory);
     this.#c.onSealed(segment.shard);
@@ -258,84 +250,6 @@ export class Segments {
   async seal(): Promise<void> {
     this.#close();
     await Promise.all(this.#sealing.values());
-  }
-
-  /** The barrier of commits: all bytes written so far are in their files; `sync`: on the disk. */
-  async barrier(sync: boolean): Promise<void> {
-    const pending: Promise<void>[] = [];
-    const lengths = [...this.#unsealed.values(), ...this.#unsynced.values()].map(
-      (segment) => [segment, segment.length] as const,
-    );
-    for (const segment of this.#unsealed.values()) {
-      if (sync || segment.unwrittenBytes > 0) pending.push(segment.flush(sync));
-    }
-    if (sync) pending.push(this.#syncSealed());
-    await Promise.all(pending);
-    if (!sync) return;
-    // after the files are made
-    this.#hasUnsyncedNames = false;
-    try {
-      await this.#c.files.syncFolders();
-    } catch (error) {
-      this.#hasUnsyncedNames = true;
-      throw error;
-    }
-    for (const [segment, length] of lengths) segment.noteSafe(length);
-  }
-
-  /**
-   * Ends of segments that no barrier(true) brought to the disk, for a journal that does; they count as safe from now on,
-   * so that whoever fails with them calls barrier(true) next. Null when only that helps.
-   */
-  takeTails(): SegmentTail[] | null {
-    if (this.#hasUnsyncedNames) return null;
-    const tails: SegmentTail[] = [];
-    let bytes = 0;
-    for (const segment of [...this.#unsealed.values(), ...this.#unsynced.values()]) {
-      const tail = segment.tail();
-      if (tail === null) return null;
-      if (tail.length === 0) continue;
-      bytes += tail.length;
-      tails.push({ shard: segment.shard, offset: segment.safeBytes, bytes: tail, crc32: segment.crc32 });
-    }
-    if (bytes > MAX_TAIL_BYTES) return null;
-    for (const { shard, offset, bytes: tail } of tails) {
-      (this.#unsealed.get(shard) ?? this.#unsynced.get(shard))?.noteSafe(offset + tail.length);
-    }
-    return tails;
-  }
-
-  /** As barrier() without a sync, at once; false where that would take longer. */
-  barrierNow(): boolean {
-    for (const segment of this.#unsealed.values()) {
-      if (segment.unwrittenBytes > 0 && !segment.flushNow()) return false;
-    }
-    return true;
-  }
-
-  /** Notes in the table what the barrier of the commit that comes now brings to the disk. */
-  noteSync(): void {
-    for (const segment of [...this.#unsealed.values(), ...this.#unsynced.values()]) {
-      const entry = this.#c.table.shard(segment.shard);
-      if (entry === undefined || entry.syncedBytes >= segment.length) continue;
-      this.#c.table.putShard(segment.shard, {
-        ...entry,
-        syncedBytes: segment.length,
-        syncedCrc32: segment.crc32,
-      });
-    }
-  }
-
-  /** Lets sealed segments reach the disk and closes their files. */
-  async #syncSealed(): Promise<void> {
-    await Promise.all(
-      [...this.#unsynced].map(async ([shard, segment]) => {
-        await segment.flush(true);
-        this.#unsynced.delete(shard);
-        await segment.forgetPages();
-        await segment.close();
-      }),
-    );
   }
 
   /** Whether the bytes of a shard are still in memory. */
@@ -366,7 +280,7 @@ export class Segments {
     this.#timer = null;
     await this.seal();
     try {
-      await this.barrier(true);
+      await this.barrier.wait(true);
     } finally {
       for (const segment of this.#unsealed.values()) await segment.close();
     }

@@ -218,12 +218,7 @@ export async function openLocalVolume(
       },
       seal,
     );
-    store.setBarrier(
-      (sync) => segments.barrier(sync),
-      () => segments.noteSync(),
-      () => segments.barrierNow(),
-      () => segments.takeTails(),
-    );
+    store.setBarrier(segments.barrier);
     const reader = new ShardReader({
       table: tree,
       files,

@@ -5,23 +5,19 @@ import type { Now } from '../lib/now.ts';
 import type { ChangeJournal, JournalMarks } from './change-journal.ts';
 import type { TreeRecord } from './records.ts';
 import type { Tail } from './sync-journal-format.ts';
-import type { SyncJournal, TakeTails } from './sync-journal.ts';
+import type { SyncJournal, TailSource } from './sync-journal.ts';
 import { SyncTurns } from './sync-turns.ts';
 import type { Batch, TalliedIndex } from './tallied-index.ts';
 import type { Tally } from './tally.ts';
 
-/** Waits until all bytes that commits may refer to are in their files; `sync`: also on the disk. */
-export type DataBarrier = (sync: boolean) => Promise<void>;
-
-/** How the bytes get there that changes refer to. */
-export interface Barriers {
-  readonly wait: DataBarrier;
+/** How the bytes get to their files and the disk that changes refer to; takeTails() lets them go into the sync journal. */
+export interface Barrier extends TailSource {
+  /** Waits until all bytes that commits may refer to are in their files; `sync`: also on the disk. */
+  wait(sync: boolean): Promise<void>;
   /** May still change records of the commit that is about to be synced. */
-  readonly beforeSync: () => void;
-  /** A barrier without a sync that does not wait: false when it would have to. */
-  readonly now: () => boolean;
-  /** Lets bytes go into the sync journal. */
-  readonly takeTails: TakeTails;
+  beforeSync(): void;
+  /** As wait() without a sync, at once: false when it would have to wait. */
+  now(): boolean;
 }
 
 /** What this needs of the store whose changes it keeps. */
@@ -41,7 +37,8 @@ export interface BatchMarks {
   readonly changes: number;
 }
 
-const NO_BARRIERS: Barriers = {
+/** Of changes that refer to no bytes, and go into no journal. */
+export const NO_BARRIER: Barrier = {
   wait: () => Promise.resolve(),
   beforeSync: () => undefined,
   now: () => false,
@@ -55,7 +52,7 @@ export class Durability {
   readonly #syncs: SyncJournal | null;
   readonly #source: ChangeSource;
   readonly #turns = new SyncTurns();
-  #barriers = NO_BARRIERS;
+  #barrier = NO_BARRIER;
   /** Ends of segments that a crash left in the sync journal, and that are not in their files yet. */
   #leftTails: readonly Tail[];
   #isEnding = false;
@@ -74,8 +71,8 @@ export class Durability {
     this.#source = source;
   }
 
-  setBarriers(barriers: Partial<Barriers>): void {
-    this.#barriers = { ...NO_BARRIERS, ...barriers };
+  setBarrier(barrier: Barrier): void {
+    this.#barrier = barrier;
   }
 
   /** Lets ends of segments that a crash left in the sync journal be put into their files; until then the journal stays as it is. */
@@ -116,7 +113,7 @@ export class Durability {
     if (syncs?.isUsable !== true || !this.#source.mayJournal()) return this.#source.commit(true);
     const entry = this.#journal.isComplete ? undefined : this.#seal();
     if (entry === null) return this.#source.commit(true);
-    const written = syncs.append(this.#barriers.takeTails);
+    const written = syncs.append(this.#barrier);
     if (written === undefined) {
       // a start after a kill finds all of it there: neither the journal nor the files of segments need it now
       this.#journal.noteKept();
@@ -133,7 +130,7 @@ export class Durability {
   }
 
   #journalNow(): boolean {
-    if (!this.#source.mayJournal() || !this.#barriers.now()) return false;
+    if (!this.#source.mayJournal() || !this.#barrier.now()) return false;
     const entry = this.#seal();
     return entry !== null && this.#journal.keep(entry);
   }
@@ -147,31 +144,31 @@ export class Durability {
 
   /** Brings an entry to the journal, after the bytes that it refers to; false where one of both fails. */
   #keep(entry: Uint8Array): boolean {
-    return this.#barriers.now() && this.#journal.keep(entry);
+    return this.#barrier.now() && this.#journal.keep(entry);
   }
 
   /** To be called when the changes that wait are taken for a batch. */
   beginBatch(sync: boolean): BatchMarks {
-    if (sync) this.#barriers.beforeSync();
+    if (sync) this.#barrier.beforeSync();
     return { journal: this.#journal.beginBatch(), changes: this.#turns.changes };
   }
 
   /** Brings a batch to the index, after the bytes that it refers to; `sync`: to the disk, through the journal where that has room. */
   async write(batch: Batch, tally: Tally, sync: boolean): Promise<void> {
     const syncs = this.#syncs;
-    const { wait, now, takeTails } = this.#barriers;
+    const barrier = this.#barrier;
     if (sync) {
       syncs?.note(tally.batch, batch.operations, tally.journal);
-      const journaled = syncs === null ? null : syncs.append(takeTails);
+      const journaled = syncs === null ? null : syncs.append(barrier);
       if (journaled !== null) {
         // what the index says is synced must be so, wherever a power cut comes
-        await settledBoth(Promise.resolve(journaled), now() ? Promise.resolve() : wait(false));
+        await settledBoth(Promise.resolve(journaled), barrier.now() ? Promise.resolve() : barrier.wait(false));
         await this.#index.write(batch, tally, false);
         return;
       }
       await syncs?.idle();
     }
-    await wait(sync);
+    await barrier.wait(sync);
     await this.#index.write(batch, tally, sync);
     if (!sync) syncs?.note(tally.batch, batch.operations, tally.journal);
     else if (this.#leftTails.length === 0 && !this.#isEnding) syncs?.reset();

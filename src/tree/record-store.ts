@@ -8,7 +8,7 @@ import { ChangeJournal } from './change-journal.ts';
 import { CommitTurns } from './commit-turns.ts';
 import type { TurnOptions } from './commit-turns.ts';
 import { Durability } from './durability.ts';
-import type { Barriers, BatchMarks } from './durability.ts';
+import type { Barrier, BatchMarks } from './durability.ts';
 import { keyBytes, outboxKey, PUBLISHED_KINDS } from './keys.ts';
 import type { StoreSnapshot } from './index-database.ts';
 import { PendingRecords } from './pending-records.ts';
@@ -156,18 +156,8 @@ export class RecordStore {
   }
 
   /** Says how the bytes that changes refer to get to their files, and to the disk. */
-  setBarrier(
-    wait: Barriers['wait'],
-    beforeSync?: Barriers['beforeSync'],
-    now?: Barriers['now'],
-    takeTails?: Barriers['takeTails'],
-  ): void {
-    this.#durability.setBarriers({
-      wait,
-      ...(beforeSync && { beforeSync }),
-      ...(now && { now }),
-      ...(takeTails && { takeTails }),
-    });
+  setBarrier(barrier: Barrier): void {
+    this.#durability.setBarrier(barrier);
   }
 
   /** Lets ends of segments that a crash left in the sync journal be put into their files; until then the journal stays as it is. */

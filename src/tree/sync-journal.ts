@@ -28,7 +28,9 @@ const MAX_PENDING_BYTES = 512 * 1024;
 const USUAL_RECORD_BYTES = 64 * 1024;
 
 /** Ends of segments that are not on the disk, which count as safe from now on; null when their files must be synced. */
-export type TakeTails = () => readonly Tail[] | null;
+export interface TailSource {
+  takeTails(): readonly Tail[] | null;
+}
 
 /** What an absent journal holds. */
 export const NOTHING_LEFT: LeftSyncJournal = { batches: [], entries: [], tails: [], newest: 0 };
@@ -116,9 +118,9 @@ export class SyncJournal {
    * Brings all that was noted and the ends of segments to the disk, at once where the disk is quick; null where it cannot,
    * and then all must be synced: once it has the ends, it takes nothing before that.
    */
-  append(takeTails: TakeTails): Now<void> | null {
+  append(source: TailSource): Now<void> | null {
     if (!this.#usable || this.#file === null) return null;
-    const tails = takeTails();
+    const tails = source.takeTails();
     if (tails === null) return null;
     const content = { batches: this.#batches, entries: this.#entries.map(({ bytes }) => bytes), tails };
     const record = encodeRecord(this.#generation, this.#sequence, content, this.#allocate);

@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { NO_BARRIER } from '../../src/tree/durability.ts';
 import { existsSync, readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -91,7 +92,7 @@ t.test('after a crash an open segment is sealed as it was committed, never conti
   const { attributes, file } = await first.vfs.create(1, 'lost', 0o100644, 2, CALLER);
   await first.vfs.write(attributes.ino, file.handle, 0, Buffer.alloc(50, 'l'), false);
   t.equal(first.tree.requireShard(1).sizeBytes, 150);
-  await first.segments.barrier(false);
+  await first.segments.barrier.wait(false);
   t.equal(statSync(first.files.path(1)).size, 150, 'more bytes on disk than were committed');
   const salt = Buffer.from(first.tree.requireShard(1).salt);
   await abandon(first);
@@ -111,10 +112,10 @@ t.test('after a crash an open segment is sealed as it was committed, never conti
 
   // a segment of which nothing was committed: its number comes again, its key never
   const third = await opened(t, dir);
-  third.store.setBarrier(() => Promise.reject(new Error('no')));
+  third.store.setBarrier({ ...NO_BARRIER, wait: () => Promise.reject(new Error('no')) });
   const made = await third.vfs.create(1, 'gone', 0o100644, 2, CALLER);
   await third.vfs.write(made.attributes.ino, made.file.handle, 0, Buffer.alloc(10, 'g'), false);
-  await third.segments.barrier(true);
+  await third.segments.barrier.wait(true);
   const before = Buffer.from(third.tree.requireShard(3).salt);
   await abandon(third);
   const fourth = await opened(t, dir);
@@ -153,10 +154,13 @@ t.test('bytes lost with the power are found at the next start', async (t) => {
 t.test('all bytes that a commit refers to are in their files before the index names them', async (t) => {
   const volume = await opened(t, temporaryFolder(t));
   const seen: boolean[] = [];
-  volume.store.setBarrier(async (sync) => {
-    const named = volume.tree.requireShard(1).sizeBytes;
-    await volume.segments.barrier(sync);
-    seen.push(statSync(volume.files.path(1)).size >= named);
+  volume.store.setBarrier({
+    ...NO_BARRIER,
+    wait: async (sync) => {
+      const named = volume.tree.requireShard(1).sizeBytes;
+      await volume.segments.barrier.wait(sync);
+      seen.push(statSync(volume.files.path(1)).size >= named);
+    },
   });
   const { attributes, file } = await volume.vfs.create(1, 'a', 0o100644, 2, CALLER);
   for (let n = 0; n < 50; n++) {

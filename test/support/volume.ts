@@ -1,6 +1,7 @@
 // One volume's tree, cache and filesystem in this process, composed as the client does, with a folder
 // in the place of the hosts. Nothing here is mounted and nothing listens.
 
+import { NO_BARRIER } from '../../src/tree/durability.ts';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { copyFile, mkdir, open, readFile, rename, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -204,12 +205,7 @@ async function openParts(
     },
     options.seal ?? { idleMs: 60_000, maxAgeMs: 60_000 },
   );
-  store.setBarrier(
-    (sync) => segments.barrier(sync),
-    () => segments.noteSync(),
-    () => segments.barrierNow(),
-    () => segments.takeTails(),
-  );
+  store.setBarrier(segments.barrier);
   const reader = new ShardReader({
     table: tree,
     files,
@@ -264,7 +260,7 @@ async function openParts(
 
 /** Stops a volume as kill -9 would: nothing is sealed or committed any more. */
 export async function abandon(volume: OpenVolume): Promise<void> {
-  volume.store.setBarrier(() => Promise.reject(new Error('killed')));
+  volume.store.setBarrier({ ...NO_BARRIER, wait: () => Promise.reject(new Error('killed')) });
   await volume.segments.stop().catch(() => undefined);
   await volume.reader.stop();
   await volume.store.close().catch(() => undefined);

@@ -1,6 +1,7 @@
 // What close(2) acknowledges lies in the journal before it lies in LevelDB: what is found after a kill, or a
 // power cut, at any moment.
 
+import { NO_BARRIER } from '../../src/tree/durability.ts';
 import { constants, cpSync, existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -37,12 +38,7 @@ t.comment(`XCORE_TEST_SEED=${seed}`);
 async function openWriter(t: Scope, dir: string, options?: StoreOptions): Promise<RecordStore> {
   const store = await RecordStore.open(dir, indexSealer(), LINEAGE, options);
   t.teardown(() => store.close().catch(() => undefined));
-  store.setBarrier(
-    async () => undefined,
-    () => undefined,
-    () => true,
-    () => [],
-  );
+  store.setBarrier({ ...NO_BARRIER, now: () => true, takeTails: () => [] });
   store.setRecording(true);
   set(store, 0, 0);
   await store.commit();
@@ -187,10 +183,13 @@ t.test('what is committed while the index is closed is synced with it', async (t
   await store.commit(true);
   set(store, 1, 1);
   let late: Promise<void> | undefined;
-  store.setBarrier(async () => {
-    if (late !== undefined) return;
-    set(store, 2, 2);
-    late = store.commit();
+  store.setBarrier({
+    ...NO_BARRIER,
+    wait: async () => {
+      if (late !== undefined) return;
+      set(store, 2, 2);
+      late = store.commit();
+    },
   });
   const before = syncs.length;
   await store.close();
@@ -279,11 +278,7 @@ t.test('what no journal may hold waits for a commit', async (t) => {
   const waits = store.persist();
   t.ok(waits instanceof Promise, 'the head of the log');
   await waits;
-  store.setBarrier(
-    async () => undefined,
-    () => undefined,
-    () => false,
-  );
+  store.setBarrier(NO_BARRIER);
   set(store, 1, 1);
   t.ok(store.persist() instanceof Promise, 'bytes that are not in their file yet');
   await store.commit();

@@ -1,4 +1,5 @@
 import { spawn, spawnSync } from 'node:child_process';
+import { NO_BARRIER } from '../../src/tree/durability.ts';
 import { randomBytes } from 'node:crypto';
 import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -37,9 +38,12 @@ function gate(store: RecordStore): { open: () => void; fail: (error: Error) => v
   const entered = Promise.withResolvers<void>();
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   promise.catch(() => undefined);
-  store.setBarrier(() => {
-    entered.resolve();
-    return promise;
+  store.setBarrier({
+    ...NO_BARRIER,
+    wait: () => {
+      entered.resolve();
+      return promise;
+    },
   });
   return { open: resolve, fail: reject, entered: entered.promise };
 }
@@ -100,7 +104,7 @@ t.test('a commit that waits for nothing new shares the fate of the one under way
   await t.rejects(second, /disk/, 'nobody is told that the change is safe');
   t.equal((store.get(inodeKey(7)) as Inode).ino, 7, 'the change is kept');
   t.throws(() => store.assertHealthy(), /disk/);
-  store.setBarrier(() => Promise.resolve());
+  store.setBarrier(NO_BARRIER);
   await store.commit();
   t.doesNotThrow(() => store.assertHealthy());
   t.same((await recorded(store)).length, 1, 'and committed once');
@@ -118,7 +122,7 @@ t.test('a newer change wins over a failed one', async (t) => {
   store.delete(inodeKey(8));
   blocked.fail(new Error('disk'));
   await t.rejects(first);
-  store.setBarrier(() => Promise.resolve());
+  store.setBarrier(NO_BARRIER);
   await store.commit();
   await store.close();
   const again = await openStore(t, dir);
@@ -130,10 +134,10 @@ t.test('a failed sync of nothing new heals by itself', async (t) => {
   const store = await openStore(t, temporaryFolder(t));
   store.put(inodeKey(7), inode(7));
   await store.commit();
-  store.setBarrier(() => Promise.reject(new Error('disk')));
+  store.setBarrier({ ...NO_BARRIER, wait: () => Promise.reject(new Error('disk')) });
   await t.rejects(store.commit(true), /disk/);
   t.throws(() => store.assertHealthy(), /disk/);
-  store.setBarrier(() => Promise.resolve());
+  store.setBarrier(NO_BARRIER);
   await store.commit();
   t.doesNotThrow(() => store.assertHealthy());
 });
@@ -151,7 +155,7 @@ t.test('a commit asked for in the turn in which another ends is not left behind'
 t.test('a sync reaches the barrier as a sync, also when nothing is new', async (t) => {
   const store = await openStore(t, temporaryFolder(t));
   const seen: boolean[] = [];
-  store.setBarrier(async (sync) => void seen.push(sync));
+  store.setBarrier({ ...NO_BARRIER, wait: async (sync) => void seen.push(sync) });
   store.put(inodeKey(7), inode(7));
   await store.commit();
   await store.commit();
@@ -219,7 +223,7 @@ t.test('what comes and goes between two commits is in none, and what a failed on
   store.delete(inodeKey(10));
   blocked.fail(new Error('disk'));
   await t.rejects(failing);
-  store.setBarrier(() => Promise.resolve());
+  store.setBarrier(NO_BARRIER);
   await store.commit();
   t.same(
     (await recorded(store)).map(({ keys }) => keys),
@@ -296,9 +300,12 @@ t.test('a snapshot and a range show what is committed, in order, from a key on',
 t.test('the commit after a sync that failed is a sync, too', async (t) => {
   const store = await openStore(t, temporaryFolder(t));
   const syncs: boolean[] = [];
-  store.setBarrier(async (sync) => {
-    syncs.push(sync);
-    if (syncs.length === 1) throw new Error('the disk fails');
+  store.setBarrier({
+    ...NO_BARRIER,
+    wait: async (sync) => {
+      syncs.push(sync);
+      if (syncs.length === 1) throw new Error('the disk fails');
+    },
   });
   store.put(inodeKey(2), inode(2));
   await t.rejects(store.commit(true), /the disk fails/);

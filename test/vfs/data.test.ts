@@ -1,4 +1,5 @@
 import t from 'tap';
+import { NO_BARRIER } from '../../src/tree/durability.ts';
 import { MAX_FILE_SIZE_BYTES } from '../../src/vfs/attributes.ts';
 import { pickSeed, Random } from '../support/random.ts';
 import { abandon, bytesOf, CALLER, openVolume, readAll, temporaryFolder, writeFileAt } from '../support/volume.ts';
@@ -168,9 +169,12 @@ t.test('fsync makes the file and its name survive, flush survives a kill', async
   const volume = await opened(t);
   const { vfs, dir } = volume;
   const syncs: boolean[] = [];
-  volume.store.setBarrier(async (sync) => {
-    syncs.push(sync);
-    await volume.segments.barrier(sync);
+  volume.store.setBarrier({
+    ...NO_BARRIER,
+    wait: async (sync) => {
+      syncs.push(sync);
+      await volume.segments.barrier.wait(sync);
+    },
   });
   const { attributes, file } = await vfs.create(1, 'f', 0o100644, 2, CALLER);
   await vfs.write(attributes.ino, file.handle, 0, Buffer.from('kept'), false);

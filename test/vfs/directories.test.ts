@@ -1,4 +1,5 @@
 import t from 'tap';
+import { NO_BARRIER } from '../../src/tree/durability.ts';
 import type { DirectoryEntry } from '../../src/vfs/filesystem.ts';
 import { pickSeed, Random } from '../support/random.ts';
 import { CALLER, openVolume, temporaryFolder } from '../support/volume.ts';
@@ -142,9 +143,12 @@ t.test('a listing is complete while changes wait to be committed, and when they 
   await store.commit();
   const entered = Promise.withResolvers<void>();
   const gate = Promise.withResolvers<void>();
-  store.setBarrier(() => {
-    entered.resolve();
-    return gate.promise;
+  store.setBarrier({
+    ...NO_BARRIER,
+    wait: () => {
+      entered.resolve();
+      return gate.promise;
+    },
   });
   for (let n = 0; n < 100; n++) await add(`in-flight-${n}`);
   for (let n = 0; n < 50; n++) await remove(`committed-${n}`);
@@ -162,7 +166,7 @@ t.test('a listing is complete while changes wait to be committed, and when they 
   gate.reject(new Error('disk'));
   await t.rejects(commit);
   t.same(namesOf(await list(volume, 1, 100)), expected.toSorted(), 'nothing can be committed');
-  store.setBarrier(() => Promise.resolve());
+  store.setBarrier(NO_BARRIER);
   await store.commit();
   t.same(namesOf(await list(volume, 1, 100)), expected.toSorted(), 'all is committed');
 });
