@@ -32,7 +32,11 @@ const dir = mkdtempSync(join(tmpdir(), 'xh-'));
 t.teardown(() => rmSync(dir, { recursive: true, force: true }));
 t.setTimeout(300_000);
 
-const options = { heartbeatMs: 500, upkeepMs: 50, repairAfterMs: 2_000, repairRetryMs: 200, maxRepairRetryMs: 500 };
+const options = {
+  ...{ heartbeatMs: 500, upkeepMs: 50, repairAfterMs: 2_000, repairRetryMs: 200, maxRepairRetryMs: 500 },
+  // what is harmed here is to be found by its host, not before by an audit
+  ...{ auditsPerDay: 0.001, auditShareADay: 0 },
+};
 const bridge = await startBridge({ dir: join(dir, 'b'), listen: LISTEN, options }, { log });
 t.teardown(() => bridge.stop());
 const folders = [1, 2, 3, 4].map((number) => join(dir, `h${number}`));
@@ -159,10 +163,14 @@ await t.test('a paused host gets nothing new, also after a restart, until it res
   await hosts[2]!.stop();
   running.add(await start(folder!));
   await until('a heartbeat', async () => (await callHost(folder!, 'status', {})).standing !== undefined);
-  const before = shardFiles(folder!).length;
+  // it may be told to delete what was made again elsewhere while it was stopped
+  const before = new Set(shardFiles(folder!));
   const ids = await upload(3);
   await mirrored(ids, 3);
-  t.equal(shardFiles(folder!).length, before);
+  t.same(
+    shardFiles(folder!).filter((path) => !before.has(path)),
+    [],
+  );
   t.match(await callHost(folder!, 'resume', {}), { paused: false });
 });
 

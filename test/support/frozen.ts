@@ -16,7 +16,11 @@ export async function frozen<T>(pids: readonly number[], look: () => Promise<T>)
 
 function standsStill(pid: number): boolean {
   return readdirSync(`/proc/${pid}/task`).every((thread) => {
-    const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'utf8');
-    return stat[stat.lastIndexOf(')') + 2] === 'T';
+    try {
+      const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'utf8');
+      return stat[stat.lastIndexOf(')') + 2] === 'T';
+    } catch {
+      return false; // it has ended in the meantime, and is not listed any more
+    }
   });
 }
