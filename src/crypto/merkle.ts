@@ -4,6 +4,7 @@
 import { hash } from 'node:crypto';
 import { nativeSha256 } from './native-sha256.ts';
 import type { PrefixedSha256 } from './native-sha256.ts';
+import { LANES, nativeSha256Lanes } from './native-sha256-lanes.ts';
 
 /** Size in bytes of every leaf but a shard's last, which may be shorter. */
 export const LEAF_SIZE_BYTES = 16384;
@@ -14,12 +15,15 @@ export const MAX_SHARD_SIZE_BYTES = 2_097_152;
 /** Length in bytes of leaf hashes, tree nodes and shard ids (SHA-256). */
 export const HASH_SIZE_BYTES = 32;
 
+/** Two nodes, which one above them stands for. */
+const PAIR_BYTES = 2 * HASH_SIZE_BYTES;
+
 const LEAF_PREFIX = 0x00;
 const NODE_PREFIX = 0x01;
 const ID_PREFIX = 0x02;
 
 // Reused between calls: nothing here runs while another call is half-way.
-const nodeInput = Buffer.alloc(2 * HASH_SIZE_BYTES);
+const nodeInput = Buffer.alloc(PAIR_BYTES);
 const boundInput = Buffer.alloc(8 + HASH_SIZE_BYTES);
 
 /** The same by node:crypto. */
@@ -29,6 +33,9 @@ const slowSha256: PrefixedSha256 = (prefix, data, start, length, target, at) => 
 };
 
 const sha256: PrefixedSha256 = nativeSha256() ?? slowSha256;
+/** As many leaves, or pairs of nodes, at once: in less than two thirds of the time. */
+const sha256Leaves = nativeSha256Lanes(LEAF_SIZE_BYTES);
+const sha256Pairs = nativeSha256Lanes(PAIR_BYTES);
 
 /** Number of leaves of a shard; RangeError unless sizeBytes is 1 to 2,097,152. */
 export function leafCountOf(sizeBytes: number): number {
@@ -54,15 +61,24 @@ export function leafHashes(data: Uint8Array): Buffer {
 
 /** Writes the leaf hashes of the first `sizeBytes` of data, which begin at a leaf, to `target`. */
 export function leafHashesInto(data: Uint8Array, sizeBytes: number, target: Uint8Array): void {
-  for (let start = 0, at = 0; start < sizeBytes; start += LEAF_SIZE_BYTES, at += HASH_SIZE_BYTES) {
+  let [start, at] = [0, 0];
+  if (sha256Leaves !== null) {
+    for (; start + LANES * LEAF_SIZE_BYTES <= sizeBytes; start += LANES * LEAF_SIZE_BYTES) {
+      sha256Leaves(LEAF_PREFIX, data, start, target, at);
+      at += LANES * HASH_SIZE_BYTES;
+    }
+  }
+  for (; start < sizeBytes; start += LEAF_SIZE_BYTES, at += HASH_SIZE_BYTES) {
     sha256(LEAF_PREFIX, data, start, Math.min(LEAF_SIZE_BYTES, sizeBytes - start), target, at);
   }
 }
 
 /** The tree root over concatenated leaf hashes: MTH of RFC 6962 §2.1; RangeError without leaves. */
 export function merkleRoot(leaves: Uint8Array): Buffer {
-  const count = hashCountOf(leaves);
-  return subtreeRoot(leaves, 0, count);
+  hashCountOf(leaves);
+  let top = leaves;
+  while (top.length > HASH_SIZE_BYTES) top = levelAbove(top);
+  return Buffer.from(top);
 }
 
 /** The id of a shard: SHA-256(0x02 | sizeBytes as 8 bytes big-endian | tree root), 32 bytes. */
@@ -81,14 +97,8 @@ export function merkleTree(leaves: Buffer): MerkleTree {
   hashCountOf(leaves);
   const tree = [leaves];
   for (let below = leaves; below.length > HASH_SIZE_BYTES;) {
-    const level = Buffer.allocUnsafe(HASH_SIZE_BYTES * Math.ceil(below.length / (2 * HASH_SIZE_BYTES)));
-    for (let at = 0; at < level.length; at += HASH_SIZE_BYTES) {
-      const pair = below.subarray(2 * at, 2 * (at + HASH_SIZE_BYTES));
-      if (pair.length > HASH_SIZE_BYTES) sha256(NODE_PREFIX, pair, 0, pair.length, level, at);
-      else level.set(pair, at);
-    }
-    tree.push(level);
-    below = level;
+    below = levelAbove(below);
+    tree.push(below);
   }
   return tree;
 }
@@ -209,6 +219,23 @@ function nodeOf(tree: MerkleTree, start: number, end: number): Buffer {
   const level = 32 - Math.clz32(end - start - 1);
   const at = (start >> level) * HASH_SIZE_BYTES;
   return tree[level]!.subarray(at, at + HASH_SIZE_BYTES);
+}
+
+/** The nodes above those of one level of a tree. */
+function levelAbove(below: Uint8Array): Buffer {
+  const level = Buffer.allocUnsafe(HASH_SIZE_BYTES * Math.ceil(below.length / PAIR_BYTES));
+  let [start, at] = [0, 0];
+  if (sha256Pairs !== null) {
+    for (; start + LANES * PAIR_BYTES <= below.length; start += LANES * PAIR_BYTES, at += LANES * HASH_SIZE_BYTES) {
+      sha256Pairs(NODE_PREFIX, below, start, level, at);
+    }
+  }
+  for (; start + PAIR_BYTES <= below.length; start += PAIR_BYTES, at += HASH_SIZE_BYTES) {
+    sha256(NODE_PREFIX, below, start, PAIR_BYTES, level, at);
+  }
+  // one without a sibling
+  if (start < below.length) level.set(below.subarray(start), at);
+  return level;
 }
 
 function subtreeRoot(leaves: Uint8Array, start: number, end: number): Buffer {

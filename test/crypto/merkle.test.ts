@@ -18,6 +18,7 @@ import {
   verifyRange,
   verifyShard,
 } from '../../src/crypto/merkle.ts';
+import { LANES, nativeSha256Lanes } from '../../src/crypto/native-sha256-lanes.ts';
 import { pickSeed, Random } from '../support/random.ts';
 
 const seed = pickSeed();
@@ -135,6 +136,9 @@ void t.test('ids of shards of every interesting size agree with @noble', async (
     2 * L + 1,
     3 * L,
     5 * L + 7,
+    8 * L,
+    8 * L + 1,
+    17 * L - 1,
     127 * L,
     MAX_SHARD_SIZE_BYTES - 1,
   ];
@@ -147,6 +151,37 @@ void t.test('ids of shards of every interesting size agree with @noble', async (
     t.same(shardIdOfTree(merkleTree(leaves), size), id);
     t.same(verifyShard(id, data), leaves);
   }
+});
+
+void t.test('messages hashed together have the hashes of each', async (t) => {
+  const cases = [64, 128, LEAF_SIZE_BYTES].flatMap((size) => {
+    const lanes = nativeSha256Lanes(size);
+    return lanes === null ? [] : [{ size, lanes }];
+  });
+  if (cases.length === 0) t.comment('this Node or processor has none');
+  for (const { size, lanes } of cases) {
+    const shared = Buffer.from(new SharedArrayBuffer(2 + LANES * size));
+    shared.set(random.bytes(shared.length));
+    for (const data of [random.bytes(2 + LANES * size), shared]) {
+      for (const [prefix, start] of [
+        [0, 0],
+        [1, 1],
+        [255, 2],
+      ] as const) {
+        const target = Buffer.alloc(LANES * 32 + 3);
+        lanes(prefix, data, start, target, 2);
+        const expected = Array.from({ length: LANES }, (_, lane) =>
+          sha256(Buffer.concat([Buffer.of(prefix), data.subarray(start + lane * size, start + (lane + 1) * size)])),
+        );
+        t.same(target, Buffer.concat([Buffer.alloc(2), ...expected, Buffer.alloc(1)]), `${size} bytes from ${start}`);
+      }
+      const target = Buffer.alloc(LANES * 32);
+      for (const start of [-1, 3]) t.throws(() => lanes(0, data, start, target, 0), RangeError);
+      for (const at of [-1, 1]) t.throws(() => lanes(0, data, 0, target, at), RangeError);
+      t.throws(() => lanes(0, data, 0, Buffer.alloc(1024).subarray(0, 255), 0), RangeError);
+    }
+  }
+  for (const size of [0, 63, 65]) t.equal(nativeSha256Lanes(size), null, `${size} bytes are none of its lengths`);
 });
 
 void t.test('leaf counts and sizes out of range', async (t) => {
