@@ -1,6 +1,6 @@
 // The command line as a user of one $XCORE_HOME types it.
 
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { MountStatus } from '../../src/client/control-api.ts';
 import { DRIVER } from './driver.ts';
@@ -14,10 +14,17 @@ export interface StatusOutput {
   readonly mounts: readonly MountStatus[];
 }
 
-/** Whether a process lives; a zombie does not. */
+/** Whether a process lives, with any of its threads: a zombie whose last thread has ended does not, and holds no file or lock. */
 export function isAlive(pid: number): boolean {
+  const lives = (thread: string): boolean => {
+    try {
+      return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8'));
+    } catch {
+      return false;
+    }
+  };
   try {
-    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+    return readdirSync(`/proc/${pid}/task`).some(lives);
   } catch {
     return false;
   }
