@@ -10,7 +10,7 @@ import type { HandIn } from './hand-in.ts';
 import type { OpenedEntry } from './log-entry.ts';
 import { hasState } from './local-volume.ts';
 import type { LocalVolume } from './local-volume.ts';
-import { settledFrom, settleEntry } from './publisher.ts';
+import { isSent, settledFrom, settleEntry } from './publisher.ts';
 import { applyChanges } from './replay.ts';
 import type { Invalidations } from './replay.ts';
 
@@ -125,12 +125,12 @@ async function take(
   }
   // a later checkpoint stands in for it
   if (entry.changeSet === null) return 'pruned';
-  const isOwn = Buffer.from(entry.changeSet.lineage).equals(store.lineage);
-  // an index older than what it published itself was restored from somewhere: it reads like any other
-  if (isOwn && Number(entry.changeSet.lastCommit) <= store.lastCommit) {
+  if (isSent(head, entry.hash)) {
     await settleEntry(volume, settledFrom(entry));
     return null;
   }
+  // an index older than what it published itself was restored from somewhere: it reads like any other
+  const isOfLineage = Buffer.from(entry.changeSet.lineage).equals(store.lineage);
   c.onForeign();
   if (await isStaged(volume)) return 'staged';
   store.setRecording(false);
@@ -141,9 +141,10 @@ async function take(
     seq: entry.seq,
     hash: entry.hash,
     epoch: 0,
-    lastCommit: isOwn ? Math.max(head.lastCommit, Number(entry.changeSet.lastCommit)) : head.lastCommit,
+    lastCommit: isOfLineage ? Math.max(head.lastCommit, Number(entry.changeSet.lastCommit)) : head.lastCommit,
     checkpointSeq: isCheckpoint ? Number(entry.header.checkpointSeq) : head.checkpointSeq,
     logBytes: isCheckpoint ? 0 : head.logBytes + entry.sizeBytes,
+    sent: [],
   });
   if (isCheckpoint) tree.putCheckpoint((entry.changeSet.checkpoint?.shards ?? []).map(({ id }) => id));
   await store.commit();

@@ -9,7 +9,7 @@ import { KIND, decodeNumber, shardKeyOf } from '../tree/keys.ts';
 import { ChangeSetSchema } from '../tree/proto/tree_pb.ts';
 import type { Change, ChangeSet } from '../tree/proto/tree_pb.ts';
 import { decodeRecord } from '../tree/record-codec.ts';
-import type { Shard } from '../tree/records.ts';
+import type { HeadState, Shard } from '../tree/records.ts';
 import type { HandIn } from './hand-in.ts';
 import type { EntryCodec, OpenedEntry } from './log-entry.ts';
 import type { LocalVolume } from './local-volume.ts';
@@ -19,6 +19,8 @@ import { splitPublication } from './split-publication.ts';
 
 /** A body may be a little over the target: one commit is one entry. The bridge takes 3 MiB. */
 const MAX_BODY_BYTES = 2.5 * 1024 * 1024;
+/** Tries to append after one entry of the log that are remembered: any of them may be in the log when its answer was lost. */
+const MAX_SENT = 64;
 
 /** What a publisher is built from. */
 export interface PublisherComponents {
@@ -86,8 +88,6 @@ export class Publisher {
     }
     // what is stored behind the entry that frees it nobody would ever free
     await this.#c.onFreeing(next.freed.map(({ shard }) => shard));
-    // what others may see must survive a power cut here, ids of shards too that were sealed since that commit
-    await store.commit(true);
     const parts = splitPublication(next, this.#limits);
     for (const [index, part] of parts.entries()) {
       const changeSet = create(ChangeSetSchema, {
@@ -110,7 +110,8 @@ export class Publisher {
     freed: readonly { id: Uint8Array }[],
     checkpointSeq: number,
   ): Promise<void> {
-    const { head } = volume.tree;
+    const { tree, store } = volume;
+    const { head } = tree;
     const { wire, hash } = this.#c.codec.build({
       seq: head.seq + 1,
       prevHash: head.hash,
@@ -122,6 +123,10 @@ export class Publisher {
       freed: freed.map(({ id }) => id),
       checkpointSeq,
     });
+    tree.putHead({ ...head, sent: [...head.sent, hash].slice(-MAX_SENT) });
+    // what others may see must survive a power cut here, ids of shards too that were sealed since the last commit; so must
+    // what tells this entry from one that a copy of this index wrote
+    await store.commit(true);
     await this.#c.network.append(wire, this.#isClaiming);
     await this.#c.handIn.keep(wire);
     await this.#c.handIn.sync();
@@ -161,6 +166,11 @@ export function settledFrom(entry: OpenedEntry): SettledEntry {
   };
 }
 
+/** Whether this index wrote the entry of this hash, which comes next in the log: a copy of it may go on with the same lineage. */
+export function isSent({ sent }: HeadState, hash: Uint8Array): boolean {
+  return sent.some((each) => Buffer.from(each).equals(hash));
+}
+
 /**
  * Notes locally that an entry of this index is in the log: in one commit, so that a crash repeats
  * nothing.
@@ -189,6 +199,7 @@ export async function settleEntry(volume: LocalVolume, entry: SettledEntry): Pro
     lastCommit: Math.max(head.lastCommit, Number(entry.changeSet.lastCommit)),
     checkpointSeq: isCheckpoint ? entry.checkpointSeq : head.checkpointSeq,
     logBytes: isCheckpoint ? 0 : head.logBytes + entry.sizeBytes,
+    sent: [],
   });
   if (isCheckpoint) tree.putCheckpoint((entry.changeSet.checkpoint?.shards ?? []).map(({ id }) => id));
   await store.published(Number(entry.changeSet.lastCommit));

@@ -81,6 +81,7 @@ export function encodeRecord(kind: string, record: TreeRecord): Uint8Array {
         logBytes: BigInt(head.logBytes),
         seenSeq: BigInt(head.seenSeq),
         seenHash: head.seenHash,
+        sent: [...head.sent],
       });
     }
     case KIND.checkpoint:
@@ -178,6 +179,7 @@ function decodeAny(kind: string, bytes: Uint8Array, ino: number): TreeRecord {
         logBytes: Number(r.logBytes),
         seenSeq: Number(r.seenSeq),
         seenHash: r.seenHash,
+        sent: r.sent,
       };
     }
     case KIND.checkpoint:

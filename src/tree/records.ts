@@ -73,6 +73,8 @@ export interface HeadState {
   /** Newest entry that an index before this one saw; the log must hold it. 0 for none. */
   seenSeq: number;
   seenHash: Uint8Array;
+  /** Hashes of entries that this index has sent to come next, as long as none of them is known to be in the log. */
+  sent: readonly Uint8Array[];
 }
 
 /** A shard that no published entry names yet. */

@@ -41,6 +41,7 @@ const EMPTY_HEAD: HeadState = {
   logBytes: 0,
   seenSeq: 0,
   seenHash: new Uint8Array(0),
+  sent: [],
 };
 
 /** One volume's tree. Methods without a promise take effect at once and become durable with the next commit. */

@@ -2,10 +2,13 @@
 // answer, another device that took over. Nothing is published twice or over others, nothing is lost.
 
 import { randomBytes } from 'node:crypto';
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import t from 'tap';
 import type { Test } from 'tap';
 import { filesIn, HeldTime, keptShards, ROOT, unreachable, until, World } from './device.ts';
 import type { Device, Wrap } from './device.ts';
+import { check } from './run-fsck.ts';
 
 t.setTimeout(240_000);
 
@@ -102,6 +105,93 @@ await t.test('new work in a restored folder is set aside, named, and readable', 
   await b.write('three', 'third');
   await b.flush();
   await sound(t, b);
+});
+
+await t.test(
+  'work in a restored folder is not taken for what was published since, however its commits are numbered',
+  async (t) => {
+    const volume = await world.volume();
+    const a = await volume.device(t).on();
+    await a.write('one', 'first');
+    await a.flush();
+    await a.store.commit(true);
+    const copy = a.copy();
+    await a.write('theirs', 'published');
+    await a.store.commit();
+    const published = a.store.lastCommit;
+    await a.flush();
+    await a.off();
+
+    const b = volume.device(t, { copyOf: copy });
+    b.wrap = away;
+    await b.on();
+    // as many commits as were published, and more
+    for (let n = 0; b.store.lastCommit <= published; n++) {
+      await b.write(`mine ${n}`, 'new work');
+      await b.store.commit();
+    }
+    const damaged = volume.device(t, { copyOf: b.copy() });
+    b.wrap = () => ({});
+    await until('it is set aside', () => b.mounted.setAside.length === 1);
+    await b.becomesWriter();
+    t.same(await b.names(), ['one', 'theirs']);
+    t.equal(await b.text('theirs'), 'published');
+    const files = await filesIn(b, b.mounted.setAside[0]!.path);
+    t.equal(String(files.get('mine 0')), 'new work');
+    await b.write('three', 'third');
+    await b.flush();
+    await sound(t, b);
+    await b.off();
+
+    writeFileSync(join(damaged.dir, 'current/index/CURRENT'), 'nonsense');
+    const { setAside, notCarried } = await check(damaged, true);
+    t.ok(setAside, 'nor does a repair carry it over into what was published');
+    t.match(notCarried, [/a copy of this folder has written the volume since/]);
+    await damaged.on();
+    t.same(await damaged.names(), ['one', 'theirs', 'three']);
+    await damaged.off();
+  },
+);
+
+await t.test('a restored folder keeps the whole of what another copy of it published with a part lost', async (t) => {
+  const volume = await world.volume();
+  const a = await volume.device(t).on();
+  await a.write('one', 'first');
+  await a.flush();
+  a.wrap = away;
+  const whole = randomBytes(60_000);
+  await a.write('staged', whole);
+  await a.store.commit();
+  const copy = a.copy();
+  const damaged = a.copy();
+  await a.off();
+  const cache = join(damaged, 'current/cache');
+  const segment = readdirSync(cache, { recursive: true, encoding: 'utf8' })
+    .map((name) => join(cache, name))
+    .find((path) => statSync(path).isFile() && statSync(path).size >= whole.length)!;
+  const bytes = readFileSync(segment);
+  bytes[40_000]! ^= 1;
+  writeFileSync(segment, bytes);
+  rmSync(join(damaged, 'current/sync-journal'));
+
+  const b = await volume.device(t, { copyOf: damaged }).on();
+  await b.becomesWriter();
+  await b.flush();
+  const { seq } = b.tree.head;
+  t.equal(seq, (await b.log()).length);
+  await t.rejects(b.read('staged'), { code: 'EIO' }, 'it is lost');
+  await b.off();
+
+  const c = volume.device(t, { copyOf: copy });
+  c.wrap = away;
+  await c.on();
+  await c.write('more', 'as many commits');
+  await c.store.commit();
+  c.wrap = () => ({});
+  await until('it is where the log is', () => c.tree.head.seq >= seq);
+  t.equal(c.mounted.setAside.length, 1, 'what is whole here is not what was published');
+  const files = await filesIn(c, c.mounted.setAside[0]!.path);
+  t.ok(files.get('staged')?.equals(whole));
 });
 
 await t.test('an entry whose answer was lost is published once', async (t) => {

@@ -274,6 +274,7 @@ t.test('what no journal may hold waits for a commit', async (t) => {
   store.put(metaKey('head'), {
     ...{ seq: 1, hash: Buffer.alloc(32), epoch: 1, lastCommit: 0, checkpointSeq: 0, logBytes: 0, seenSeq: 0 },
     seenHash: Buffer.alloc(0),
+    sent: [],
   });
   const waits = store.persist();
   t.ok(waits instanceof Promise, 'the head of the log');

@@ -18,6 +18,7 @@ import { lineageOf } from '../local-volume.ts';
 import type { LocalVolume } from '../local-volume.ts';
 import { EntryCodec } from '../log-entry.ts';
 import type { OpenedEntry } from '../log-entry.ts';
+import { isSent } from '../publisher.ts';
 import { applyChanges } from '../replay.ts';
 
 /** What a rebuild works with. */
@@ -43,14 +44,16 @@ export interface Rebuilt {
 
 /** Reads entries as EntryCodec does, and remembers how far each lineage is. */
 class ObservedCodec extends EntryCodec {
-  readonly lastCommits = new Map<string, number>();
+  /** The last entry of each. */
+  readonly last = new Map<string, { readonly seq: number; readonly hash: Uint8Array; readonly commit: number }>();
   newestLineage: string | null = null;
 
   override open(...args: Parameters<EntryCodec['open']>): OpenedEntry {
     const entry = super.open(...args);
     if (entry.changeSet !== null) {
       this.newestLineage = Buffer.from(entry.changeSet.lineage).toString('hex');
-      this.lastCommits.set(this.newestLineage, Number(entry.changeSet.lastCommit));
+      const { seq, hash } = entry;
+      this.last.set(this.newestLineage, { seq, hash, commit: Number(entry.changeSet.lastCommit) });
     }
     return entry;
   }
@@ -102,15 +105,20 @@ async function carryOver(
   const { commits, journaled, lastCommit, head } = saved;
   const lineages = new Set([...commits.values()].map(({ lineage }) => Buffer.from(lineage).toString('hex')));
   const lineage = [...lineages][0] ?? ownLineage ?? '';
-  const published = codec.lastCommits.get(lineage) ?? 0;
+  const last = codec.last.get(lineage);
   const isAtHead =
     head !== null && head.seq === next.tree.head.seq && Buffer.from(head.hash).equals(next.tree.head.hash);
+  // an index that has lost nothing knows what it sent: any other entry of its lineage a copy of it has written
+  const isWhole = head !== null && missing.length === 0;
+  const isCopied = isWhole && last !== undefined && last.seq > head.seq && !isSent(head, last.hash);
+  const published = isCopied ? head.lastCommit : (last?.commit ?? 0);
   const first = Math.max(published + 1, isAtHead ? (saved.firstUnpublished ?? 0) : 0);
   const unpublished = [...commits.keys()].filter((commit) => commit >= first).length;
   if (unpublished === 0 && journaled.length === 0) return 0;
-  const isOurs = isAtHead || codec.newestLineage === null || codec.newestLineage === lineage;
+  const isOurs = isAtHead || codec.newestLineage === null || (codec.newestLineage === lineage && !isCopied);
   if (lineages.size > 1 || !isOurs) {
-    missing.push('another device has written the volume since: what only this machine had is not carried over');
+    const who = isCopied ? 'a copy of this folder' : 'another device';
+    missing.push(`${who} has written the volume since: what only this machine had is not carried over`);
     return 0;
   }
   next.store.setRecording(true);
