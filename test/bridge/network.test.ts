@@ -21,7 +21,7 @@ import type { ResponseBody } from '../../src/net/rpc.ts';
 import { corruptShards, shardFiles } from '../support/hosts.ts';
 import { reservePort } from '../support/ports.ts';
 import { until } from '../support/run.ts';
-import { makeShard } from '../net/local-network.ts';
+import { makeShard, REGISTER_WAIT_MS } from '../net/local-network.ts';
 import { signedEntry } from './harness.ts';
 
 const LISTEN = ['/ip4/127.0.0.1/tcp/0'];
@@ -91,7 +91,7 @@ t.test('shards travel to hosts and back, are located, reported, freed and delete
           bridge: address,
           capacityBytes: 50_000_000,
           listen: LISTEN,
-          options: { floorBytes: 0 },
+          options: { floorBytes: 0, registerWaitMs: REGISTER_WAIT_MS },
         },
         { log },
       );
@@ -205,7 +205,8 @@ t.test('clients mint hashed keys as they store and fetch, and hosts are audited 
   t.teardown(() => bridge.stop());
   for (let number = 1; number <= 3; number += 1) {
     const settings = { dir: join(dir, `host${number}`), bridge: bridge.address, capacityBytes: 50_000_000 };
-    const host = await startHost({ ...settings, listen: LISTEN, options: { floorBytes: 0 } }, { log });
+    const options = { floorBytes: 0, registerWaitMs: REGISTER_WAIT_MS };
+    const host = await startHost({ ...settings, listen: LISTEN, options }, { log });
     t.teardown(() => host.stop());
   }
   const seeds = { deviceSeed: randomBytes(32), ownerSeed: randomBytes(32) };
@@ -257,11 +258,15 @@ t.test('the embedded network keeps its identities over a restart, and its folder
     const { hosts } = await rpc.call({ case: 'space', value: {} }, 'spaceInfo');
     return hosts.filter(({ online }) => online).map(({ host }) => host);
   };
-  const before = await hostsOf(first.bridge);
-  t.equal(before.length, 3);
+  const allOf = (bridge: string): Promise<string[]> =>
+    until('all hosts to be there', async () => {
+      const found = await hostsOf(bridge);
+      return found.length === settings.hosts && found;
+    });
+  const before = await allOf(first.bridge);
   await first.stop();
   const second = await startLocalNetwork(settings, { log });
   t.teardown(() => second.stop());
   t.equal(peerNameIn(second.bridge), peerNameIn(first.bridge));
-  t.same((await hostsOf(second.bridge)).sort(), before.sort());
+  t.same((await allOf(second.bridge)).sort(), before.sort());
 });

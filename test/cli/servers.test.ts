@@ -96,7 +96,11 @@ await t.test('an operator sees hosts, room and figures', async (t) => {
   const told = JSON.parse(bridge.output()) as { bridge: string; metrics: string };
   t.match((await ask('status')).stdout, /hosts +0 of 0 online[^]*advice +no host has joined/);
   const host = await start('seen', ['serve', '--bridge', told.bridge, '--space', '1GB', '--operator', 'me', ...LISTEN]);
-  const status = JSON.parse((await ask('status', '--json')).stdout) as object;
+  // a host says where it is even if the bridge does not answer it yet
+  const status = await until('the host to be known', async () => {
+    const now = JSON.parse((await ask('status', '--json')).stdout) as { hosts: { online: number } };
+    return now.hosts.online === 1 && now;
+  });
   t.match(status, {
     hosts: { known: 1, online: 1, standings: { vetting: 1 } },
     space: { capacityBytes: 1e9 },

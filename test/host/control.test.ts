@@ -20,6 +20,7 @@ import { createNode, dialAddresses, peerNameIn } from '../../src/net/node.ts';
 import { peerNameOf } from '../../src/net/peer-name.ts';
 import { BRIDGE_PROTOCOL } from '../../src/net/protocols.ts';
 import { RpcClient } from '../../src/net/rpc.ts';
+import { REGISTER_WAIT_MS } from '../net/local-network.ts';
 import { corruptShards, intactShards, shardFiles } from '../support/hosts.ts';
 import { until } from '../support/run.ts';
 
@@ -45,7 +46,7 @@ const settingsOf = (folder: string): HostSettings => ({
   bridge: bridge.address,
   capacityBytes: 50_000_000,
   listen: LISTEN,
-  options: { floorBytes: 0 },
+  options: { floorBytes: 0, registerWaitMs: REGISTER_WAIT_MS },
 });
 const start = (folder: string): Promise<RunningHost> => startHost(settingsOf(folder), { log });
 const hosts = await Promise.all(folders.map(start));

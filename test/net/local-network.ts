@@ -14,6 +14,8 @@ import { reservePort } from '../support/ports.ts';
 
 const onLoopback = (): string => `/ip4/127.0.0.1/tcp/${reservePort()}`;
 const GIB = 1024 ** 3;
+/** A network of so many hosts is one of so many from the beginning, however slow the machine. */
+export const REGISTER_WAIT_MS = 60_000;
 
 /** One host with its folder. */
 export class LocalHost {
@@ -44,7 +46,7 @@ export class LocalHost {
         bridge: this.#bridge,
         capacityBytes: GIB,
         listen: [this.#listen.split('/p2p/')[0] ?? ''],
-        options: { floorBytes: 0 },
+        options: { floorBytes: 0, registerWaitMs: REGISTER_WAIT_MS },
       },
       { log: silentLogger },
     );

@@ -27,7 +27,7 @@ import { MemoryStream } from '../fuzz/memory-stream.ts';
 import { Harness as Host, randomShard } from '../host/harness.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { until } from '../support/run.ts';
-import { makeShard } from './local-network.ts';
+import { makeShard, REGISTER_WAIT_MS } from './local-network.ts';
 
 t.setTimeout(300_000);
 
@@ -57,7 +57,7 @@ t.test('clocks that are two hours off, either way, stop nothing', async (t) => {
     const host = await startHost(
       {
         ...{ dir: join(dir, `host${number}`), bridge: bridge.address, listen: LISTEN },
-        ...{ capacityBytes: 10_000_000, options: { floorBytes: 0 } },
+        ...{ capacityBytes: 10_000_000, options: { floorBytes: 0, registerWaitMs: REGISTER_WAIT_MS } },
       },
       { log, clock: skewed(skew) },
     );
