@@ -1,6 +1,6 @@
 // A check of the index finds nothing in a sound one, and any record that was lost, put back or changed.
 
-import { rmSync } from 'node:fs';
+import { cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Level } from 'level';
 import t from 'tap';
@@ -88,23 +88,24 @@ await t.test('a record of any kind that is gone, old, flipped or at another plac
   for (const ino of [1, 2, 3]) volume.tree.touch(volume.tree.inode(ino)!);
   await volume.close();
 
-  /** What is found, or the refusal to open, after a change by hand that is taken back afterwards. */
-  const after = async (change: (db: Database) => Promise<unknown>, undo: (db: Database) => Promise<unknown>) => {
-    await db.open();
-    await change(db);
-    await db.close();
-    let result: string[] | null = null;
+  /** What is found, or the refusal to open, after a change by hand of a copy. */
+  const after = async (change: (db: Database) => Promise<unknown>): Promise<string[]> => {
+    const copy = `${dir}/copy`;
+    cpSync(join(dir, 'index'), join(copy, 'index'), { recursive: true });
+    cpSync(join(dir, 'cache'), join(copy, 'cache'), { recursive: true });
+    const raw = openRaw(copy);
+    await change(raw);
+    await raw.close();
+    let changed: OpenVolume | null = null;
     try {
-      volume = await openVolume(dir);
-      result = (await check(volume)).found.list.map(({ message }) => message);
-      await volume.close();
+      changed = await openVolume(copy);
+      return (await check(changed)).found.list.map(({ message }) => message);
     } catch (error) {
-      result = [`refused: ${(error as Error).message}`];
+      return [`refused: ${(error as Error).message}`];
+    } finally {
+      await changed?.close().catch(() => undefined);
+      rmSync(copy, { recursive: true });
     }
-    await db.open();
-    await undo(db);
-    await db.close();
-    return result;
   };
   await db.open();
   const all: [Buffer, Buffer][] = [];
@@ -118,18 +119,15 @@ await t.test('a record of any kind that is gone, old, flipped or at another plac
     // a volume without uploads and log has none of these
     if (some.length === 0 && kind === KIND.meta) continue;
     const [key, value] = random.pick(some);
-    const restore = (raw: Database): Promise<unknown> => raw.put(key, value);
-    t.ok((await after((raw) => raw.del(key), restore)).length > 0, `${kind}: gone`);
+    t.ok((await after((raw) => raw.del(key))).length > 0, `${kind}: gone`);
     const flipped = Buffer.from(value);
     flipped[random.between(1, value.length)]! ^= 1 << random.below(8);
-    t.ok((await after((raw) => raw.put(key, flipped), restore)).length > 0, `${kind}: flipped`);
+    t.ok((await after((raw) => raw.put(key, flipped))).length > 0, `${kind}: flipped`);
   }
   const root = all.find(([key]) => key.toString('latin1') === `i${'\0'.repeat(7)}\x01`)!;
   const before = old.get(root[0].toString('latin1'))!;
-  const found = await after(
-    (raw) => raw.put(root[0], before),
-    (raw) => raw.put(root[0], root[1]),
-  );
+  t.strictSame(await after(async () => undefined), [], 'nothing');
+  const found = await after((raw) => raw.put(root[0], before));
   t.strictSame(found, ['some of its records are older or newer than they should be'], 'old');
 });
 
