@@ -4,7 +4,6 @@
 
 import {
   constants,
-  cpSync,
   existsSync,
   readdirSync,
   readFileSync,
@@ -17,6 +16,7 @@ import { basename, dirname, join, relative } from 'node:path';
 import { systemDisk } from '../../src/lib/disk.ts';
 import type { Disk, DiskFile } from '../../src/lib/disk.ts';
 import type { IndexGuard } from '../../src/tree/index-database.ts';
+import { copyAtOnce } from './copy-at-once.ts';
 import type { Random } from './random.ts';
 
 /** A call that is about to change something. */
@@ -151,15 +151,7 @@ export class WatchedDisk {
 
   /** What a killed process leaves: all that was done. */
   copyTo(target: string): void {
-    for (let tries = 0; ; tries++) {
-      try {
-        cpSync(this.dir, target, { recursive: true });
-        return;
-      } catch (error) {
-        // LevelDB removes files of its own at any time
-        if (tries === 5) throw error;
-      }
-    }
+    copyAtOnce(this.dir, target);
   }
 
   /** What a power cut may leave: what was synced, and any part of the rest. */

@@ -12,6 +12,7 @@ import { IndexDatabase } from '../../src/tree/index-database.ts';
 import { openDatabase } from '../../src/tree/open-database.ts';
 import { readInUse } from '../../src/tree/in-use.ts';
 import { RecordStore } from '../../src/tree/record-store.ts';
+import { copyAtOnce } from '../support/copy-at-once.ts';
 import type { DamageMode } from '../support/damaged-child.ts';
 import { pickSeed, Random } from '../support/random.ts';
 import { CALLER, indexSealer, LINEAGE, openVolume, readAll, writeFileAt } from '../support/volume.ts';
@@ -30,7 +31,7 @@ t.teardown(() => rmSync(root, { recursive: true, force: true }));
 async function copySound(from: string, to: string): Promise<void> {
   do {
     rmSync(to, { recursive: true, force: true });
-    cpSync(from, to, { recursive: true });
+    copyAtOnce(from, to);
   } while ((await findDamagedTable(to, tablesIn(to).now)) !== null);
 }
 
