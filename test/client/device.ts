@@ -29,6 +29,7 @@ import { peerNameOf } from '../../src/net/peer-name.ts';
 import { KIND, PUBLISHED_KINDS } from '../../src/tree/keys.ts';
 import type { Filesystem } from '../../src/vfs/filesystem.ts';
 import { Vfs } from '../../src/vfs/vfs.ts';
+import { copyAtOnce } from '../support/copy-at-once.ts';
 import { shardFiles } from '../support/hosts.ts';
 import { reservePort } from '../support/ports.ts';
 import { until as untilSo } from '../support/run.ts';
@@ -41,6 +42,7 @@ const LISTEN = ['/ip4/127.0.0.1/tcp/0'];
 const GIB = 2 ** 30;
 const FETCH_TIMEOUT_MS = 30_000;
 const FLUSH_TIMEOUT_MS = 120_000;
+const BRIDGE_TIMEOUT_MS = 60_000;
 export const ROOT = 1;
 
 /** Waits until something is so, however busy the machine is. */
@@ -97,6 +99,12 @@ export class World {
     this.address = this.#bridge.address;
   }
 
+  /** The time that a device gives its bridge to answer: of one that is there, however busy the machine is. */
+  readonly patience: Clock = {
+    ...systemClock,
+    sleep: (ms, signal) => systemClock.sleep(this.#bridge === null ? ms : BRIDGE_TIMEOUT_MS, signal),
+  };
+
   async stopBridge(): Promise<void> {
     await this.#bridge?.stop();
     this.#bridge = null;
@@ -105,7 +113,7 @@ export class World {
   /** A copy of the bridge's folder as it is now. */
   backUpBridge(): string {
     const to = join(this.dir, `bridge-${randomBytes(3).toString('hex')}`);
-    cpSync(join(this.dir, 'bridge'), to, { recursive: true });
+    copyAtOnce(join(this.dir, 'bridge'), to);
     return to;
   }
 
@@ -289,7 +297,8 @@ export class Device {
     );
     try {
       const { network, mounted, problems } = this;
-      await joinNetwork({ network, mounted, problems, clock: systemClock, log: silentLogger, isStopping: () => false });
+      const clock = this.volume.world.patience;
+      await joinNetwork({ network, mounted, problems, clock, log: silentLogger, isStopping: () => false });
       await mounted.start();
     } catch (error) {
       await this.off();
@@ -314,7 +323,7 @@ export class Device {
   /** A copy of this device's folder as it is now, as if the power went. */
   copy(): string {
     const to = `${this.dir}-copy-${randomBytes(3).toString('hex')}`;
-    cpSync(this.dir, to, { recursive: true });
+    copyAtOnce(this.dir, to);
     return to;
   }
 

@@ -64,9 +64,10 @@ await t.test('a shard that is not durable after all is uploaded again', async (t
   const uploads: string[] = [];
   let refusals = 0;
   a.wrap = (real) => ({
-    upload: (shard, signal) => {
+    upload: async (shard, signal) => {
+      const standing = await real.upload(shard, signal);
       uploads.push(Buffer.from(shard.id).toString('hex'));
-      return real.upload(shard, signal);
+      return standing;
     },
     append: (entry) =>
       refusals++ === 0 ? Promise.reject(new XcoreError('NO_MIRROR', 'too few mirrors')) : real.append(entry),
