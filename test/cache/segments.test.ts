@@ -77,7 +77,8 @@ t.test('what lies on disk is the AES-256-CTR of what was written, under a fresh 
     const plain = stream.subarray(at, at + sizeBytes);
     const oracle = ctr(shardKey(DATA_KEY, salt), new Uint8Array(16)).encrypt(plain);
     t.ok(file.subarray(0, sizeBytes).equals(oracle), `shard ${shard} as @noble/ciphers encrypts it`);
-    t.notOk(file.includes(plain.subarray(0, 32)), 'no plaintext');
+    // a few bytes may be anywhere
+    if (plain.length >= 32) t.notOk(file.includes(plain.subarray(0, 32)), 'no plaintext');
     const leaves = leafHashes(file.subarray(0, sizeBytes));
     t.ok(shardIdOf(leaves, sizeBytes).equals(id) && file.subarray(sizeBytes).equals(leaves), 'with its leaf hashes');
     at += sizeBytes;
