@@ -126,7 +126,7 @@ export async function assembleBridge(ground: BridgeGround, options: BridgeOption
     },
     options,
   );
-  const control = bridgeHandlers({ registry, reachability, store, volumes, book, queue, clock, bridge });
+  const control = bridgeHandlers({ registry, reachability, store, volumes, book, queue, mirrors, clock, bridge });
   watchBridge(metrics, control);
   const loop = (tasks: Readonly<Record<string, UpkeepTask>>): Upkeep =>
     new Upkeep({ tasks, clock, log }, { intervalMs: options.upkeepMs });

@@ -10,6 +10,7 @@ import type { HostRegistry } from './host-registry.ts';
 import type { HostView } from './host-view.ts';
 import type { OrderBook } from './order-book.ts';
 import type { Reachability } from './reachability.ts';
+import type { Mirrors } from './mirrors.ts';
 import { MAX_SHARD_BYTES } from './policy.ts';
 import type { RepairQueue } from './repair-queue.ts';
 import type { Store } from '../lib/store.ts';
@@ -18,6 +19,8 @@ import type { Volumes } from './volumes.ts';
 const HOSTS_AT_ONCE = 1_000;
 /** Shards to be repaired are counted no further. */
 export const MAX_SHARDS_COUNTED = 1_000;
+/** Of these it is looked at what they wait for. */
+const SHARDS_LOOKED_AT = 100;
 /** Below this share of room on all hosts the operator is told. */
 const LOW_FREE_SHARE = 0.1;
 
@@ -42,6 +45,7 @@ export interface BridgeControlComponents {
   readonly volumes: Volumes;
   readonly book: OrderBook;
   readonly queue: RepairQueue;
+  readonly mirrors: Mirrors;
   readonly clock: Clock;
   readonly bridge: PeerName;
 }
@@ -103,7 +107,43 @@ async function statusOf(components: BridgeControlComponents, startedMs: number):
     toRepair: await queue.size(MAX_SHARDS_COUNTED),
     toRepairLimit: MAX_SHARDS_COUNTED,
   };
-  return { ...status, advice: [...storeAdvice(components), ...adviceFor(status, online)] };
+  const repair = status.toRepair > 0 && online.length > 0 ? await repairAdvice(components, online) : [];
+  return { ...status, advice: [...storeAdvice(components), ...adviceFor(status, online), ...repair] };
+}
+
+/** Whether shards wait for hosts that are there, or for others to join. */
+async function repairAdvice(
+  { queue, mirrors }: BridgeControlComponents,
+  online: readonly HostView[],
+): Promise<string[]> {
+  const isTaking = ({ takesShards, resting, freeBytes }: HostView): boolean =>
+    takesShards && !resting && freeBytes >= MAX_SHARD_BYTES;
+  const taking = online.filter(isTaking).map(({ host }) => host);
+  let wanted = 0;
+  let able = 0;
+  let isMending = false;
+  for (const shardId of await queue.some(SHARDS_LOOKED_AT)) {
+    const record = await mirrors.get(shardId);
+    if (record === undefined) continue;
+    const counted = mirrors.counted(record).map(({ host }) => host);
+    const goal = mirrors.wanted(record.volume);
+    const hosts = new Set([...counted, ...taking]).size;
+    if (counted.length >= goal) continue;
+    isMending ||= hosts > counted.length;
+    if (hosts < goal && goal > wanted) [wanted, able] = [goal, hosts];
+  }
+  const advice: string[] = [];
+  if (wanted > 0) {
+    advice.push(
+      `shards wait for more hosts to join: they are to have ${wanted} mirrors, each on another host, and hosts that have them or take shards now are ${able}`,
+    );
+  }
+  if (isMending) {
+    advice.push(
+      `shards are below their number of mirrors: they are made again on the hosts that take shards now, which are ${taking.length} of ${online.length} online`,
+    );
+  }
+  return advice;
 }
 
 function storeAdvice({ store }: BridgeControlComponents): string[] {
@@ -111,7 +151,7 @@ function storeAdvice({ store }: BridgeControlComponents): string[] {
   return [`${store.failure.message}: mend that, and it goes on by itself; no client can store anything until then`];
 }
 
-function adviceFor({ hosts, space, toRepair }: Omit<BridgeStatus, 'advice'>, online: readonly HostView[]): string[] {
+function adviceFor({ hosts, space }: Omit<BridgeStatus, 'advice'>, online: readonly HostView[]): string[] {
   const advice: string[] = [];
   if (hosts.known === 0)
     advice.push(
@@ -121,14 +161,6 @@ function adviceFor({ hosts, space, toRepair }: Omit<BridgeStatus, 'advice'>, onl
     advice.push('no host is online: check this machine’s connection, and that its port is open');
   if (online.length > 0 && space.freeBytes < LOW_FREE_SHARE * space.capacityBytes) {
     advice.push('the hosts are nearly full: more hosts, or more --space on these, are needed');
-  }
-  if (toRepair > 0 && online.length > 0) {
-    const taking = online.filter(
-      ({ takesShards, resting, freeBytes }) => takesShards && !resting && freeBytes >= MAX_SHARD_BYTES,
-    ).length;
-    advice.push(
-      `shards are below their number of mirrors: they are made again on the hosts that take shards now, which are ${taking} of ${online.length} online`,
-    );
   }
   return advice;
 }

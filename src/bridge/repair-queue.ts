@@ -86,6 +86,17 @@ export class RepairQueue {
     return count;
   }
 
+  /** Some of the shards that wait, the most endangered first; nothing is changed. */
+  async some(limit: number): Promise<Uint8Array[]> {
+    const found: Uint8Array[] = [];
+    for (const kind of ['r', 'w'] as const) {
+      const left = limit - found.length;
+      if (left === 0) break;
+      for await (const [key] of this.#store.range({ ...ofKind(kind), limit: left })) found.push(shardAtEndOf(key));
+    }
+    return found;
+  }
+
   async #bringDue(): Promise<void> {
     const writes: StoreWrite[] = [];
     const until = Math.max(this.#clock.now(), this.#wakeUntilMs);

@@ -27,6 +27,17 @@ export function refuseFlagValues(args: readonly string[], understood: Readonly<R
   }
 }
 
+/** Refuses options that are given twice, of which only the last value would count; a flag may be said again. USAGE. */
+export function refuseRepeated(args: readonly string[], understood: Readonly<Record<string, unknown>>): void {
+  const seen = new Set<string>();
+  for (const argument of args) {
+    const option = argument.startsWith('-o') ? 'options' : optionOf(argument);
+    if (option === null || typeof understood[option] === 'boolean') continue;
+    if (seen.has(option)) throw new XcoreError('USAGE', `--${option} is given twice, and one of them would do nothing`);
+    seen.add(option);
+  }
+}
+
 /**
  * Refuses options that what is asked for does not have, `allowed` being those that it has; USAGE says who has them, as in
  * "an option of xcore serve".

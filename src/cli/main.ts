@@ -3,7 +3,7 @@
 import yargs, { type Argv, type CommandModule } from 'yargs';
 import { EXIT, XcoreError } from '../lib/errors.ts';
 import { isDebug, version } from './context.ts';
-import { refuseEmpty, refuseFlagValues } from './given.ts';
+import { refuseEmpty, refuseFlagValues, refuseRepeated } from './given.ts';
 import { reportError } from './output.ts';
 
 /** Commands by name, loaded when they are asked for: together they pull in most of the program. */
@@ -72,6 +72,7 @@ function parser(args: readonly string[], commands: CommandModule[]): Argv {
       .strict()
       .check((understood) => {
         refuseFlagValues(args, understood);
+        refuseRepeated(args, understood);
         return true;
       })
       .help()

@@ -1,7 +1,7 @@
 // Where everything of one xcore home lies, and that nobody else may look in.
 
 import { createHash } from 'node:crypto';
-import { chmodSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, rmdirSync, statSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { XcoreError } from './errors.ts';
@@ -90,22 +90,42 @@ function socketPath(wanted: string, env: NodeJS.ProcessEnv, uid: number): string
   return Buffer.byteLength(path) <= SOCKET_PATH_MAX_BYTES ? path : join('/tmp', folder, name);
 }
 
-/** Makes or checks the folders of a home that hold secrets or state; errors as ensurePrivateFolder. */
-export function ensureHome(paths: Paths): void {
-  if (paths.home !== null) ensurePrivateFolder(paths.home);
-  for (const path of new Set([paths.config, dirname(paths.volume), dirname(paths.log), dirname(paths.controlSocket)])) {
-    ensurePrivateFolder(path);
+/** Makes or checks the folders of a home that hold secrets or state, and returns those that it made; errors as ensurePrivateFolder. */
+export function ensureHome(paths: Paths): string[] {
+  const folders = new Set([
+    ...(paths.home === null ? [] : [paths.home]),
+    ...[paths.config, dirname(paths.volume), dirname(paths.log), dirname(paths.controlSocket)],
+  ]);
+  const made: string[] = [];
+  try {
+    for (const path of folders) made.push(...ensurePrivateFolder(path));
+  } catch (error) {
+    removeEmptyFolders(made);
+    throw error;
+  }
+  return made;
+}
+
+/** Removes folders that were made, as far as nothing is in them. */
+export function removeEmptyFolders(made: readonly string[]): void {
+  for (const path of made.toReversed()) {
+    try {
+      rmdirSync(path);
+    } catch {
+      // it is in use
+    }
   }
 }
 
 /**
  * Makes a private folder (0700, parents too), closes one that is ours and still empty, or checks
  * one that is in use: FOREIGN_HOME when it belongs to another user or is not a folder, UNSAFE_MODE
- * when others may look in or write.
+ * when others may look in or write. Returns the folders that it made, parents first.
  */
-export function ensurePrivateFolder(path: string, uid: number = process.getuid?.() ?? 0): void {
+export function ensurePrivateFolder(path: string, uid: number = process.getuid?.() ?? 0): string[] {
+  let made: string[];
   try {
-    makeFolders(path);
+    made = makeFolders(path);
   } catch (cause) {
     if (codeOf(cause) === 'EEXIST' || codeOf(cause) === 'ENOTDIR') {
       throw new XcoreError('FOREIGN_HOME', `${path} is not a folder; move it away or set XCORE_HOME`, { cause });
@@ -122,19 +142,22 @@ export function ensurePrivateFolder(path: string, uid: number = process.getuid?.
     chmodSync(path, 0o700);
   }
   checkPrivateFolder(path, uid);
+  return made;
 }
 
-/** mkdir -p with mode 0700; Node's own never ends where the kernel refuses with ENOENT, as below /proc. */
-export function makeFolders(path: string): void {
-  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return;
+/** mkdir -p with mode 0700, which returns what it made; Node's own never ends where the kernel refuses with ENOENT, as below /proc. */
+export function makeFolders(path: string): string[] {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return [];
   const parent = dirname(path);
-  if (parent !== path) makeFolders(parent);
+  const made = parent === path ? [] : makeFolders(parent);
   try {
     mkdirSync(path, { mode: 0o700 });
   } catch (error) {
     // Another process may have been quicker.
     if (codeOf(error) !== 'EEXIST' || !statSync(path).isDirectory()) throw error;
+    return made;
   }
+  return [...made, path];
 }
 
 /** The checks of ensurePrivateFolder on a folder that may be absent, which is fine. */

@@ -43,6 +43,8 @@ const FETCH_TIMEOUT_MS = 30_000;
 const HEDGE_AFTER_MS = 2_000;
 /** Measured downloads are told to the bridge this often. */
 const MEASUREMENT_INTERVAL_MS = 15_000;
+/** What problems are about that are over once the bridge is there. */
+const BRIDGE = 'bridge';
 
 /** NetworkOptions, and what only tests change. */
 export interface ClientNetworkOptions extends NetworkOptions {
@@ -261,8 +263,11 @@ export class ClientNetwork implements Network {
 
   #onConnection(connected: boolean, error?: XcoreError): void {
     if (error && error.code !== 'CLOSED') {
-      this.#problems.add(error.code, `the bridge cannot be used: ${error.message}`);
+      // what it did wrong is told for longer than that it was away
+      const about = error.code === 'PROTOCOL' || error.code === 'TOO_LARGE' ? undefined : BRIDGE;
+      this.#problems.add(error.code, `the bridge cannot be used: ${error.message}`, about);
     }
+    if (connected) this.#problems.over(BRIDGE);
     if (connected === this.#connected) return;
     this.#connected = connected;
     if (connected) this.#parts?.fetcher.hurry();

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { create, toBinary } from '@bufbuild/protobuf';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { assembleBridge } from '../../src/bridge/assemble.ts';
+import type { BridgeStatus } from '../../src/bridge/control-api.ts';
 import type { AssembledBridge } from '../../src/bridge/assemble.ts';
 import type { Care } from '../../src/bridge/assemble-care.ts';
 import { authenticationText } from '../../src/net/authentication.ts';
@@ -124,6 +125,12 @@ export class Harness {
   /** What the service does with a request, from a multiaddr if that matters. */
   handle(body: RequestBody, context: RpcContext, from?: string): Promise<ResponseInit> {
     return this.#parts.service.handle(body, context, from);
+  }
+
+  /** What its operator is told. */
+  status(): Promise<BridgeStatus> {
+    const { control } = this.#parts;
+    return control.status({}, { progress: () => {}, signal: new AbortController().signal });
   }
 
   /** A stream on which a device speaks for a volume. */

@@ -76,6 +76,25 @@ t.test('an owner’s wish holds for placement and repair, over restarts, and for
   t.same(await counts(), [2, 5, 3], 'what is too much then is given up');
 });
 
+t.test('an operator is told that shards wait for more hosts to join', async (t) => {
+  const bridge = await Harness.start(t, { ...OPTIONS, auditShareADay: 0 });
+  const network = await SimulatedHosts.start(t, bridge, 3);
+  const owner = await bridge.connect(new Party());
+  const shard = await network.upload(owner);
+  const waits = /shards wait for more hosts to join: they are to have 3 mirrors, .+ are 2$/;
+  t.notMatch((await bridge.status()).advice, [waits]);
+  const [lost] = await network.intact(shard);
+  lost!.away = true;
+  await network.pass(20, STEP_MS);
+  const { toRepair, advice } = await bridge.status();
+  t.equal(toRepair, 1);
+  t.match(advice, [waits], 'and not that the hosts which are there make them');
+  lost!.away = false;
+  await lost!.register();
+  await network.pass(6, STEP_MS);
+  t.same((await bridge.status()).advice, []);
+});
+
 t.test('a bridge may be told another number for all', async (t) => {
   const bridge = await Harness.start(t, { ...OPTIONS, mirrors: 2 });
   await bridge.join(5);

@@ -93,6 +93,9 @@ await t.test('wrong arguments are exit 2, one sentence, and change nothing', asy
     [['mount', ''], /an argument is empty/],
     [['umount', ''], /an argument is empty/],
     [['mount', dir, '--read-only', '--take-over'], /give either/],
+    [['mount', dir, '--cache-size', '1GB', '--cache-size=2GB'], /--cache-size is given twice/],
+    [['mount', dir, '-o', 'ro', '--read-only', '-o', 'noexec', '--read-only'], /--options is given twice/],
+    [['serve', '--space', '1GB', '--bridge', BRIDGE, '--space', '1GB'], /--space is given twice/],
   ];
   const results = await inTurns(
     cases.map(
@@ -229,6 +232,18 @@ await t.test('words from stdin: any case and spacing, and only the right ones', 
   }
   await client.must(['init', '--recover'], { input: `\n ${PHRASE.toUpperCase().replaceAll(' ', '\n\t')}\n\n` });
   t.equal(await client.phrase(), PHRASE);
+});
+
+await t.test('a first init or mount that fails leaves no home behind', async (t) => {
+  const client = newClient();
+  await client.xcore(['init', '--recover'], { input: 'abandon' });
+  t.throws(() => readdirSync(client.home), { code: 'ENOENT' });
+  const full = t.testdir({ file: '' });
+  t.equal((await client.xcore(['mount', full])).code, EXIT.busy);
+  t.throws(() => readdirSync(client.home), { code: 'ENOENT' });
+  mkdirSync(client.home, { mode: 0o700 });
+  await client.xcore(['init', '--recover'], { input: 'abandon' });
+  t.same(readdirSync(client.home), [], 'a folder that was there stays');
 });
 
 await t.test('homes that are open, foreign or impossible are refused', async (t) => {

@@ -235,7 +235,9 @@ export function testNetwork(t: Test, make: MakeNetwork): void {
         (error: { code: string }) => error.code === 'UNREACHABLE' || undefined,
       ),
     );
-    t.notOk((await network.status()).connected);
+    const away = await network.status();
+    t.notOk(away.connected);
+    t.match(away.problems.at(-1)?.message, /^the bridge cannot be used/);
     const got = await network.fetchLeaves(known.id, known.sizeBytes, 1, 2);
     t.equal(got.length, 2 * LEAF_SIZE_BYTES, 'shards whose mirrors are known can be read without the bridge');
     const first = await network.fetchLeaves(expected.id, expected.sizeBytes, 0, 1);
@@ -249,7 +251,12 @@ export function testNetwork(t: Test, make: MakeNetwork): void {
     await local.startBridge();
     t.ok((await waiting).durable, 'an upload goes on when the bridge is back');
     await until('the connection to be made again', () => states.at(-1) || undefined);
-    t.ok((await network.status()).connected);
+    const back = await network.status();
+    t.ok(back.connected);
+    t.notOk(
+      back.problems.some(({ message }) => message.startsWith('the bridge cannot be used')),
+      'that it was away is no problem any more',
+    );
   });
 
   void t.test('log and lease', async (t) => {

@@ -3,7 +3,7 @@
 import type { Argv, CommandModule } from 'yargs';
 import { createIdentity, identityState, loadConfig, saveConfig } from '../../client/identity.ts';
 import { XcoreError } from '../../lib/errors.ts';
-import { ensureHome } from '../../lib/paths.ts';
+import { ensureHome, removeEmptyFolders, type Paths } from '../../lib/paths.ts';
 import { currentPaths } from '../context.ts';
 import { checkMirrors } from '../mirrors.ts';
 import { checkBridgeAddress } from '../multiaddr.ts';
@@ -38,7 +38,20 @@ async function init(args: InitArguments): Promise<void> {
   const paths = currentPaths();
   const bridge = args.bridge === undefined ? null : checkBridgeAddress(args.bridge);
   const mirrors = checkMirrors(args.mirrors);
-  ensureHome(paths);
+  const made = ensureHome(paths);
+  try {
+    await makeIdentity(args, paths, { bridge, mirrors });
+  } catch (error) {
+    removeEmptyFolders(made);
+    throw error;
+  }
+}
+
+async function makeIdentity(
+  args: InitArguments,
+  paths: Paths,
+  { bridge, mirrors }: { bridge: string | null; mirrors: number },
+): Promise<void> {
   if ((await identityState(paths)) !== 'absent') {
     throw new XcoreError(
       'IDENTITY_EXISTS',

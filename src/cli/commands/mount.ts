@@ -8,7 +8,7 @@ import { DRIVER_NAMES, type DriverName } from '../../fuse/choose-driver.ts';
 import { hasCode, XcoreError } from '../../lib/errors.ts';
 import { createLogger, logLevel } from '../../lib/log.ts';
 import { MemoryTrim } from '../../lib/memory-trim.ts';
-import { ensureHome, type Paths } from '../../lib/paths.ts';
+import { ensureHome, removeEmptyFolders, type Paths } from '../../lib/paths.ts';
 import { currentPaths } from '../context.ts';
 import { receivePassphrase, startDaemonProcess, tellStarter } from '../daemon-process.ts';
 import { requireFuse } from '../fuse-checks.ts';
@@ -104,11 +104,12 @@ async function mount(args: MountArguments): Promise<void> {
   const paths = currentPaths();
   const dir = await mountPointPath(args.dir);
   await refuseOwnFolders(dir, paths);
-  ensureHome(paths);
-  await refuseSecondMount(paths, dir);
-  await requireUnmounted(dir);
-  const made = await prepareMountPoint(dir);
+  const home = ensureHome(paths);
+  let made = false;
   try {
+    await refuseSecondMount(paths, dir);
+    await requireUnmounted(dir);
+    made = await prepareMountPoint(dir);
     await requireFuse({ allowOther: args['allow-other'] });
     if ((await identityState(paths)) === 'absent') {
       await createIdentity(paths);
@@ -121,6 +122,7 @@ async function mount(args: MountArguments): Promise<void> {
     await mountInBackground(args, dir, paths);
   } catch (error) {
     if (made) await removeMountPoint(dir);
+    removeEmptyFolders(home);
     throw error;
   }
 }
