@@ -3,6 +3,7 @@
 // fetches or loads. Knows no keys and no network.
 
 import type { Clock } from '../lib/clock.ts';
+import { adviseHugePage } from '../lib/huge-page.ts';
 import { LOAD_MEMORY_BYTES } from './shard-load.ts';
 
 /** Shards in memory, 2 MiB each, with those that are on their way. */
@@ -68,7 +69,9 @@ export class ArrivedShards {
     if (free !== undefined) return free;
     if (this.#made === ARRIVED_SHARDS) return null;
     this.#made++;
-    return new SharedArrayBuffer(LOAD_MEMORY_BYTES);
+    const memory = new SharedArrayBuffer(LOAD_MEMORY_BYTES);
+    adviseHugePage(memory);
+    return memory;
   }
 
   /** Takes memory back in which nothing is. */

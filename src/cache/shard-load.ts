@@ -1,14 +1,15 @@
 // Reads the file of a whole shard into memory and checks it. Knows no keys, and not who asks.
 
 import { closeSync, constants, openSync, read } from 'node:fs';
-import { MAX_SHARD_SIZE_BYTES, verifyShard } from '../crypto/merkle.ts';
-import { bytesToAligned, isResident } from '../lib/resident-read.ts';
+import { verifyShard } from '../crypto/merkle.ts';
+import { hugePageIn, HUGE_MEMORY_BYTES } from '../lib/huge-page.ts';
+import { isResident } from '../lib/resident-read.ts';
 
-/** What a disk that is read past the kernel's memory wants of places, lengths and addresses. */
+/** What a disk that is read past the kernel's memory wants of places and lengths, and of addresses, which a huge page's is. */
 const ALIGNMENT_BYTES = 4096;
 
-/** Memory for one shard, wherever in it the disk wants the first byte. */
-export const LOAD_MEMORY_BYTES = MAX_SHARD_SIZE_BYTES + ALIGNMENT_BYTES;
+/** Memory for one shard, which is loaded to where a huge page of it begins. */
+export const LOAD_MEMORY_BYTES = HUGE_MEMORY_BYTES;
 
 /** Where the file of a whole shard is to go. */
 export interface ShardLoad {
@@ -22,7 +23,7 @@ export interface ShardLoad {
 
 /** Where in the memory the shard begins; null when the file is not there or not what its id says. */
 export async function loadShard({ path, id, sizeBytes, memory }: ShardLoad): Promise<number | null> {
-  const start = bytesToAligned(new Uint8Array(memory), ALIGNMENT_BYTES);
+  const start = hugePageIn(memory);
   const pages = Math.ceil(sizeBytes / ALIGNMENT_BYTES);
   const target = new Uint8Array(memory, start, pages * ALIGNMENT_BYTES);
   if ((await fill(path, target)) < sizeBytes) return null;

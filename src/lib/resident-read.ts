@@ -98,12 +98,6 @@ export function isResident(fd: number, sizeBytes: number): boolean {
   return Number(counts.readBigUInt64LE(0)) * 2 * PAGE_BYTES > sizeBytes;
 }
 
-/** Bytes from the start of some memory to the first whose address is a multiple of `alignment`. */
-export function bytesToAligned(memory: Uint8Array, alignment: number): number {
-  const beyond = Number(koffi.address(memory)) % alignment;
-  return beyond === 0 ? 0 : alignment - beyond;
-}
-
 /** Says when to wait for the disk is better than to have a thread wait: for one call at a time, while the disk is fast. */
 export class DiskPatience {
   readonly #clock: Pick<Clock, 'monotonicMs' | 'soon'>;

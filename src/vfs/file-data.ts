@@ -4,6 +4,7 @@ import type { Reading } from '../cache/read-ahead.ts';
 import { MAX_SHARD_SIZE_BYTES } from '../crypto/merkle.ts';
 import { XcoreError } from '../lib/errors.ts';
 import { freeBuffer } from '../lib/free-buffer.ts';
+import { adviseHugePage, HUGE_MEMORY_BYTES } from '../lib/huge-page.ts';
 import type { Now } from '../lib/now.ts';
 import type { Span } from '../tree/extents.ts';
 import { MAX_FILE_SIZE_BYTES, noteAccess } from './attributes.ts';
@@ -18,7 +19,12 @@ const MAX_TRIES = 8;
 /** What a sequential reader comes to next, of which the memory for loads is first. */
 const NEAR_BYTES = 2 * MAX_SHARD_SIZE_BYTES;
 /** Reads that wait for nothing end here, and their bytes go to the kernel before the next one comes. */
-const lent = Buffer.allocUnsafeSlow(READ_BYTES);
+const lent = lendable();
+
+function lendable(): Buffer {
+  const memory = new ArrayBuffer(HUGE_MEMORY_BYTES);
+  return Buffer.from(memory, adviseHugePage(memory), READ_BYTES);
+}
 
 /**
  * Takes a write: encrypted and in the tree when this returns, or when its promise resolves. One that waits

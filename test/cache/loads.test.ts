@@ -5,6 +5,7 @@ import { ARRIVED_SHARDS, ArrivedShards } from '../../src/cache/arrived-shards.ts
 import { DiskTurns } from '../../src/cache/disk-turns.ts';
 import { Hasher } from '../../src/cache/hasher.ts';
 import { LOAD_MEMORY_BYTES, loadShard } from '../../src/cache/shard-load.ts';
+import { adviseHugePage, hugePageIn, HUGE_PAGE_BYTES } from '../../src/lib/huge-page.ts';
 import type { ShardLoad } from '../../src/cache/shard-load.ts';
 import { leafHashes, MAX_SHARD_SIZE_BYTES, shardIdOf } from '../../src/crypto/merkle.ts';
 import type { Clock } from '../../src/lib/clock.ts';
@@ -266,4 +267,14 @@ t.test('memory of loads goes from shards that were read to their end, or that no
   fill(21, arrived.take());
   t.notOk(arrived.has(2), 'a fetch takes what was used longest ago');
   t.end();
+});
+
+void t.test('memory for a load has a whole page of 2 MiB in it', async (t) => {
+  for (const memory of [new SharedArrayBuffer(LOAD_MEMORY_BYTES), new ArrayBuffer(LOAD_MEMORY_BYTES)]) {
+    const start = adviseHugePage(memory);
+    t.equal(start, hugePageIn(memory));
+    t.ok(start >= 0 && start + HUGE_PAGE_BYTES <= memory.byteLength);
+    t.ok(new Uint8Array(memory).every((byte) => byte === 0));
+  }
+  t.throws(() => adviseHugePage(new ArrayBuffer(HUGE_PAGE_BYTES - 1)), RangeError);
 });
