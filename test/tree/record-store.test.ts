@@ -11,15 +11,17 @@ import { hasCode } from '../../src/lib/errors.ts';
 import { inodeKey, keyBytes, KIND, shardKeyOf, uploadKey, xattrsKey } from '../../src/tree/keys.ts';
 import { ChangeSetSchema } from '../../src/tree/proto/tree_pb.ts';
 import { RecordStore } from '../../src/tree/record-store.ts';
+import type { StoreOptions } from '../../src/tree/record-store.ts';
 import type { Inode, Xattrs } from '../../src/tree/records.ts';
+import { FakeClock } from '../support/fake-clock.ts';
 import { pickSeed, Random } from '../support/random.ts';
 import { indexSealer, LINEAGE, temporaryFolder } from '../support/volume.ts';
 import type { Scope } from '../support/volume.ts';
 
 const COMMITTER = fileURLToPath(new URL('./committer.ts', import.meta.url));
 
-async function openStore(t: Scope, dir: string, recording = true): Promise<RecordStore> {
-  const store = await RecordStore.open(join(dir, 'index'), indexSealer(), LINEAGE);
+async function openStore(t: Scope, dir: string, recording = true, options?: StoreOptions): Promise<RecordStore> {
+  const store = await RecordStore.open(join(dir, 'index'), indexSealer(), LINEAGE, options);
   t.teardown(() => store.close().catch(() => undefined));
   if (recording) store.setRecording(true);
   return store;
@@ -298,7 +300,8 @@ t.test('a snapshot and a range show what is committed, in order, from a key on',
 });
 
 t.test('the commit after a sync that failed is a sync, too', async (t) => {
-  const store = await openStore(t, temporaryFolder(t));
+  // no commit comes by itself
+  const store = await openStore(t, temporaryFolder(t), true, { clock: new FakeClock() });
   const syncs: boolean[] = [];
   store.setBarrier({
     ...NO_BARRIER,
