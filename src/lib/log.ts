@@ -1,8 +1,9 @@
 // Structured logging. Callers pass ids, counts and codes; secrets, names and contents never.
 
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { pino } from 'pino';
+import type { DestinationStream } from 'pino';
 
 /** What any part of xcore logs to; pino's loggers are of this shape. */
 export interface Logger {
@@ -30,11 +31,12 @@ const SECRET_FIELDS = ['phrase', 'passphrase', 'seed', 'deviceSeed', 'ownerSeed'
 
 /**
  * Opens a log of JSON lines: to stderr, or appended to `file` (mode 0600, its folder made where
- * absent). Lines are written at once, so that the last ones before a crash are there.
+ * absent). Lines are written at once, so that the last ones before a crash are there. Those that
+ * cannot be written, as on a full disk or after the terminal is gone, are lost, and nothing else.
  */
 export function createLogger(options: { level: LogLevel; file?: string; name?: string }): Logger {
   if (options.file !== undefined) mkdirSync(dirname(options.file), { recursive: true, mode: 0o700 });
-  const destination = pino.destination({ dest: options.file ?? 2, sync: true, append: true, mode: 0o600 });
+  const destination = new Lines(options.file === undefined ? 2 : openSync(options.file, 'a', 0o600));
   return pino(
     {
       level: options.level,
@@ -45,6 +47,35 @@ export function createLogger(options: { level: LogLevel; file?: string; name?: s
     },
     destination,
   );
+}
+
+/** Writes lines to a file descriptor, as far as it takes them. */
+class Lines {
+  readonly #fd: number;
+  #destination: DestinationStream;
+  #isTorn = false;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+    this.#destination = this.#open();
+  }
+
+  write(line: string): void {
+    const whole = this.#isTorn ? `\n${line}` : line;
+    this.#isTorn = false;
+    this.#destination.write(whole);
+  }
+
+  #open(): DestinationStream {
+    const destination = pino.destination({ dest: this.#fd, sync: true });
+    // pino's own throws at whoever logs, and what was not written would be kept without a bound
+    destination.removeAllListeners('error');
+    destination.on('error', () => {
+      this.#isTorn = true;
+      this.#destination = this.#open();
+    });
+    return destination;
+  }
 }
 
 /** A log that goes nowhere. */

@@ -97,6 +97,16 @@ await t.test('a file is replaced whole, with its mode, or not at all', async (t)
   t.strictSame(readdirSync(dir).sort(), ['file', 'new'], 'no temporary file stays');
 });
 
+await t.test(
+  'a log on a full disk takes nothing else with it',
+  { skip: !existsSync('/dev/full') && 'no /dev/full here' },
+  async (t) => {
+    const log = createLogger({ level: 'info', file: '/dev/full' });
+    const lines = Array.from({ length: 20 }, (_, n) => () => log.error({ n }, 'x'.repeat(10_000)));
+    for (const line of lines) t.doesNotThrow(line);
+  },
+);
+
 await t.test('the log is the user’s only and drops secrets', async (t) => {
   const file = join(t.testdir(), 'log/daemon.log');
   const log = createLogger({ level: 'info', file });
