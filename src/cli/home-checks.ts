@@ -1,8 +1,9 @@
 // Whether this home is sound: room on its disk, closed to others, an identity that opens, a bridge that answers.
 
+import { existsSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import { createConnection } from 'node:net';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { multiaddr } from '@multiformats/multiaddr';
 import { identityState, loadConfig } from '../client/identity.ts';
 import { callHost } from '../host/control.ts';
@@ -74,11 +75,10 @@ export async function checkBridge(paths: Paths): Promise<Check> {
     const port = Number(values.get('tcp') ?? 0);
     if (host === undefined || port === 0) return warning(name, `${bridge} is not dialled over TCP`, 'see there');
     if (await answers(host, port)) return ok(name, `${bridge} answers`);
-    return warning(
-      name,
-      `${bridge} does not answer`,
-      'a mount works from local state and catches up; start the bridge or check the network',
-    );
+    const effect = existsSync(join(paths.volume, 'current'))
+      ? 'a mount works from local state and catches up'
+      : 'the first mount of this home cannot do without';
+    return warning(name, `${bridge} does not answer`, `${effect}; start the bridge or check the network`);
   } catch (error) {
     return missing(name, asError(error).message, `correct ${paths.configFile}`);
   }

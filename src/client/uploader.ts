@@ -221,7 +221,12 @@ export class Uploader {
       this.#c.problems.set('upload', 'QUOTA', 'the volume is at its quota; new bytes stay on this machine', advice);
     } else if (hasCode(error, 'NO_HOSTS')) {
       const message = 'the network has too few hosts with room; new bytes stay on this machine';
-      this.#c.problems.set('upload', 'NO_HOSTS', message, 'wait for hosts to come back, or start one: xcore serve');
+      this.#c.problems.set(
+        'upload',
+        'NO_HOSTS',
+        message,
+        'wait for hosts to come back, make room on their disks, or start another one: xcore serve',
+      );
     } else {
       const message = `uploads fail: ${error.message}`;
       this.#c.problems.set('upload', 'UNREACHABLE', message, 'nothing to do: tried again until it works');
